@@ -1,0 +1,51 @@
+//! The pure engine of deltasync.
+//!
+//! One sync, from the engine's side: the sender cuts its target into content-defined chunks and the receiver cuts its
+//! basis likewise (`Chunker`, `ChunkList`); short keyed tags of the chunks travel, and the receiver aligns the two lists
+//! (`Alignment`): runs that both have become copies, what lies between is asked for. The sender answers with a delta
+//! ([`Ops`] and literal bytes), each piece of which is checked against basis, announced length and [`Limits`] by a
+//! [`Planner`]; the [`Plan`] that comes out is carried out by whoever holds the files, and the result is published only
+//! if its root, the digest of the whole file, is the one announced. Short hashes never decide what is right.
+//!
+//! Everything here is plain data and small push/pull machines over byte slices: no files, no sockets, no clock, no
+//! runtime; `no_std` with `alloc` when the feature `std` is off.
+//!
+//! ```
+//! use deltasync_core::{Algorithm, ByteLen, Limits, Offset, Op, Ops, Planner};
+//!
+//! let ops: Ops = [Op::Copy { from: Offset::new(0), len: ByteLen::new(6) }, Op::Literal { len: ByteLen::new(5) }]
+//!     .into_iter()
+//!     .collect();
+//! let mut planner = Planner::new(ByteLen::new(11), ByteLen::new(11), &Limits::default())?;
+//! let plan = planner.plan(&ops, ByteLen::new(5))?;
+//! assert_eq!(plan.steps().len(), 2);
+//! planner.finish()?;
+//! # Ok::<(), deltasync_core::PlanError>(())
+//! ```
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod units;
+pub use units::{BlockIndex, ByteLen, Generation, Offset};
+
+mod limits;
+pub use limits::{LimitExceeded, Limits};
+
+mod varint;
+pub use varint::{Malformed, Reader, write_signed, write_varint};
+
+mod path;
+pub use path::{InvalidPath, Name, RelPath};
+
+mod digest;
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest, UnknownAlgorithm};
+
+mod op;
+pub use op::{InvalidOps, Op, Ops, decode_ops, encode_ops};
+
+mod pack;
+pub use pack::{CAN_PACK, UnpackError, pack, unpack};
+
+mod plan;
+pub use plan::{Plan, PlanError, Planner, Step};
