@@ -41,6 +41,18 @@ pub use path::{InvalidPath, Name, RelPath};
 mod digest;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest, UnknownAlgorithm};
 
+mod cut;
+pub use cut::{Cutter, InvalidCutter};
+
+mod chunk;
+pub use chunk::{ChunkList, ChunkRun, Chunker};
+
+mod tag;
+pub use tag::{Tag, TagKey, TagRun, tag_runs};
+
+mod align;
+pub use align::{Alignment, Segment};
+
 mod op;
 pub use op::{InvalidOps, Op, Ops, decode_ops, encode_ops};
 
@@ -49,3 +61,6 @@ pub use pack::{CAN_PACK, UnpackError, pack, unpack};
 
 mod plan;
 pub use plan::{Plan, PlanError, Planner, Step};
+
+mod stats;
+pub use stats::Stats;

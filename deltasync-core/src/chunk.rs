@@ -1,0 +1,249 @@
+//! The chunk list of a file: what its chunks are, in order, and the root of the whole.
+//!
+//! A [`Chunker`] takes the bytes as they come, cuts them, digests each chunk and keeps the root, in one pass. Equal
+//! chunks in a row are one [`ChunkRun`], so that a sparse file of any length costs a few entries; a chunk that equals the
+//! one before it byte for byte is compared, not digested again.
+//!
+//! Invariant: any split of the input gives the same list, and the lengths of the chunks sum to the length of the file.
+//! Memory is 40 bytes a run, and in the chunker at most one chunk of the input.
+
+use alloc::vec::Vec;
+
+use crate::{Algorithm, ByteLen, Cutter, Digest, Hasher, LimitExceeded, Limits, Offset};
+
+/// Equal chunks in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkRun {
+    /// The digest of each.
+    pub digest: Digest,
+    /// The length of each, in bytes.
+    pub len: u32,
+    /// How many there are, at least one.
+    pub count: u32,
+}
+
+impl ChunkRun {
+    /// The length of the whole run.
+    pub fn bytes(&self) -> ByteLen {
+        ByteLen::new(u64::from(self.len) * u64::from(self.count))
+    }
+}
+
+/// The chunks of a file in order, runs of equal ones kept as runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkList {
+    cutter: Cutter,
+    algorithm: Algorithm,
+    root: Digest,
+    runs: Vec<ChunkRun>,
+    /// Where the first run of each group of `GROUP` runs starts, and where the list ends.
+    marks: Vec<Mark>,
+}
+
+/// A place between two chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    chunk: u64,
+    offset: Offset,
+}
+
+/// Runs between two marks: a mark then costs a quarter of a byte a run.
+const GROUP: usize = 64;
+
+impl ChunkList {
+    /// The chunk list of bytes in memory, of any length.
+    pub fn of(bytes: &[u8], cutter: Cutter, algorithm: Algorithm) -> Self {
+        let unlimited = Limits::default().file(ByteLen::new(u64::MAX)).chunks(usize::MAX);
+        let mut chunker = Chunker::new(cutter, algorithm, &unlimited);
+        let list = chunker.push(bytes).and_then(|()| chunker.finish());
+        list.expect("without limits none is passed")
+    }
+
+    /// What cut the file.
+    pub const fn cutter(&self) -> Cutter {
+        self.cutter
+    }
+
+    /// What made the digests.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The length of the file.
+    pub fn len(&self) -> ByteLen {
+        self.end().offset.to_len()
+    }
+
+    /// True for a file without bytes, which has no chunks.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The digest of all bytes of the file.
+    pub const fn root(&self) -> Digest {
+        self.root
+    }
+
+    /// The chunks in order.
+    pub fn runs(&self) -> &[ChunkRun] {
+        &self.runs
+    }
+
+    /// How many chunks there are, each one of a run counted.
+    pub fn chunk_count(&self) -> u64 {
+        self.end().chunk
+    }
+
+    /// Where chunk `index` starts, in bytes; the index after the last chunk gives the length of the file. Takes
+    /// logarithmic time.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is greater than [`ChunkList::chunk_count`].
+    pub fn offset_of(&self, index: u64) -> Offset {
+        assert!(index <= self.chunk_count(), "chunk {index} of {}", self.chunk_count());
+        let group = self.marks.partition_point(|mark| mark.chunk <= index) - 1;
+        let Mark { mut chunk, mut offset } = self.marks[group];
+        for run in self.runs.iter().skip(group * GROUP) {
+            let within = index - chunk;
+            if within < u64::from(run.count) {
+                return offset + ByteLen::new(within * u64::from(run.len));
+            }
+            chunk += u64::from(run.count);
+            offset += run.bytes();
+        }
+        offset
+    }
+
+    fn new(cutter: Cutter, algorithm: Algorithm, root: Digest, runs: Vec<ChunkRun>) -> Self {
+        let mut marks = Vec::with_capacity(runs.len() / GROUP + 2);
+        let mut at = Mark::default();
+        marks.push(at);
+        for group in runs.chunks(GROUP) {
+            at.chunk += group.iter().map(|run| u64::from(run.count)).sum::<u64>();
+            at.offset += group.iter().map(ChunkRun::bytes).sum();
+            marks.push(at);
+        }
+        Self { cutter, algorithm, root, runs, marks }
+    }
+
+    fn end(&self) -> Mark {
+        *self.marks.last().expect("there is a mark at the end of the list")
+    }
+}
+
+/// Makes the chunk list of bytes that come in pieces.
+#[derive(Clone, Debug)]
+pub struct Chunker {
+    cutter: Cutter,
+    algorithm: Algorithm,
+    limits: Limits,
+    len: ByteLen,
+    root: Hasher,
+    runs: Vec<ChunkRun>,
+    /// The start of a chunk whose end is not decided, shorter than the longest chunk.
+    pending: Vec<u8>,
+}
+
+/// The root takes in this many bytes at a time, in bytes, so that the cut finds them in the cache.
+const ROOT_PIECE: usize = 128 << 10;
+
+impl Chunker {
+    /// A chunker at the start of a file.
+    pub fn new(cutter: Cutter, algorithm: Algorithm, limits: &Limits) -> Self {
+        Self {
+            cutter,
+            algorithm,
+            limits: limits.clone(),
+            len: ByteLen::ZERO,
+            root: algorithm.hasher(),
+            runs: Vec::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// Takes in the next bytes of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitExceeded`] when the file is longer or has more chunks than the limits allow. The chunker is of no use
+    /// afterwards.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), LimitExceeded> {
+        let len = self.len.get().saturating_add(bytes.len() as u64);
+        LimitExceeded::check("file length", len, self.limits.file.get())?;
+        self.len = ByteLen::new(len);
+        let mut hashed = 0;
+        let mut at = self.cut_pending(bytes)?;
+        let mut previous = None;
+        while let Some(len) = self.cutter.cut(&bytes[at..], false) {
+            while at + len - hashed >= ROOT_PIECE {
+                self.root.update(&bytes[hashed..hashed + ROOT_PIECE]);
+                hashed += ROOT_PIECE;
+            }
+            let chunk = &bytes[at..at + len];
+            self.add(chunk, previous)?;
+            previous = Some(chunk);
+            at += len;
+        }
+        self.root.update(&bytes[hashed..]);
+        self.pending.extend_from_slice(&bytes[at..]);
+        Ok(())
+    }
+
+    /// The chunk list of the bytes so far, which are the whole file.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitExceeded`] when its last chunks pass the limit.
+    pub fn finish(mut self) -> Result<ChunkList, LimitExceeded> {
+        let pending = core::mem::take(&mut self.pending);
+        let mut rest = pending.as_slice();
+        while let Some(len) = self.cutter.cut(rest, true) {
+            self.add(&rest[..len], None)?;
+            rest = &rest[len..];
+        }
+        Ok(ChunkList::new(self.cutter, self.algorithm, self.root.finish(), self.runs))
+    }
+
+    /// Cuts the chunks that start in the pending bytes, completing them from `bytes`; returns how many of `bytes` are
+    /// used up. Either nothing is pending afterwards, or `bytes` did not suffice and all of them are.
+    fn cut_pending(&mut self, bytes: &[u8]) -> Result<usize, LimitExceeded> {
+        let before = self.pending.len();
+        if before == 0 {
+            return Ok(0);
+        }
+        // Enough to decide on every chunk that starts before `before`.
+        let more = bytes.len().min(self.cutter.max_len());
+        let mut pending = core::mem::take(&mut self.pending);
+        pending.extend_from_slice(&bytes[..more]);
+        let mut start = 0;
+        while start < before {
+            let Some(len) = self.cutter.cut(&pending[start..], false) else { break };
+            self.add(&pending[start..start + len], None)?;
+            start += len;
+        }
+        // Where a chunk is undecided, less than a longest one follows its start, and `bytes` are part of that.
+        let undecided = start < before;
+        pending.drain(..if undecided { start } else { pending.len() });
+        self.pending = pending;
+        Ok(if undecided { bytes.len() } else { start - before })
+    }
+
+    /// Appends a chunk; `previous` holds the bytes of the one before it where they are at hand.
+    fn add(&mut self, chunk: &[u8], previous: Option<&[u8]>) -> Result<(), LimitExceeded> {
+        let len = u32::try_from(chunk.len()).expect("the longest chunk is 24 MiB");
+        let last = self.runs.last_mut();
+        let digest = match &last {
+            Some(run) if previous == Some(chunk) => run.digest,
+            _ => self.algorithm.digest(chunk),
+        };
+        match last {
+            Some(run) if run.digest == digest && run.len == len && run.count < u32::MAX => run.count += 1,
+            _ => {
+                LimitExceeded::check("chunks of a file", self.runs.len() as u64 + 1, self.limits.chunks as u64)?;
+                self.runs.push(ChunkRun { digest, len, count: 1 });
+            }
+        }
+        Ok(())
+    }
+}

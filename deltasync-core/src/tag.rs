@@ -1,0 +1,89 @@
+//! Tags: the 48 bits that travel for a chunk instead of its digest.
+//!
+//! A tag is the start of a keyed BLAKE3 of the digest. The key comes from a nonce of the connection and the number of
+//! the transfer, so nobody can prepare content whose tags collide, and a tag says nothing to who does not hold the
+//! digest and the key. Among 2^20 chunks at either end, two different ones share a tag once in 256 transfers; the root
+//! finds that out, and the repair is keyed anew.
+//!
+//! Invariant: equal chunks have equal tags under one key, and both ends compute the same tags on every machine.
+//!
+//! Source: BLAKE3 (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020), keyed and key-derivation modes.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::{ChunkList, Digest};
+
+/// The secret that turns digests into tags, for one transfer.
+#[derive(Clone)]
+pub struct TagKey {
+    key: [u8; 32],
+    bits: u32,
+}
+
+impl TagKey {
+    /// The key of transfer number `transfer` on a connection whose client drew `nonce`.
+    pub fn new(nonce: &[u8; 16], transfer: u32) -> Self {
+        let mut material = [0; 20];
+        material[..16].copy_from_slice(nonce);
+        material[16..].copy_from_slice(&transfer.to_le_bytes());
+        Self { key: blake3::derive_key("deltasync 2025 chunk tags v1", &material), bits: Tag::BITS }
+    }
+
+    /// Keeps only `bits` bits of each tag (1 to 48), so that tests see collisions and their repair.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_bits(self, bits: u32) -> Self {
+        Self { bits: bits.clamp(1, Tag::BITS), ..self }
+    }
+
+    /// The tag of a chunk with this digest.
+    pub fn tag(&self, digest: &Digest) -> Tag {
+        let hash = blake3::keyed_hash(&self.key, digest.as_bytes());
+        let (start, _) = hash.as_bytes().split_first_chunk().expect("a hash of 32 bytes has 6");
+        Tag(Tag::from_bytes(*start).0 & ((1 << self.bits) - 1))
+    }
+}
+
+/// Without the key itself.
+impl fmt::Debug for TagKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TagKey").field("bits", &self.bits).finish_non_exhaustive()
+    }
+}
+
+/// 48 bits that stand for a chunk within one transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(u64);
+
+impl Tag {
+    /// The length of a tag, in bytes.
+    pub const LEN: usize = 6;
+
+    const BITS: u32 = 8 * Self::LEN as u32;
+
+    /// The tag as it travels, least significant byte first.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let [a, b, c, d, e, f, ..] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// A tag that travelled; any bytes are one.
+    pub fn from_bytes([a, b, c, d, e, f]: [u8; Self::LEN]) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+}
+
+/// Chunks in a row that have one tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagRun {
+    /// The tag of each.
+    pub tag: Tag,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// The tags of a chunk list: one entry for each of its runs, at the same index.
+pub fn tag_runs(list: &ChunkList, key: &TagKey) -> Vec<TagRun> {
+    list.runs().iter().map(|run| TagRun { tag: key.tag(&run.digest), count: run.count }).collect()
+}
