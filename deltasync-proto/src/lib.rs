@@ -1,1 +1,53 @@
-//! (placeholder)
+//! The pure protocol of deltasync: frames, messages and the [`Session`] state machine.
+//!
+//! The story of one push: the client's first flight is its hello and an [`Offer`] (root, length, tags of the chunks);
+//! the server opens its basis, answers `Same` or a [`Want`] that says which chunks it lacks and where the others lie in
+//! its basis; the client sends [`Delta`] pieces of copies and literals; the server applies them to a staged file,
+//! compares the root, commits and answers `Done`. A pull is one request that makes the client the receiver.
+//!
+//! [`Session`] knows nothing of sockets, files or clocks: bytes, answers and time come in as [`Input`], requests come out
+//! as [`Output`]. `WIRE.md` beside this crate draws every byte.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod id;
+pub use id::{JobId, RequestId, RootId, Timestamp, TransferId};
+
+mod config;
+pub use config::Config;
+
+mod error;
+pub use error::{
+    ApiMisuse, CloseCode, InvalidMessage, PeerMisbehaved, Refusal, RefusalCode, SessionError, TransferError,
+};
+
+mod frame;
+pub use frame::{Frame, FrameDecoder, encode_header};
+
+mod hello;
+pub use hello::{Capabilities, Hello, Unsupported, VERSION, algorithm_bit, our_algorithms};
+
+mod bulk;
+pub use bulk::{Delta, Literals, Want, WantRun};
+
+mod message;
+pub use message::{
+    AskRoot, CONTROL_MAX, Close, Content, Encoded, List, Listing, Message, MessageKind, Offer, Pull, RootIs, TEXT_MAX,
+    TransferMessage, Wish,
+};
+
+mod storage;
+pub use storage::{
+    Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, OpenedFile, Place, Request,
+    StageHandle, StorageFault,
+};
+
+mod job;
+pub use job::{Computed, Job};
+
+mod event;
+pub use event::{Command, Event, EventKind, Outcome, Phase, Progress, Verb};
+
+mod session;
+pub use session::{Input, Output, Session, Stats};

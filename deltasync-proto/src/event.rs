@@ -1,0 +1,176 @@
+//! What an embedder tells a session to do, and what it hears back: one stream of progress for every face.
+
+use alloc::vec::Vec;
+
+use deltasync_core::{ByteLen, Digest, Generation, Name, RelPath};
+
+use crate::{Destination, Entry, Place, TransferError, TransferId};
+
+/// A transfer to start, or to stop. Only a client starts transfers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Bring a file at the server up to date with one of ours.
+    Push {
+        /// Our file.
+        source: Place,
+        /// Where it goes at the server: there, or into there by `name` when that is a directory.
+        path: RelPath,
+        /// The source's own name.
+        name: Name,
+        /// The destination was written with a `/` at its end: it is a directory.
+        directory: bool,
+    },
+    /// Bring a file of ours up to date with one at the server.
+    Pull {
+        /// The server's file.
+        path: RelPath,
+        /// Where it goes here.
+        destination: Destination,
+    },
+    /// List a directory at the server; comes back as [`EventKind::Listed`], a page at a time.
+    List {
+        /// The directory.
+        path: RelPath,
+        /// Only names after this one.
+        after: Option<Name>,
+    },
+    /// Ask for the root of a file at the server; comes back as [`EventKind::Root`].
+    Root {
+        /// The file.
+        path: RelPath,
+    },
+    /// End a transfer that runs or waits.
+    Cancel,
+}
+
+/// Something happened to a transfer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Which transfer.
+    pub transfer: TransferId,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What can happen to a transfer, in about this order. [`EventKind::Ended`] comes last, exactly once.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// It runs. On the server this is the first anyone hears of it.
+    Started {
+        /// What it is.
+        verb: Verb,
+        /// The path at the server.
+        path: RelPath,
+    },
+    /// It is at this point now.
+    Phase(Phase),
+    /// So much of the target has been made (receiver) or sent (sender).
+    Progress(Progress),
+    /// The result was not the announced one, or did not decode: it is being sent again.
+    Repairing,
+    /// The source changed while it was read: it starts over.
+    Restarted,
+    /// A page of a listing.
+    Listed {
+        /// In the order of the names' bytes.
+        entries: Vec<Entry>,
+        /// True when there are more after the last one.
+        more: bool,
+    },
+    /// The root of a file.
+    Root {
+        /// Its length.
+        len: ByteLen,
+        /// Its root, in the algorithm we asked for.
+        root: Digest,
+    },
+    /// It is over.
+    Ended(Result<Outcome, TransferError>),
+}
+
+/// What a transfer does, seen from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// A file goes to the server.
+    Push,
+    /// A file comes from the server.
+    Pull,
+    /// A directory is listed.
+    List,
+    /// A root is asked for.
+    Root,
+}
+
+impl Verb {
+    /// The word for logs and faces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Pull => "pull",
+            Self::List => "list",
+            Self::Root => "root",
+        }
+    }
+}
+
+/// Where a transfer is, which is also what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Our storage reads and cuts a file.
+    Describing,
+    /// The peer compares, or prepares its part.
+    Waiting,
+    /// We look for the target's chunks in the basis.
+    Matching,
+    /// Copies and literals move.
+    Moving,
+    /// The result is compared with the announced root.
+    Verifying,
+    /// The result is made durable and published.
+    Committing,
+}
+
+impl Phase {
+    /// The word for logs and faces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Describing => "describing",
+            Self::Waiting => "waiting for the peer",
+            Self::Matching => "matching",
+            Self::Moving => "moving",
+            Self::Verifying => "verifying",
+            Self::Committing => "committing",
+        }
+    }
+}
+
+/// How far a transfer is, and where its bytes came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The length of the target.
+    pub total: ByteLen,
+    /// Bytes of the target that the basis gave.
+    pub copied: ByteLen,
+    /// Bytes of the target that were sent.
+    pub literal: ByteLen,
+    /// Bytes of the wire that carried the literals and operations so far, this transfer alone, both ways.
+    pub wire: ByteLen,
+}
+
+/// How a transfer went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The length of the target.
+    pub len: ByteLen,
+    /// Its root.
+    pub root: Digest,
+    /// The generation it was published as, where the receiver counts them; `None` when nothing had to be done.
+    pub generation: Option<Generation>,
+    /// Where the bytes came from, and what carried them.
+    pub progress: Progress,
+    /// How often a result had to be sent again.
+    pub repairs: u32,
+}

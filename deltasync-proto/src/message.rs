@@ -1,0 +1,441 @@
+//! The messages: what each frame kind means in version 1.
+//!
+//! Control messages are small and written by postcard; the bulk ones have the layouts of `bulk.rs`. A message is decoded
+//! as a whole or refused, and every limit that a payload can pass is checked here.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use deltasync_core::{
+    Algorithm, ByteLen, Cutter, Digest, Generation, LimitExceeded, Limits, Malformed, Name, Reader, RelPath, TagRun,
+    write_varint,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::bulk::{decode_tags, encode_tags};
+use crate::{
+    CloseCode, Delta, Entry, Frame, Hello, InvalidMessage, Refusal, TransferId, Unsupported, Want, encode_header,
+};
+
+/// The longest payload of a control message, in bytes.
+pub const CONTROL_MAX: usize = 64 << 10;
+/// The longest text a peer may put into a message, in bytes.
+pub const TEXT_MAX: usize = 512;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
+        /// The frame kinds of version 1.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum MessageKind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl MessageKind {
+            /// All kinds.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The kind byte of a frame.
+            pub const fn code(self) -> u8 {
+                match self {
+                    $(Self::$name => $code,)*
+                }
+            }
+
+            /// The kind of a kind byte, if this version has it.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The opening message of either end.
+    Hello = 0xd5,
+    /// The server does not know this version or hash.
+    Unsupported = 0x01,
+    /// The connection ends, and why.
+    Close = 0x02,
+    /// Are you there?
+    Ping = 0x03,
+    /// I am.
+    Pong = 0x04,
+    /// Sender: this is my target.
+    Offer = 0x10,
+    /// Sender: tags of the offered chunks.
+    Tags = 0x11,
+    /// Receiver: nothing to do.
+    Same = 0x12,
+    /// Receiver: which chunks I lack, and where the others lie in my basis.
+    Want = 0x13,
+    /// Sender: a piece of the delta.
+    Delta = 0x14,
+    /// Receiver: rebuilt, verified, durable, published.
+    Done = 0x15,
+    /// Receiver: the root differs, send it all again as literals.
+    Repair = 0x16,
+    /// Sender: my file changed while I read it, a new offer follows.
+    Changed = 0x17,
+    /// Either: this transfer ends, and why.
+    Refused = 0x1a,
+    /// Client: end this transfer.
+    Cancel = 0x1b,
+    /// Either: room for more bulk bytes of this transfer.
+    Credit = 0x1c,
+    /// Client: offer me this file.
+    Pull = 0x20,
+    /// Client: list this directory.
+    List = 0x21,
+    /// Server: a page of a listing.
+    Listing = 0x22,
+    /// Client: what is the root of this file?
+    AskRoot = 0x23,
+    /// Server: this.
+    RootIs = 0x24,
+}
+
+impl MessageKind {
+    /// True for the kinds that are counted against the credit of their transfer.
+    pub const fn is_bulk(self) -> bool {
+        matches!(self, Self::Tags | Self::Want | Self::Delta)
+    }
+
+    /// True for the kinds that belong to the connection and not to a transfer.
+    pub const fn is_connection(self) -> bool {
+        matches!(self, Self::Hello | Self::Unsupported | Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+/// Any message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The opening message of either end.
+    Hello(Hello),
+    /// The server does not know this version or hash.
+    Unsupported(Unsupported),
+    /// The connection ends, and why.
+    Close(Close),
+    /// Are you there?
+    Ping,
+    /// I am.
+    Pong,
+    /// A message of a transfer.
+    Transfer(TransferId, TransferMessage),
+}
+
+/// A message that belongs to a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransferMessage {
+    /// This is my target.
+    Offer(Offer),
+    /// Tags of the offered chunks.
+    Tags(Vec<TagRun>),
+    /// Nothing to do.
+    Same,
+    /// Which chunks I lack.
+    Want(Want),
+    /// A piece of the delta.
+    Delta(Delta),
+    /// Rebuilt, verified, durable, published as this generation.
+    Done(Generation),
+    /// The root differs, send it all again as literals.
+    Repair,
+    /// My file changed while I read it, a new offer follows.
+    Changed,
+    /// This transfer ends, and why.
+    Refused(Refusal),
+    /// End this transfer.
+    Cancel,
+    /// Room for so many more bulk bytes.
+    Credit(u64),
+    /// Offer me this file.
+    Pull(Pull),
+    /// List this directory.
+    List(List),
+    /// A page of a listing.
+    Listing(Listing),
+    /// What is the root of this file?
+    AskRoot(AskRoot),
+    /// This.
+    RootIs(RootIs),
+}
+
+/// What a sender has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Where it should go, in a push; in a pull the receiver knows.
+    pub to: Option<Wish>,
+    /// Its length.
+    pub len: ByteLen,
+    /// Its root.
+    pub root: Digest,
+    /// Which hash made the root and the chunks' digests.
+    pub algorithm: Algorithm,
+    /// How it was cut into chunks.
+    pub cutter: Cutter,
+    /// What follows.
+    pub content: Content,
+}
+
+/// Where a pushed target should go: only the receiver knows whether that is a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The path as it was named.
+    pub path: RelPath,
+    /// The source's own name.
+    pub name: Name,
+    /// The path was written with a `/` at its end.
+    pub directory: bool,
+}
+
+/// What follows an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Nothing: it is the root that the receiver said it has.
+    Known,
+    /// The whole content as literals, at once: it is tiny, or the receiver said it has nothing.
+    Whole,
+    /// So many tag runs, in frames of tags.
+    Tags {
+        /// How many.
+        runs: u32,
+    },
+}
+
+/// Asks for a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// Which file.
+    pub path: RelPath,
+    /// In which hash its root should be.
+    pub algorithm: Algorithm,
+    /// The root of what the receiver has under that name, if anything.
+    pub have: Option<Digest>,
+}
+
+/// Asks for a page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// The directory.
+    pub path: RelPath,
+    /// Only names after this one.
+    pub after: Option<Name>,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// In the order of the names' bytes.
+    pub entries: Vec<Entry>,
+    /// True when there are more after the last one.
+    pub more: bool,
+}
+
+/// Asks for the root of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskRoot {
+    /// The file.
+    pub path: RelPath,
+    /// In which hash.
+    pub algorithm: Algorithm,
+}
+
+/// The root of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootIs {
+    /// The length of the file.
+    pub len: ByteLen,
+    /// Its root.
+    pub root: Digest,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// For code.
+    pub code: CloseCode,
+    /// For people; at most [`TEXT_MAX`] bytes.
+    pub message: String,
+}
+
+/// Cuts a text that goes to a peer down to [`TEXT_MAX`] bytes, at a character.
+pub fn bounded_text(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_MAX));
+    text
+}
+
+/// A message as bytes: header and fields, then literal bytes that were not copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The frame up to its literal bytes.
+    pub head: Vec<u8>,
+    /// The literal bytes of a delta; empty for all other messages.
+    pub tail: Bytes,
+    /// How many bytes of this are payload.
+    pub payload: usize,
+}
+
+impl TransferMessage {
+    /// Which kind it is.
+    pub const fn kind(&self) -> MessageKind {
+        match self {
+            Self::Offer(_) => MessageKind::Offer,
+            Self::Tags(_) => MessageKind::Tags,
+            Self::Same => MessageKind::Same,
+            Self::Want(_) => MessageKind::Want,
+            Self::Delta(_) => MessageKind::Delta,
+            Self::Done(_) => MessageKind::Done,
+            Self::Repair => MessageKind::Repair,
+            Self::Changed => MessageKind::Changed,
+            Self::Refused(_) => MessageKind::Refused,
+            Self::Cancel => MessageKind::Cancel,
+            Self::Credit(_) => MessageKind::Credit,
+            Self::Pull(_) => MessageKind::Pull,
+            Self::List(_) => MessageKind::List,
+            Self::Listing(_) => MessageKind::Listing,
+            Self::AskRoot(_) => MessageKind::AskRoot,
+            Self::RootIs(_) => MessageKind::RootIs,
+        }
+    }
+}
+
+impl Message {
+    /// Which kind it is.
+    pub const fn kind(&self) -> MessageKind {
+        match self {
+            Self::Hello(_) => MessageKind::Hello,
+            Self::Unsupported(_) => MessageKind::Unsupported,
+            Self::Close(_) => MessageKind::Close,
+            Self::Ping => MessageKind::Ping,
+            Self::Pong => MessageKind::Pong,
+            Self::Transfer(_, message) => message.kind(),
+        }
+    }
+
+    /// The frame of this message.
+    pub fn encode(&self) -> Encoded {
+        let mut payload = Vec::new();
+        let mut tail = Bytes::new();
+        let mut transfer = TransferId::new(0);
+        match self {
+            Self::Hello(hello) => hello.encode(&mut payload),
+            Self::Unsupported(unsupported) => unsupported.encode(&mut payload),
+            Self::Close(close) => postcard_into(close, &mut payload),
+            Self::Ping | Self::Pong => {}
+            Self::Transfer(id, message) => {
+                transfer = *id;
+                tail = encode_transfer(message, &mut payload);
+            }
+        }
+        let len = payload.len() + tail.len();
+        let mut head = Vec::with_capacity(payload.len() + 8);
+        encode_header(&mut head, self.kind().code(), transfer, len);
+        head.extend_from_slice(&payload);
+        Encoded { head, tail, payload: len }
+    }
+
+    /// The message of a frame.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidMessage`] when the kind is unknown, the payload damaged, or a limit passed.
+    ///
+    /// # Security
+    ///
+    /// Takes hostile bytes; allocates in proportion to the payload, which the frame decoder has bounded.
+    pub fn decode(frame: &Frame, limits: &Limits) -> Result<Self, InvalidMessage> {
+        let kind = MessageKind::from_code(frame.kind).ok_or(InvalidMessage::UnknownKind(frame.kind))?;
+        let payload = &frame.payload;
+        if !kind.is_bulk() {
+            LimitExceeded::check("control payload", payload.len() as u64, CONTROL_MAX as u64)?;
+        }
+        let damaged = |cause| InvalidMessage::Payload { kind, cause };
+        if kind.is_connection() != (frame.transfer.get() == 0) {
+            return Err(damaged(Malformed::Value("transfer number does not go with the kind")));
+        }
+        let empty = || Reader::new(payload).finish().map_err(damaged);
+        let message = match kind {
+            MessageKind::Hello => return Hello::decode(payload).map(Self::Hello).map_err(damaged),
+            MessageKind::Unsupported => return Unsupported::decode(payload).map(Self::Unsupported).map_err(damaged),
+            MessageKind::Close => return from_postcard::<Close>(payload).map(Self::Close).map_err(damaged),
+            MessageKind::Ping => return empty().map(|()| Self::Ping),
+            MessageKind::Pong => return empty().map(|()| Self::Pong),
+            MessageKind::Delta => TransferMessage::Delta(Delta::decode(payload, limits)?),
+            MessageKind::Offer => {
+                let offer: Offer = from_postcard(payload).map_err(damaged)?;
+                LimitExceeded::check("file length", offer.len.get(), limits.file.get())?;
+                if let Content::Tags { runs } = offer.content {
+                    LimitExceeded::check("offered tag runs", u64::from(runs), limits.chunks as u64)?;
+                }
+                let invalid = Malformed::Value("cutter outside its range");
+                offer.cutter.validate().map_err(|_| damaged(invalid))?;
+                TransferMessage::Offer(offer)
+            }
+            MessageKind::Tags => TransferMessage::Tags(decode_tags(payload).map_err(damaged)?),
+            MessageKind::Want => TransferMessage::Want(Want::decode(payload).map_err(damaged)?),
+            MessageKind::Same => empty().map(|()| TransferMessage::Same)?,
+            MessageKind::Repair => empty().map(|()| TransferMessage::Repair)?,
+            MessageKind::Changed => empty().map(|()| TransferMessage::Changed)?,
+            MessageKind::Cancel => empty().map(|()| TransferMessage::Cancel)?,
+            MessageKind::Done => TransferMessage::Done(Generation::new(one_varint(payload).map_err(damaged)?)),
+            MessageKind::Credit => TransferMessage::Credit(one_varint(payload).map_err(damaged)?),
+            MessageKind::Refused => {
+                let refusal: Refusal = from_postcard(payload).map_err(damaged)?;
+                LimitExceeded::check("text", refusal.message.len() as u64, TEXT_MAX as u64)?;
+                TransferMessage::Refused(refusal)
+            }
+            MessageKind::Pull => TransferMessage::Pull(from_postcard(payload).map_err(damaged)?),
+            MessageKind::List => TransferMessage::List(from_postcard(payload).map_err(damaged)?),
+            MessageKind::Listing => TransferMessage::Listing(from_postcard(payload).map_err(damaged)?),
+            MessageKind::AskRoot => TransferMessage::AskRoot(from_postcard(payload).map_err(damaged)?),
+            MessageKind::RootIs => TransferMessage::RootIs(from_postcard(payload).map_err(damaged)?),
+        };
+        Ok(Self::Transfer(frame.transfer, message))
+    }
+}
+
+fn encode_transfer(message: &TransferMessage, out: &mut Vec<u8>) -> Bytes {
+    match message {
+        TransferMessage::Delta(delta) => return delta.encode(out),
+        TransferMessage::Offer(offer) => postcard_into(offer, out),
+        TransferMessage::Tags(runs) => encode_tags(runs, out),
+        TransferMessage::Want(want) => want.encode(out),
+        TransferMessage::Same | TransferMessage::Repair | TransferMessage::Changed | TransferMessage::Cancel => {}
+        TransferMessage::Done(generation) => write_varint(out, generation.get()),
+        TransferMessage::Credit(bytes) => write_varint(out, *bytes),
+        TransferMessage::Refused(refusal) => postcard_into(refusal, out),
+        TransferMessage::Pull(pull) => postcard_into(pull, out),
+        TransferMessage::List(list) => postcard_into(list, out),
+        TransferMessage::Listing(listing) => postcard_into(listing, out),
+        TransferMessage::AskRoot(ask) => postcard_into(ask, out),
+        TransferMessage::RootIs(root) => postcard_into(root, out),
+    }
+    Bytes::new()
+}
+
+fn one_varint(payload: &[u8]) -> Result<u64, Malformed> {
+    let mut reader = Reader::new(payload);
+    let value = reader.varint()?;
+    reader.finish().map(|()| value)
+}
+
+fn postcard_into<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    let bytes = postcard::to_allocvec(value).expect("our own messages have no part that postcard cannot write");
+    out.extend_from_slice(&bytes);
+}
+
+fn from_postcard<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Malformed> {
+    match postcard::take_from_bytes(payload) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(Malformed::Trailing(rest.len())),
+        Err(postcard::Error::DeserializeUnexpectedEnd) => Err(Malformed::Truncated),
+        Err(postcard::Error::SerdeDeCustom) => Err(Malformed::Value("a path or name that is not allowed")),
+        Err(_) => Err(Malformed::Value("not the fields of this message")),
+    }
+}

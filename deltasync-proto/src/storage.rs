@@ -1,0 +1,279 @@
+//! What a session asks of whoever holds the files, as data.
+//!
+//! A session never touches a file. It emits a [`Request`], the driver hands it to its storage, and the [`Answer`] comes
+//! back when it comes. Requests of different transfers are independent; of one transfer a session has at most one
+//! [`Ask::Apply`], [`Ask::Seal`] or [`Ask::Commit`] under way for a stage.
+//!
+//! An opened file and a stage are opaque tokens: the storage puts in what it likes, and when the last clone is dropped
+//! the file is closed, or the stage thrown away. So nothing leaks however a transfer ends.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::fmt;
+
+use bytes::Bytes;
+use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Generation, Name, Offset, Plan, RelPath};
+use serde::{Deserialize, Serialize};
+
+use crate::{RequestId, RootId};
+
+/// A path below one of the directories that the storage was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which directory; 0 is what peers see.
+    pub root: RootId,
+    /// The path below it.
+    pub path: RelPath,
+}
+
+/// Where a target should go: exactly there, or into there by its own name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The place as it was named.
+    pub place: Place,
+    /// The source's own name, for when the place is a directory.
+    pub name: Name,
+    /// The place was written with a `/` at its end: it is a directory, to be made if it is not there.
+    pub directory: bool,
+}
+
+/// How a file is to be cut into chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cutting {
+    /// As its length suggests, see [`Cutter::for_len`].
+    ByLength,
+    /// So, because the peer's file was.
+    Exactly(Cutter),
+}
+
+/// One request: the driver answers with `Input::Answered` and the same id.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// To be given back with the answer.
+    pub id: RequestId,
+    /// What to do.
+    pub ask: Ask,
+}
+
+/// What a storage can be asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Ask {
+    /// Open a file to send it, cut it and compute its root. Answer: [`Answer::Described`].
+    Describe {
+        /// Which file.
+        place: Place,
+        /// How to cut it.
+        cutting: Cutting,
+        /// Which digests.
+        algorithm: Algorithm,
+    },
+    /// Find out where a target goes; if a file is there, open it as the basis, cut it and compute its root. Answer:
+    /// [`Answer::Basis`]. A file that is not there is no fault; a directory where the file should be is one.
+    Basis {
+        /// Where the target should go.
+        destination: Destination,
+        /// How to cut the basis.
+        cutting: Cutting,
+        /// Which digests.
+        algorithm: Algorithm,
+    },
+    /// Read these ranges of an opened file, one after the other into one piece. Answer: [`Answer::Read`] with exactly
+    /// the sum of their lengths, or a fault of kind [`FaultKind::Changed`] when the file has become shorter.
+    Read {
+        /// The opened file.
+        file: FileHandle,
+        /// Start and length of each range.
+        ranges: Vec<(Offset, ByteLen)>,
+    },
+    /// Is an opened file still as it was described (length, times, the same file)? Answer: [`Answer::Rechecked`].
+    Recheck {
+        /// The opened file.
+        file: FileHandle,
+    },
+    /// Begin a target that becomes visible only at its commit. Answer: [`Answer::Staged`].
+    Stage {
+        /// Where it will be published, as a [`Answer::Basis`] named it.
+        place: Place,
+        /// How long it will be.
+        len: ByteLen,
+        /// Which digest its root is.
+        algorithm: Algorithm,
+    },
+    /// Append the steps of a plan to a stage, and hash what was appended. Answer: [`Answer::Applied`].
+    Apply {
+        /// The stage.
+        stage: StageHandle,
+        /// The opened basis, when the plan copies from one.
+        basis: Option<FileHandle>,
+        /// What to append; every copy lies within the basis as it was described.
+        plan: Plan,
+        /// The literal bytes that the plan refers to.
+        literals: Bytes,
+    },
+    /// Tell the digest of all that was appended. Answer: [`Answer::Sealed`].
+    Seal {
+        /// The stage.
+        stage: StageHandle,
+    },
+    /// Make the staged target durable and publish it, replacing what was there in one step. Answer:
+    /// [`Answer::Committed`], only when a power cut can no longer undo it.
+    Commit {
+        /// The stage.
+        stage: StageHandle,
+    },
+    /// List a directory, or a single file, in the order of the names' bytes. Answer: [`Answer::Listed`].
+    List {
+        /// The directory or file.
+        place: Place,
+        /// Only names after this one.
+        after: Option<Name>,
+        /// How many entries at most.
+        most: usize,
+    },
+}
+
+/// What a storage answers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Answer {
+    /// To [`Ask::Describe`].
+    Described(OpenedFile),
+    /// To [`Ask::Basis`].
+    Basis {
+        /// Where the target goes, a directory resolved.
+        place: Place,
+        /// The file that is there, if any.
+        file: Option<OpenedFile>,
+    },
+    /// To [`Ask::Read`].
+    Read(Bytes),
+    /// To [`Ask::Recheck`]: true when nothing has changed.
+    Rechecked {
+        /// True when the file is as it was described.
+        unchanged: bool,
+    },
+    /// To [`Ask::Stage`].
+    Staged(StageHandle),
+    /// To [`Ask::Apply`].
+    Applied,
+    /// To [`Ask::Seal`]: the digest of the staged bytes.
+    Sealed(Digest),
+    /// To [`Ask::Commit`]: published as this generation.
+    Committed(Generation),
+    /// To [`Ask::List`].
+    Listed {
+        /// In the order of the names' bytes.
+        entries: Vec<Entry>,
+        /// True when there are more after the last one.
+        more: bool,
+    },
+}
+
+/// A file that was opened and described in one go.
+#[derive(Clone, Debug)]
+pub struct OpenedFile {
+    /// Stays the same file however the name is reused.
+    pub file: FileHandle,
+    /// Its chunks, length and root.
+    pub chunks: Arc<ChunkList>,
+}
+
+/// One path in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name in its directory.
+    pub name: Name,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The length of a file in bytes; 0 for what is not a file.
+    pub len: ByteLen,
+    /// When it was last modified, in seconds since 1970.
+    pub modified: i64,
+}
+
+/// What a path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, a device or something else that is not followed.
+    Other,
+}
+
+macro_rules! token {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name(Arc<dyn Any + Send + Sync>);
+
+        impl $name {
+            /// A token for whatever the storage keeps for it.
+            pub fn new(inner: impl Any + Send + Sync) -> Self {
+                Self(Arc::new(inner))
+            }
+
+            /// What the storage put in, when it is of this type.
+            pub fn downcast_ref<T: Any>(&self) -> Option<&T> {
+                self.0.downcast_ref()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
+token! {
+    /// An opened file. Dropping the last clone closes it.
+    FileHandle
+}
+token! {
+    /// A staged target. Dropping the last clone before the commit throws it away.
+    StageHandle
+}
+
+/// Why a storage could not do what it was asked. It ends the transfer, not the session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StorageFault {
+    /// What kind of trouble, for code.
+    pub kind: FaultKind,
+    /// What happened, for people: the path as the peer knows it and the system's message, never a path of the machine.
+    pub message: String,
+}
+
+/// The kinds of trouble a storage can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// Nothing is there.
+    NotFound,
+    /// It may not be read or written, or the path leaves the root.
+    Denied,
+    /// A directory is where a file should be, or the other way round.
+    WrongKind,
+    /// No space is left, or a quota is reached.
+    Full,
+    /// A file is longer than the limits allow.
+    TooLarge,
+    /// A file changed while it was read.
+    Changed,
+    /// Anything else the system said.
+    Other,
+}
+
+impl StorageFault {
+    /// A fault with its message.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
