@@ -247,3 +247,132 @@ impl Chunker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cut::tests::{SMALL, random};
+
+    /// Cut, digested and joined one chunk at a time.
+    fn reference(mut bytes: &[u8], cutter: Cutter, algorithm: Algorithm) -> Vec<ChunkRun> {
+        let mut runs: Vec<ChunkRun> = Vec::new();
+        while let Some(len) = cutter.cut(bytes, true) {
+            let digest = algorithm.digest(&bytes[..len]);
+            match runs.last_mut() {
+                Some(run) if run.digest == digest => run.count += 1,
+                _ => runs.push(ChunkRun { digest, len: len as u32, count: 1 }),
+            }
+            bytes = &bytes[len..];
+        }
+        runs
+    }
+
+    fn check_list(bytes: &[u8], cutter: Cutter, algorithm: Algorithm) -> ChunkList {
+        let list = ChunkList::of(bytes, cutter, algorithm);
+        assert_eq!(list.runs(), reference(bytes, cutter, algorithm));
+        assert_eq!((list.len(), list.root()), (ByteLen::of(bytes), algorithm.digest(bytes)));
+        assert_eq!((list.cutter(), list.algorithm(), list.is_empty()), (cutter, algorithm, bytes.is_empty()));
+        let mut start = 0;
+        let mut index = 0;
+        for run in list.runs() {
+            for _ in 0..run.count {
+                assert_eq!(list.offset_of(index), Offset::new(start));
+                index += 1;
+                start += u64::from(run.len);
+            }
+        }
+        assert_eq!((list.chunk_count(), list.offset_of(index).to_len()), (index, ByteLen::of(bytes)));
+        list
+    }
+
+    fn check_any_split_gives_the_same_list(bytes: &[u8], cutter: Cutter, pieces: &[usize]) {
+        let mut chunker = Chunker::new(cutter, Algorithm::Blake3, &Limits::default());
+        let mut rest = bytes;
+        for piece in pieces.iter().cycle().take_while(|_| !pieces.is_empty()) {
+            let (head, tail) = rest.split_at((*piece).min(rest.len()));
+            chunker.push(head).expect("within the limits");
+            assert!(chunker.pending.len() < cutter.max_len());
+            rest = tail;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(chunker.finish().expect("within the limits"), ChunkList::of(bytes, cutter, Algorithm::Blake3));
+    }
+
+    #[test]
+    fn lists_are_right_at_every_length_around_the_bounds_of_a_chunk() {
+        for cutter in [SMALL, Cutter::Fixed { size: 64 }] {
+            let bytes = random(10, 2 * cutter.max_len() + 2);
+            for len in 0..bytes.len() {
+                check_list(&bytes[..len], cutter, Algorithm::Blake3);
+            }
+        }
+        check_list(&random(11, 20_000), Cutter::FIXED_4096, Algorithm::Sha256);
+    }
+
+    #[test]
+    fn positions_are_right_across_many_marks() {
+        let mut bytes = random(12, 40_000);
+        bytes[5000..9000].fill(0);
+        bytes[20_000..20_500].fill(9);
+        let list = check_list(&bytes, SMALL, Algorithm::Blake3);
+        assert!(list.runs().len() > 4 * GROUP && list.chunk_count() > list.runs().len() as u64);
+    }
+
+    #[test]
+    #[should_panic(expected = "chunk 2 of 1")]
+    fn a_position_behind_the_end_is_a_bug() {
+        ChunkList::of(&[1; 5], SMALL, Algorithm::Blake3).offset_of(2);
+    }
+
+    #[test]
+    fn a_file_of_zeros_is_one_run_and_its_end() {
+        let bytes = vec![0; (4 << 20) + 5];
+        let list = ChunkList::of(&bytes, Cutter::MinCdc { average: 8192 }, Algorithm::Blake3);
+        let lens: Vec<(u32, u32)> = list.runs().iter().map(|run| (run.len, run.count)).collect();
+        assert_eq!(lens, [(4096, 1024), (5, 1)]);
+    }
+
+    #[test]
+    fn splits_of_every_kind_give_the_same_list() {
+        let mut bytes = random(13, 400_000);
+        bytes[100_000..250_000].fill(0);
+        for pieces in [&[1][..], &[31, 32, 33], &[95, 96, 97], &[0, 500], &[65_536], &[131_073, 7], &[1 << 20]] {
+            check_any_split_gives_the_same_list(&bytes, SMALL, pieces);
+            check_any_split_gives_the_same_list(&bytes, Cutter::FIXED_4096, pieces);
+        }
+    }
+
+    #[test]
+    fn a_file_that_passes_a_limit_is_refused_with_its_numbers() {
+        let limits = Limits::default().file(ByteLen::new(1000)).chunks(2);
+        let mut chunker = Chunker::new(Cutter::Fixed { size: 64 }, Algorithm::Blake3, &limits);
+        chunker.push(&[0; 900]).expect("one run of zeros");
+        let long = LimitExceeded { what: "file length", wanted: 1001, allowed: 1000 };
+        assert_eq!(chunker.clone().push(&[0; 101]), Err(long));
+        let many = LimitExceeded { what: "chunks of a file", wanted: 3, allowed: 2 };
+        chunker.push(&random(14, 100)).expect("a second run and a start");
+        assert_eq!(chunker.finish(), Err(many));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_list(
+            seed: u64,
+            len in 0usize..3000,
+            zeros in (0usize..3000, 0usize..1000),
+            pieces in prop::collection::vec(1usize..400, 1..20),
+        ) {
+            let mut bytes = random(seed, len);
+            let zeros = zeros.0.min(len)..(zeros.0 + zeros.1).min(len);
+            bytes[zeros].fill(0);
+            check_list(&bytes, SMALL, Algorithm::Blake3);
+            check_any_split_gives_the_same_list(&bytes, SMALL, &pieces);
+        }
+    }
+}

@@ -145,3 +145,179 @@ mod scalar {
         hashes().position(|hash| Some(hash) == least).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use alloc::string::{String, ToString};
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use core::fmt::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Algorithm;
+
+    /// `len` bytes that follow from `seed` (the generator SplitMix64).
+    pub(crate) fn random(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed;
+        let words = (0..len.div_ceil(8)).flat_map(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ mixed >> 31).to_le_bytes()
+        });
+        words.take(len).collect()
+    }
+
+    pub(crate) const SMALL: Cutter = Cutter::MinCdc { average: 64 };
+
+    fn cut_points(cutter: Cutter, bytes: &[u8]) -> Vec<usize> {
+        let mut points = Vec::new();
+        let mut at = 0;
+        while let Some(len) = cutter.cut(&bytes[at..], true) {
+            at += len;
+            points.push(at);
+        }
+        points
+    }
+
+    #[test]
+    fn golden_cut_points_of_a_short_file() {
+        let points = cut_points(SMALL, &random(1, 500));
+        assert_eq!(points, [84, 159, 240, 274, 319, 367, 441, 485, 500]);
+    }
+
+    #[test]
+    fn golden_cut_points_of_long_files() {
+        let text: Vec<u8> =
+            (0..200_000u32).flat_map(|i| (u64::from(i) * u64::from(i) % 10_007).to_string().into_bytes()).collect();
+        let mut sparse = random(3, 1 << 20);
+        sparse[100_000..900_000].fill(0);
+        for (name, bytes, average, count, digest) in [
+            ("random", random(2, 1 << 20), 2048, 495, "2770e820267454ee"),
+            ("random", random(2, 1 << 20), 8192, 122, "87e46514243548de"),
+            ("random", random(2, 1 << 20), 65_536, 18, "01358e1a06b2b394"),
+            ("text", text, 4096, 181, "381a5172b4a0dd4f"),
+            ("sparse", sparse, 4096, 451, "12006bb0b4291f46"),
+            ("period", (0..300_000u32).map(|i| (i % 251) as u8).collect(), 4096, 133, "0cfe000935151ba7"),
+        ] {
+            let points = cut_points(Cutter::MinCdc { average }, &bytes);
+            let mut list = String::new();
+            points.iter().for_each(|point| writeln!(list, "{point}").expect("writing to a string"));
+            let listed = Algorithm::Sha256.digest(list.as_bytes()).to_string();
+            assert_eq!((points.len(), &listed[..16]), (count, digest), "{name} {average}");
+        }
+    }
+
+    #[test]
+    fn chunks_keep_their_bounds_at_every_length_around_them() {
+        for cutter in [SMALL, Cutter::Fixed { size: 64 }] {
+            let bytes = random(4, 3 * cutter.max_len() + 2);
+            for len in 0..bytes.len() {
+                let points = cut_points(cutter, &bytes[..len]);
+                assert_eq!(points.last().copied().unwrap_or(0), len);
+                let starts = [0].iter().chain(&points);
+                let lens: Vec<usize> = points.iter().zip(starts).map(|(end, start)| end - start).collect();
+                for (i, chunk) in lens.iter().enumerate() {
+                    assert!(*chunk <= cutter.max_len() && *chunk > 0, "{cutter:?} {len}: {lens:?}");
+                    assert!(*chunk >= cutter.min_len() || i + 1 == lens.len(), "{cutter:?} {len}: {lens:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_is_decided_at_the_longest_chunk_and_not_before() {
+        let bytes = random(5, 200);
+        for cutter in [SMALL, Cutter::Fixed { size: 64 }] {
+            let max = cutter.max_len();
+            assert_eq!(cutter.cut(&[], true), None);
+            assert_eq!(cutter.cut(&bytes[..max - 1], false), None);
+            assert_eq!(cutter.cut(&bytes[..max], false), cutter.cut(&bytes, true));
+            assert_eq!(cutter.cut(&bytes[..1], true), Some(1));
+        }
+    }
+
+    #[test]
+    fn runs_of_one_byte_are_cut_at_the_shortest_chunk() {
+        for byte in [0, 1, 0xff] {
+            assert_eq!(SMALL.cut(&vec![byte; 1000], false), Some(SMALL.min_len()));
+        }
+    }
+
+    #[test]
+    fn the_average_grows_with_the_file() {
+        let average = |len: u64| match Cutter::for_len(ByteLen::new(len)).validate() {
+            Ok(Cutter::MinCdc { average }) => average >> 10,
+            other => panic!("{other:?}"),
+        };
+        let (mib, gib) = (1u64 << 20, 1u64 << 30);
+        for (len, kib) in [
+            (0, 2),
+            (4 * mib, 2),
+            (4 * mib + 1, 4),
+            (256 * mib, 4),
+            (256 * mib + 1, 8),
+            (8 * gib, 8),
+            (8 * gib + 1, 16),
+            (16 * gib, 16),
+            (1024 * gib, 1024),
+            (16 * 1024 * gib, 16 * 1024),
+            (u64::MAX, 16 * 1024),
+        ] {
+            assert_eq!(average(len), kib, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_cutter_out_of_range_is_refused_and_still_harmless() {
+        for len in [0, 1, 512, 1023, 1025, 3 << 10, (16 << 20) + 1, 32 << 20, u32::MAX] {
+            for cutter in [Cutter::MinCdc { average: len }, Cutter::Fixed { size: len }] {
+                assert_eq!(cutter.validate(), Err(InvalidCutter { len }));
+                assert!((1..=cutter.max_len()).contains(&cutter.min_len()) && cutter.max_len() <= 24 << 20);
+                assert!(cutter.cut(&[7; 100], true).is_some_and(|len| (1..=100).contains(&len)));
+            }
+        }
+        let message = InvalidCutter { len: 1000 }.to_string();
+        assert_eq!(message, "chunk length of 1000 bytes is not a power of two from 1024 to 16777216");
+        assert_eq!(Cutter::FIXED_4096.validate(), Ok(Cutter::FIXED_4096));
+    }
+
+    /// Inserts `inserted` at `at`: the cut points behind it must be the old ones, moved, before 40 chunks have passed.
+    fn check_cut_points_settle(bytes: &[u8], at: usize, inserted: &[u8]) {
+        let edited = [&bytes[..at], inserted, &bytes[at..]].concat();
+        let (old, new) = (cut_points(SMALL, bytes), cut_points(SMALL, &edited));
+        let settled = at + 40 * SMALL.max_len();
+        let moved = old.iter().map(|point| point + inserted.len()).filter(|point| *point > settled);
+        assert!(new.iter().copied().filter(|point| *point > settled).eq(moved), "at={at}");
+        assert!(new.iter().filter(|point| **point + SMALL.max_len() <= at).all(|point| old.contains(point)), "at={at}");
+    }
+
+    #[cfg(feature = "std")]
+    fn check_equals_the_crate(bytes: &[u8]) {
+        assert_eq!(least_window(bytes), scalar::least_window(bytes));
+        let chunks = mincdc::SliceChunker::new(bytes, SMALL.min_len(), SMALL.max_len(), mincdc::MinCdcHash4::new());
+        let ends: Vec<usize> = chunks.map(|chunk| chunk.offset() + chunk.len()).collect();
+        assert_eq!(cut_points(SMALL, bytes), ends);
+    }
+
+    proptest! {
+        #[test]
+        fn cut_points_settle_after_an_insertion(seed: u64, at in 0usize..8000, inserted in prop::collection::vec(any::<u8>(), 1..200)) {
+            check_cut_points_settle(&random(seed, 16_000), at, &inserted);
+        }
+
+        #[cfg(feature = "std")]
+        #[test]
+        fn scalar_and_simd_cut_alike(seed: u64, len in 4usize..2000) {
+            check_equals_the_crate(&random(seed, len));
+        }
+
+        #[cfg(feature = "std")]
+        #[test]
+        fn scalar_and_simd_break_ties_alike(bytes in prop::collection::vec(0u8..2, 4..1000)) {
+            check_equals_the_crate(&bytes);
+        }
+    }
+}

@@ -87,3 +87,58 @@ pub struct TagRun {
 pub fn tag_runs(list: &ChunkList, key: &TagKey) -> Vec<TagRun> {
     list.runs().iter().map(|run| TagRun { tag: key.tag(&run.digest), count: run.count }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+    use crate::cut::tests::{SMALL, random};
+    use crate::{Algorithm, Digest};
+
+    fn digest() -> Digest {
+        Algorithm::Blake3.digest(b"a chunk")
+    }
+
+    #[test]
+    fn golden_tags() {
+        assert_eq!(TagKey::new(&[0; 16], 0).tag(&digest()).to_bytes(), [134, 48, 111, 119, 153, 80]);
+        assert_eq!(TagKey::new(&[7; 16], 1).tag(&digest()).to_bytes(), [208, 195, 208, 156, 17, 180]);
+    }
+
+    #[test]
+    fn nonce_and_transfer_both_make_the_key() {
+        let tag = |nonce: u8, transfer: u32| TagKey::new(&[nonce; 16], transfer).tag(&digest());
+        assert_eq!(tag(1, 1), tag(1, 1));
+        assert_ne!(tag(1, 1), tag(2, 1));
+        assert_ne!(tag(1, 1), tag(1, 2));
+    }
+
+    #[test]
+    fn tags_round_trip_and_short_ones_keep_their_low_bits() {
+        let key = TagKey::new(&[1; 16], 1);
+        let tag = key.tag(&digest());
+        assert_eq!(Tag::from_bytes(tag.to_bytes()), tag);
+        assert_eq!(key.clone().with_bits(8).tag(&digest()).to_bytes(), [tag.to_bytes()[0], 0, 0, 0, 0, 0]);
+        assert_eq!(key.clone().with_bits(99).tag(&digest()), tag);
+        assert_eq!(Tag::from_bytes([0xff; 6]).to_bytes(), [0xff; 6]);
+    }
+
+    #[test]
+    fn tags_stand_at_the_index_of_their_run() {
+        let mut bytes = random(20, 5000);
+        bytes[1000..3000].fill(0);
+        let list = ChunkList::of(&bytes, SMALL, Algorithm::Blake3);
+        let key = TagKey::new(&[1; 16], 1);
+        let tags = tag_runs(&list, &key);
+        assert_eq!(tags.len(), list.runs().len());
+        for (tag, run) in tags.iter().zip(list.runs()) {
+            assert_eq!(*tag, TagRun { tag: key.tag(&run.digest), count: run.count });
+        }
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        assert_eq!(format!("{:?}", TagKey::new(&[1; 16], 1)), "TagKey { bits: 48, .. }");
+    }
+}
