@@ -41,6 +41,18 @@ pub use path::{InvalidPath, Name, RelPath};
 mod digest;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest, UnknownAlgorithm};
 
+mod rolling;
+pub use rolling::RollingSum;
+
+mod opening;
+pub use opening::{FileFormat, InvalidOpening};
+
+mod signature;
+pub use signature::{BasisChanged, InvalidShape, InvalidSignature, Signature, SignatureBuilder, Signer};
+
+mod index;
+pub use index::SignatureIndex;
+
 mod cut;
 pub use cut::{Cutter, InvalidCutter};
 
@@ -64,3 +76,18 @@ pub use plan::{Plan, PlanError, Planner, Step};
 
 mod stats;
 pub use stats::Stats;
+
+mod piece;
+pub use piece::DeltaPiece;
+
+mod differ;
+pub use differ::Differ;
+
+mod delta;
+pub use delta::{DeltaHeader, DeltaPart, DeltaReader, DeltaSummary, DeltaWriter, InvalidDelta, TargetChanged};
+
+mod patch;
+pub use patch::{PatchError, PatchRequest, Patcher};
+
+#[cfg(test)]
+mod reference;
