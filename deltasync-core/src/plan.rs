@@ -160,6 +160,69 @@ impl Plan {
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
+
+    /// The same steps in portions that each make at most `most` bytes (at least 1), so that a copy of many gigabytes can
+    /// be carried out and reported bit by bit.
+    pub fn portions(self, most: ByteLen) -> Vec<Plan> {
+        let most = most.max(ByteLen::new(1));
+        let mut portions = Vec::new();
+        let (mut steps, mut made) = (Vec::new(), ByteLen::ZERO);
+        for mut step in self.steps {
+            while made + step.len() > most {
+                let (head, tail) = step.split_at(most - made);
+                steps.extend(head);
+                portions.push(Plan { steps: core::mem::take(&mut steps) });
+                made = ByteLen::ZERO;
+                step = tail;
+            }
+            made += step.len();
+            steps.push(step);
+        }
+        if !steps.is_empty() {
+            portions.push(Plan { steps });
+        }
+        portions
+    }
+
+    /// How many bytes the steps make.
+    pub fn len(&self) -> ByteLen {
+        self.steps.iter().map(Step::len).sum()
+    }
+
+    /// True when there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl Step {
+    /// How many bytes it makes.
+    pub const fn len(&self) -> ByteLen {
+        match *self {
+            Self::Literal { len, .. } => ByteLen::new(len as u64),
+            Self::Copy { len, .. } => len,
+        }
+    }
+
+    /// True for a step that makes nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.len().get() == 0
+    }
+
+    /// The first `at` bytes, unless that is none, and the rest. `at` is shorter than the step.
+    fn split_at(self, at: ByteLen) -> (Option<Step>, Step) {
+        match self {
+            Self::Literal { start, len } => {
+                let cut = at.to_usize().expect("shorter than a step in memory");
+                let head = (cut > 0).then_some(Self::Literal { start, len: cut });
+                (head, Self::Literal { start: start + cut, len: len - cut })
+            }
+            Self::Copy { from, len } => {
+                let head = (at > ByteLen::ZERO).then_some(Self::Copy { from, len: at });
+                (head, Self::Copy { from: from + at, len: len - at })
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -199,6 +262,24 @@ mod tests {
         assert_eq!(planner.finish().expect_err("2 missing").to_string(), "delta makes 7 of the announced 9 bytes");
         planner.plan(&ops(&[copy(0, 2)]), ByteLen::ZERO).expect("fits");
         assert_eq!(planner.finish(), Ok(()));
+    }
+
+    #[test]
+    fn portions_make_the_same_bytes_in_bounded_steps() {
+        let ops = ops(&[literal(3), copy(0, 10), copy(2, 1), literal(4)]);
+        let plan = planner(10, 18).plan(&ops, ByteLen::new(7)).expect("fits");
+        for most in 1..20 {
+            let portions = plan.clone().portions(ByteLen::new(most));
+            assert!(portions.iter().all(|portion| (1..=most).contains(&portion.len().get())), "at most {most}");
+            let bytes = |plan: &Plan| {
+                let byte = |step: &Step| match *step {
+                    Step::Literal { start, len } => (start..start + len).map(|i| (false, i)).collect::<Vec<_>>(),
+                    Step::Copy { from, len } => (0..len.get()).map(|i| (true, (from.get() + i) as usize)).collect(),
+                };
+                plan.steps().iter().flat_map(byte).collect::<Vec<_>>()
+            };
+            assert_eq!(portions.iter().flat_map(bytes).collect::<Vec<_>>(), bytes(&plan), "at most {most}");
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ const PACKED: u8 = 2;
 
 /// Appends the payload of a frame of tags: their number, 6 bytes each, then for each run of more than one chunk how
 /// many entries lie between it and the one before, and its count less 1.
-pub fn encode_tags(runs: &[TagRun], out: &mut Vec<u8>) {
+pub(crate) fn encode_tags(runs: &[TagRun], out: &mut Vec<u8>) {
     write_varint(out, runs.len() as u64);
     runs.iter().for_each(|run| out.extend_from_slice(&run.tag.to_bytes()));
     let mut next = 0;
@@ -85,7 +85,7 @@ pub fn encode_tags(runs: &[TagRun], out: &mut Vec<u8>) {
 /// # Security
 ///
 /// Allocates no more than the payload's own length calls for.
-pub fn decode_tags(payload: &[u8]) -> Result<Vec<TagRun>, Malformed> {
+pub(crate) fn decode_tags(payload: &[u8]) -> Result<Vec<TagRun>, Malformed> {
     let mut reader = Reader::new(payload);
     let count = reader.varint()?;
     if count > (reader.rest().len() / Tag::LEN) as u64 {

@@ -80,6 +80,11 @@ impl FrameDecoder {
         Ok(Some(Frame { kind: header.kind, transfer: header.transfer, payload }))
     }
 
+    /// The first byte of what waits, for telling strangers early.
+    pub fn first_byte(&self) -> Option<u8> {
+        self.buffer.first().copied()
+    }
+
     /// How many received bytes wait for the rest of their frame.
     pub fn buffered(&self) -> usize {
         self.buffer.len()

@@ -49,5 +49,13 @@ pub use job::{Computed, Job};
 mod event;
 pub use event::{Command, Event, EventKind, Outcome, Phase, Progress, Verb};
 
+mod asking;
+mod context;
+mod cursor;
+mod flow;
+mod receiving;
+mod sending;
+mod transfer;
+
 mod session;
 pub use session::{Input, Output, Session, Stats};

@@ -265,7 +265,7 @@ pub struct Close {
 }
 
 /// Cuts a text that goes to a peer down to [`TEXT_MAX`] bytes, at a character.
-pub fn bounded_text(mut text: String) -> String {
+pub(crate) fn bounded_text(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(TEXT_MAX));
     text
 }

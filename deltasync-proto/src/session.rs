@@ -1,12 +1,27 @@
-//! One end of a connection as a state machine without I/O.
+//! One end of a connection as a state machine without I/O: the handshake, the transfers, and what leaves when.
+//!
+//! The session cuts received bytes into messages and hands them to the machine of their transfer, routes answers and
+//! results back to whoever asked, and lets the transfers' frames leave in turn, so that none waits behind another. The
+//! machines themselves are in `sending`, `receiving` and `asking`.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Bound;
 
 use bytes::Bytes;
 
+use crate::context::{Context, Effects, Trouble};
+use crate::flow::Flow;
+use crate::message::bounded_text;
+use crate::transfer::{Machine, Parts, Transfer, refusal, verb_of_command, verb_of_message};
 use crate::{
-    Answer, ApiMisuse, Command, Computed, Config, Event, Job, JobId, Request, RequestId, SessionError, StorageFault,
-    Timestamp, TransferId,
+    Answer, ApiMisuse, Capabilities, Close, CloseCode, Command, Computed, Config, Encoded, Event, EventKind, Frame,
+    FrameDecoder, Hello, InvalidMessage, Job, JobId, Message, MessageKind, Outcome, PeerMisbehaved, Refusal,
+    RefusalCode, Request, RequestId, SessionError, StorageFault, Timestamp, TransferError, TransferId, TransferMessage,
+    Unsupported, VERSION, our_algorithms,
 };
-
 /// What comes into a session.
 #[derive(Debug)]
 pub enum Input {
@@ -76,36 +91,574 @@ pub struct Stats {
 }
 
 /// One end of a connection.
+///
+/// The contract: after an input, call [`Session::poll_output`] until it yields [`Output::Wait`] or
+/// [`Output::Finished`]; answering inside that loop is part of the loop. Time is counted from the moment the session was
+/// made: that is the driver's epoch. What is transmitted but not yet `Written` is bounded, and so is what a transfer may
+/// have in flight, so a slow socket or disk slows one transfer and stops none. An answer that comes after its transfer
+/// has ended is dropped, not an error.
+///
+/// ```text
+/// client: Greeting ──hello──► Open ──► Finished      server: Greeting ──hello──────────► Open ──► Finished
+///                   unsupported └─► says hello again            └─unknown version─► Skipping ─hello─┘
+/// ```
 #[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    role: Role,
+    config: Config,
+    nonce: [u8; 16],
+    link: Link,
+    decoder: FrameDecoder,
+    effects: Effects,
+    transfers: BTreeMap<TransferId, Transfer>,
+    /// Commands of a client that wait for their turn.
+    waiting: VecDeque<(TransferId, Command)>,
+    /// The largest number a transfer was begun under.
+    highest: TransferId,
+    /// Which transfer had its turn to transmit last.
+    served: TransferId,
+    unwritten: usize,
+    stats: Stats,
+    /// We sent something that the peer has to answer.
+    awaiting: bool,
+    last_received: Timestamp,
+    pinged: bool,
+    now: Timestamp,
+    finishing: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Client,
+    Server,
+}
+
+/// The connection's states.
+#[derive(Debug)]
+enum Link {
+    /// The peer's hello has not come.
+    Greeting,
+    /// A server lets the first flight of an unknown version pass by.
+    Skipping,
+    /// Both hellos are known.
+    Open { peer: Hello },
+    /// Over; the result is still to be put out.
+    Ending(Result<(), SessionError>),
+    /// Over.
+    Finished,
+}
+
+/// What is transmitted but not yet written stays below about this, in bytes.
+const UNWRITTEN_MAX: usize = 2 << 20;
+/// Small frames are gathered into transmissions of about this size, in bytes.
+const GATHER: usize = 256 << 10;
+/// Literal bytes from this length on are transmitted without being copied.
+const COPY_MAX: usize = 16 << 10;
+/// No more is taken from the peer while this many bytes of control frames wait to leave.
+const CONTROL_MAX_QUEUED: usize = 1 << 20;
+/// The longest payload of any frame: a piece of literals, its operations and some room.
+const PAYLOAD_MAX: usize = 4 << 20;
+/// The most transfers a client runs at once.
+const CLIENT_TRANSFERS: usize = 32;
 
 impl Session {
-    /// The end that starts transfers. `entropy` is the only randomness the session uses.
-    pub fn client(_config: Config, _entropy: [u8; 32]) -> Self {
-        unimplemented!()
+    /// The end that starts transfers. `entropy` is the only randomness the session uses; it must be fresh.
+    pub fn client(config: Config, entropy: [u8; 32]) -> Self {
+        let mut session = Self::new(Role::Client, config, entropy);
+        session.greet(session.config.version);
+        session
     }
-    /// The end that serves them.
-    pub fn server(_config: Config, _entropy: [u8; 32]) -> Self {
-        unimplemented!()
+
+    /// The end that serves them. `entropy` is the only randomness the session uses; it must be fresh.
+    pub fn server(config: Config, entropy: [u8; 32]) -> Self {
+        Self::new(Role::Server, config, entropy)
     }
+
+    fn new(role: Role, config: Config, entropy: [u8; 32]) -> Self {
+        let nonce = *entropy.first_chunk().expect("16 of 32 bytes");
+        Self {
+            role,
+            nonce,
+            link: Link::Greeting,
+            decoder: FrameDecoder::new(PAYLOAD_MAX),
+            effects: Effects::default(),
+            transfers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            highest: TransferId::new(0),
+            served: TransferId::new(0),
+            unwritten: 0,
+            stats: Stats::default(),
+            awaiting: false,
+            last_received: Timestamp::new(0),
+            pinged: false,
+            now: Timestamp::new(0),
+            finishing: false,
+            config,
+        }
+    }
+
     /// Takes in one input.
     ///
     /// # Errors
     ///
     /// [`ApiMisuse`] when the embedding code is wrong; the session is as before.
-    pub fn handle_input(&mut self, _now: Timestamp, _input: Input) -> Result<(), ApiMisuse> {
-        unimplemented!()
+    ///
+    /// # Security
+    ///
+    /// Received bytes may be hostile: whatever they hold ends in an output, never in a panic or in unbounded memory.
+    pub fn handle_input(&mut self, now: Timestamp, input: Input) -> Result<(), ApiMisuse> {
+        self.now = self.now.max(now);
+        if matches!(self.link, Link::Ending(_) | Link::Finished) {
+            return match input {
+                Input::Command { .. } => Err(ApiMisuse::Finished),
+                // What was on its way when the session ended.
+                _ => Ok(()),
+            };
+        }
+        match input {
+            Input::Received(bytes) => self.on_received(&bytes),
+            Input::Written(len) => self.unwritten = self.unwritten.checked_sub(len).ok_or(ApiMisuse::Written)?,
+            Input::Command { transfer, command } => self.on_command(transfer, command)?,
+            Input::Answered { id, answer } => {
+                if let Some(transfer) = self.effects.take_request(id) {
+                    self.step(transfer, 0, |machine, cx| machine.on_answer(id, answer, cx));
+                }
+            }
+            Input::Computed { id, result } => {
+                if let Some(transfer) = self.effects.take_job(id) {
+                    self.step(transfer, 0, |machine, cx| machine.on_computed(id, result.0, cx));
+                }
+            }
+            Input::DeadlineReached => self.on_deadline(),
+            Input::Finish => self.finishing = true,
+            Input::EndOfStream => self.on_end_of_stream(),
+        }
+        Ok(())
     }
+
     /// The next output.
     pub fn poll_output(&mut self) -> Output {
-        unimplemented!()
+        loop {
+            if let Some(output) = self.effects.outputs.pop_front() {
+                return output;
+            }
+            if self.transmit() {
+                continue;
+            }
+            match core::mem::replace(&mut self.link, Link::Finished) {
+                Link::Finished => return Output::Wait { deadline: None },
+                // The closing frame may wait for room in the socket, but not for a peer that no longer reads.
+                Link::Ending(result) => return Output::Finished(result.map(|()| self.stats)),
+                link => self.link = link,
+            }
+            if !self.start_waiting() {
+                if self.finishing && self.transfers.is_empty() && self.effects.control.is_empty() {
+                    self.end_when_finished();
+                    continue;
+                }
+                return Output::Wait { deadline: Some(self.deadline()) };
+            }
+        }
     }
+
     /// False while enough is buffered; the driver then leaves bytes in the socket.
     pub fn wants_bytes(&self) -> bool {
-        unimplemented!()
+        self.effects.control_bytes < CONTROL_MAX_QUEUED
     }
+
     /// What the connection has carried so far.
     pub fn stats(&self) -> Stats {
-        unimplemented!()
+        self.stats
+    }
+
+    // ---- the connection ----
+
+    fn greet(&mut self, version: u8) {
+        self.effects.send(&Message::Hello(Hello::ours(version, self.nonce)));
+    }
+
+    fn on_received(&mut self, bytes: &[u8]) {
+        self.stats.wire_received += bytes.len() as u64;
+        self.last_received = self.now;
+        self.pinged = false;
+        self.decoder.push(bytes);
+        while !matches!(self.link, Link::Ending(_) | Link::Finished) {
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => {
+                    if let Err(error) = self.on_frame(&frame) {
+                        self.end(Err(error));
+                    }
+                }
+                Ok(None) => {
+                    self.check_first_bytes();
+                    return;
+                }
+                Err(error) => self.end(Err(self.blame(error))),
+            }
+        }
+    }
+
+    /// Before the hello any damage means that this is no peer of ours.
+    fn blame(&self, error: InvalidMessage) -> SessionError {
+        match self.link {
+            Link::Greeting => PeerMisbehaved::NoHello.into(),
+            _ => error.into(),
+        }
+    }
+
+    /// What does not begin like a hello is refused without waiting for a whole frame of it.
+    fn check_first_bytes(&mut self) {
+        let stranger = |first| first != MessageKind::Hello.code() && first != MessageKind::Close.code();
+        if matches!(self.link, Link::Greeting) && self.decoder.first_byte().is_some_and(stranger) {
+            self.end(Err(PeerMisbehaved::NoHello.into()));
+        }
+    }
+
+    fn on_frame(&mut self, frame: &Frame) -> Result<(), SessionError> {
+        if let Link::Greeting = self.link
+            && ![MessageKind::Hello, MessageKind::Close].map(MessageKind::code).contains(&frame.kind)
+        {
+            return Err(PeerMisbehaved::NoHello.into());
+        }
+        if matches!(self.link, Link::Skipping) && frame.kind != MessageKind::Hello.code() {
+            return Ok(());
+        }
+        let message = Message::decode(frame, &self.config.limits).map_err(|error| self.blame(error))?;
+        match message {
+            Message::Hello(hello) => self.on_hello(hello),
+            Message::Unsupported(unsupported) => self.on_unsupported(unsupported),
+            Message::Close(Close { code, message }) => Err(SessionError::ClosedByPeer { code, message }),
+            Message::Ping => {
+                self.effects.send(&Message::Pong);
+                Ok(())
+            }
+            Message::Pong => Ok(()),
+            Message::Transfer(id, message) => self.on_transfer_message(id, message, &frame.payload),
+        }
+    }
+
+    fn on_hello(&mut self, hello: Hello) -> Result<(), SessionError> {
+        let unexpected =
+            || PeerMisbehaved::Unexpected { got: MessageKind::Hello, state: "open", transfer: TransferId::new(0) };
+        match (self.role, &self.link) {
+            (_, Link::Open { .. } | Link::Ending(_) | Link::Finished) => Err(unexpected().into()),
+            (Role::Client, _) => {
+                self.link = Link::Open { peer: hello };
+                Ok(())
+            }
+            (Role::Server, link) => {
+                let skipping = matches!(link, Link::Skipping);
+                if !skipping {
+                    self.greet(self.config.version);
+                }
+                if (VERSION..=self.config.version).contains(&hello.max) {
+                    self.nonce = hello.nonce;
+                    self.link = Link::Open { peer: hello };
+                    return Ok(());
+                }
+                if skipping {
+                    return Err(self.unsupported(hello.min, hello.max));
+                }
+                let (min, max, algorithms) = (VERSION, self.config.version, our_algorithms());
+                self.effects.send(&Message::Unsupported(Unsupported { min, max, algorithms }));
+                self.link = Link::Skipping;
+                Ok(())
+            }
+        }
+    }
+
+    /// The server does not know our version: once, start again in one that both know.
+    fn on_unsupported(&mut self, theirs: Unsupported) -> Result<(), SessionError> {
+        let common = self.config.version.min(theirs.max);
+        let ours = self.config.version;
+        let first = matches!(&self.link, Link::Open { .. }) && self.role == Role::Client && ours > common;
+        if !first || common < VERSION.max(theirs.min) {
+            return Err(self.unsupported(theirs.min, theirs.max));
+        }
+        self.config.version = common;
+        self.greet(common);
+        for (id, transfer) in core::mem::take(&mut self.transfers).into_iter().rev() {
+            let command = transfer.command.expect("every transfer of a client has its command");
+            self.waiting.push_front((id, command));
+        }
+        Ok(())
+    }
+
+    fn unsupported(&self, peer_min: u8, peer_max: u8) -> SessionError {
+        SessionError::Unsupported { peer_min, peer_max, ours: self.config.version }
+    }
+
+    fn on_deadline(&mut self) {
+        if self.now < self.deadline() {
+            return;
+        }
+        if matches!(self.link, Link::Greeting | Link::Skipping) {
+            return self.end(Err(SessionError::TimedOut { what: "hello", after: self.config.handshake }));
+        }
+        if self.pinged {
+            return self.end(Err(SessionError::TimedOut { what: "sign of life", after: self.config.silence }));
+        }
+        self.pinged = true;
+        self.effects.send(&Message::Ping);
+    }
+
+    /// When to come back without input: for the hello, to ask for a sign of life, or to give up.
+    fn deadline(&self) -> Timestamp {
+        match self.link {
+            Link::Greeting | Link::Skipping => Timestamp::new(0).after(self.config.handshake),
+            _ if self.pinged => self.last_received.after(self.config.silence),
+            _ => self.last_received.after(self.config.keepalive),
+        }
+    }
+
+    fn on_end_of_stream(&mut self) {
+        let open = self.transfers.len() + self.waiting.len();
+        let greeted = matches!(self.link, Link::Open { .. });
+        let result = if open == 0 && (greeted || self.role == Role::Server && self.stats.wire_received == 0) {
+            Ok(())
+        } else {
+            Err(SessionError::ConnectionLost { open })
+        };
+        self.end(result);
+    }
+
+    /// Ends the session: closing frame for the peer, an event for each transfer.
+    fn end(&mut self, result: Result<(), SessionError>) {
+        if let Err(error) = &result
+            && let Some(code) = error.close_code()
+        {
+            let message = bounded_text(format!("{error}"));
+            self.effects.send(&Message::Close(Close { code, message }));
+        }
+        let why = match &result {
+            Ok(()) => String::from("it was closed"),
+            Err(error) => format!("{error}"),
+        };
+        let open = core::mem::take(&mut self.transfers).into_keys();
+        let ids: Vec<_> = open.chain(core::mem::take(&mut self.waiting).into_iter().map(|(id, _)| id)).collect();
+        for id in ids {
+            let error = TransferError::ConnectionLost(why.clone());
+            self.effects.event(id, EventKind::Ended(Err(error)));
+        }
+        self.link = Link::Ending(result);
+    }
+
+    fn end_when_finished(&mut self) {
+        if self.role == Role::Server {
+            let message = String::from("server is shutting down");
+            self.effects.send(&Message::Close(Close { code: CloseCode::ShuttingDown, message }));
+        }
+        self.end(Ok(()));
+    }
+
+    // ---- the transfers ----
+
+    fn on_command(&mut self, id: TransferId, command: Command) -> Result<(), ApiMisuse> {
+        if command == Command::Cancel {
+            if self.transfers.contains_key(&id) {
+                self.fail(id, TransferError::Cancelled);
+            } else if let Some(index) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
+                self.waiting.remove(index);
+                self.effects.event(id, EventKind::Ended(Err(TransferError::Cancelled)));
+            }
+            // Otherwise it has just ended by itself.
+            return Ok(());
+        }
+        if self.role == Role::Server {
+            return Err(ApiMisuse::NotAClient);
+        }
+        if id <= self.highest {
+            return Err(ApiMisuse::TransferNumber(id));
+        }
+        self.highest = id;
+        self.waiting.push_back((id, command));
+        Ok(())
+    }
+
+    /// Starts a command that waits, if there is one and room for it.
+    fn start_waiting(&mut self) -> bool {
+        if self.transfers.len() >= self.config.transfers.min(CLIENT_TRANSFERS) {
+            return false;
+        }
+        let Some((id, command)) = self.waiting.pop_front() else { return false };
+        if let Some((verb, path)) = verb_of_command(&command) {
+            self.effects.event(id, EventKind::Started { verb, path });
+        }
+        let mut flow = Flow::new();
+        let started = Machine::start(command.clone(), &mut self.parts(id, 0).context(&mut flow));
+        self.keep(id, Transfer::begun(flow, started, Some(command)));
+        true
+    }
+
+    /// Keeps a transfer whose machine has taken a step, or ends it.
+    fn keep(&mut self, id: TransferId, transfer: Result<Transfer, (Flow, Trouble)>) {
+        match transfer {
+            Ok(transfer) => match transfer.machine.outcome() {
+                Some(outcome) => self.conclude(id, transfer.flow, Ok(outcome)),
+                None => {
+                    self.transfers.insert(id, transfer);
+                }
+            },
+            Err((flow, Trouble::Transfer(error))) => self.conclude(id, flow, Err(error)),
+            Err((_, Trouble::Session(error))) => {
+                let why = TransferError::ConnectionLost(format!("{error}"));
+                self.effects.event(id, EventKind::Ended(Err(why)));
+                self.end(Err(error));
+            }
+        }
+    }
+
+    fn on_transfer_message(
+        &mut self,
+        id: TransferId,
+        message: TransferMessage,
+        payload: &Bytes,
+    ) -> Result<(), SessionError> {
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.flow.received(id, message.kind(), payload)?;
+        } else if id <= self.highest {
+            // It ended here while this was on its way.
+            return Ok(());
+        }
+        if !matches!(message, TransferMessage::Credit(_)) && core::mem::take(&mut self.awaiting) {
+            self.stats.round_trips += 1;
+        }
+        match message {
+            TransferMessage::Credit(bytes) => {
+                let transfer = self.transfers.get_mut(&id);
+                let unknown = PeerMisbehaved::UnknownTransfer { got: MessageKind::Credit, transfer: id };
+                transfer.ok_or(unknown)?.flow.credited(bytes);
+                Ok(())
+            }
+            TransferMessage::Refused(refusal) if self.transfers.contains_key(&id) => {
+                self.fail(id, TransferError::Refused(refusal));
+                Ok(())
+            }
+            TransferMessage::Cancel if self.transfers.contains_key(&id) => {
+                self.fail(id, TransferError::CancelledByPeer);
+                Ok(())
+            }
+            message if self.transfers.contains_key(&id) => {
+                self.step(id, payload.len(), |machine, cx| machine.on_message(message, cx));
+                Ok(())
+            }
+            message => self.serve(id, message, payload),
+        }
+    }
+
+    /// A peer begins a transfer.
+    fn serve(&mut self, id: TransferId, message: TransferMessage, payload: &Bytes) -> Result<(), SessionError> {
+        let Some((verb, path)) = verb_of_message(&message).filter(|_| self.role == Role::Server) else {
+            return Err(PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: id }.into());
+        };
+        self.highest = id;
+        if self.finishing || self.transfers.len() >= self.config.transfers {
+            let code = RefusalCode::Busy;
+            let message = match self.finishing {
+                true => String::from("server is shutting down"),
+                false => format!("{} transfers run on this connection already", self.transfers.len()),
+            };
+            let refusal = Refusal { code, message, current: None };
+            self.effects.send(&Message::Transfer(id, TransferMessage::Refused(refusal)));
+            return Ok(());
+        }
+        self.effects.event(id, EventKind::Started { verb, path });
+        let mut flow = Flow::new();
+        let started = Machine::serve(message, &mut self.parts(id, payload.len()).context(&mut flow));
+        self.keep(id, Transfer::begun(flow, started, None));
+        Ok(())
+    }
+
+    fn parts(&mut self, id: TransferId, payload: usize) -> Parts<'_> {
+        let may_pack = matches!(&self.link, Link::Open { peer } if peer.capabilities.has(Capabilities::ZSTD));
+        Parts { id, config: &self.config, nonce: &self.nonce, may_pack, payload, effects: &mut self.effects }
+    }
+
+    /// Hands something to a transfer's machine, if it has not ended.
+    fn step(
+        &mut self,
+        id: TransferId,
+        payload: usize,
+        handler: impl FnOnce(Machine, &mut Context<'_>) -> Result<Machine, Trouble>,
+    ) {
+        let Some(Transfer { mut flow, machine, command }) = self.transfers.remove(&id) else { return };
+        let stepped = handler(machine, &mut self.parts(id, payload).context(&mut flow));
+        self.keep(id, Transfer::begun(flow, stepped, command));
+    }
+
+    /// Ends a transfer badly.
+    fn fail(&mut self, id: TransferId, error: TransferError) {
+        if let Some(transfer) = self.transfers.remove(&id) {
+            self.conclude(id, transfer.flow, Err(error));
+        }
+    }
+
+    /// A transfer is over: its last words leave, also to tell a peer that does not know.
+    fn conclude(&mut self, id: TransferId, mut flow: Flow, result: Result<Outcome, TransferError>) {
+        if let Err(error) = &result {
+            flow.clear();
+            if let Some(message) = refusal(error) {
+                flow.queue(id, message);
+            }
+        }
+        for (kind, frame) in flow.into_control() {
+            self.effects.send_encoded(kind, frame);
+        }
+        self.effects.event(id, EventKind::Ended(result));
+    }
+
+    // ---- what leaves ----
+
+    /// Moves frames into the outputs; false when none may leave now.
+    fn transmit(&mut self) -> bool {
+        let open = !matches!(self.link, Link::Ending(_) | Link::Finished);
+        if open && self.unwritten >= UNWRITTEN_MAX {
+            return false;
+        }
+        let mut gathered = Vec::new();
+        while let Some((kind, frame)) = self.effects.control.pop_front() {
+            self.effects.control_bytes -= frame.head.len();
+            self.count(kind);
+            gathered.extend_from_slice(&frame.head);
+        }
+        let mut tail = Bytes::new();
+        while open && gathered.len() < GATHER {
+            let Some((kind, frame)) = self.next_frame() else { break };
+            self.count(kind);
+            gathered.extend_from_slice(&frame.head);
+            if frame.tail.len() > COPY_MAX {
+                tail = frame.tail;
+                break;
+            }
+            gathered.extend_from_slice(&frame.tail);
+        }
+        // A transfer's machine may also have asked for something.
+        let asked = !self.effects.outputs.is_empty();
+        let mut sent = false;
+        for bytes in [Bytes::from(gathered), tail].into_iter().filter(|bytes| !bytes.is_empty()) {
+            self.unwritten += bytes.len();
+            self.stats.wire_sent += bytes.len() as u64;
+            self.effects.outputs.push_back(Output::Transmit(bytes));
+            sent = true;
+        }
+        sent || asked
+    }
+
+    fn count(&mut self, kind: MessageKind) {
+        self.awaiting |= !kind.is_connection() && kind != MessageKind::Credit;
+    }
+
+    /// The next frame of a transfer, each transfer in turn.
+    fn next_frame(&mut self) -> Option<(MessageKind, Encoded)> {
+        let after = self.transfers.range((Bound::Excluded(self.served), Bound::Unbounded));
+        let ids: Vec<_> = after.chain(self.transfers.range(..=self.served)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.step(id, 0, |machine, cx| Ok(machine.pump(cx)));
+            if let Some(frame) = self.transfers.get_mut(&id).and_then(|transfer| transfer.flow.pop()) {
+                self.served = id;
+                return Some(frame);
+            }
+        }
+        None
     }
 }

@@ -1,0 +1,101 @@
+//! Requests that move no file: a page of a listing, the root of a file.
+//!
+//! The client asks, the server answers from its storage; both are one message long, and a page is cut so that it fits.
+
+use alloc::vec::Vec;
+
+use deltasync_core::ByteLen;
+
+use crate::context::{Context, Trouble, wrong_answer};
+use crate::{
+    Answer, Ask, AskRoot, Cutting, Entry, EventKind, List, Listing, Outcome, Phase, Place, RequestId, RootId, RootIs,
+    StorageFault, TransferMessage,
+};
+
+/// Entries in one page: 200 of the longest names fit a control message.
+const PAGE: usize = 200;
+
+/// The client's side.
+#[derive(Debug)]
+pub(crate) enum Asking {
+    List,
+    Root,
+    Ended(Outcome),
+}
+
+/// The server's side.
+#[derive(Debug)]
+pub(crate) enum Answering {
+    Listing(RequestId),
+    Describing(RequestId),
+    Ended(Outcome),
+}
+
+impl Asking {
+    pub(crate) fn list(list: List, cx: &mut Context<'_>) -> Self {
+        cx.send(TransferMessage::List(list));
+        cx.phase(Phase::Waiting);
+        Self::List
+    }
+
+    pub(crate) fn root(ask: AskRoot, cx: &mut Context<'_>) -> Self {
+        cx.send(TransferMessage::AskRoot(ask));
+        cx.phase(Phase::Waiting);
+        Self::Root
+    }
+
+    pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        match (self, message) {
+            (Self::List, TransferMessage::Listing(Listing { entries, more })) => {
+                cx.event(EventKind::Listed { entries, more });
+                Ok(Self::Ended(Outcome::default()))
+            }
+            (Self::Root, TransferMessage::RootIs(RootIs { len, root })) => {
+                cx.event(EventKind::Root { len, root });
+                Ok(Self::Ended(Outcome { len, root, ..Outcome::default() }))
+            }
+            (_, message) => Err(cx.unexpected(&message, "waiting for an answer")),
+        }
+    }
+}
+
+impl Answering {
+    pub(crate) fn list(list: List, cx: &mut Context<'_>) -> Self {
+        let place = Place { root: RootId::new(0), path: list.path };
+        Self::Listing(cx.ask(Ask::List { place, after: list.after, most: PAGE }))
+    }
+
+    pub(crate) fn root(ask: AskRoot, cx: &mut Context<'_>) -> Self {
+        let place = Place { root: RootId::new(0), path: ask.path };
+        cx.phase(Phase::Describing);
+        Self::Describing(cx.ask(Ask::Describe { place, cutting: Cutting::ByLength, algorithm: ask.algorithm }))
+    }
+
+    pub(crate) fn on_answer(
+        self,
+        id: RequestId,
+        answer: Result<Answer, StorageFault>,
+        cx: &mut Context<'_>,
+    ) -> Result<Self, Trouble> {
+        match self {
+            Self::Listing(request) if request == id => {
+                let Answer::Listed { entries, more } = answer? else { return Err(wrong_answer()) };
+                let cut = entries.len() > PAGE;
+                let entries: Vec<Entry> = entries.into_iter().take(PAGE).collect();
+                cx.send(TransferMessage::Listing(Listing { entries, more: more || cut }));
+                Ok(Self::Ended(Outcome::default()))
+            }
+            Self::Describing(request) if request == id => {
+                let Answer::Described(file) = answer? else { return Err(wrong_answer()) };
+                let (len, root): (ByteLen, _) = (file.chunks.len(), file.chunks.root());
+                cx.send(TransferMessage::RootIs(RootIs { len, root }));
+                Ok(Self::Ended(Outcome { len, root, ..Outcome::default() }))
+            }
+            other => Ok(other),
+        }
+    }
+
+    pub(crate) fn on_message(self, message: &TransferMessage, cx: &Context<'_>) -> Result<Self, Trouble> {
+        Err(cx.unexpected(message, "answering a request"))
+    }
+}

@@ -1,0 +1,168 @@
+//! What a transfer's state machine can do: queue messages, ask the storage, hand out work, tell what happened.
+//!
+//! The machines only see this; where their requests are routed back to, and when frames leave, is the session's.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use deltasync_core::TagKey;
+
+use crate::flow::Flow;
+use crate::job::Work;
+use crate::{
+    Ask, Config, Event, EventKind, Job, JobId, Message, MessageKind, Output, PeerMisbehaved, Phase, Progress, Request,
+    RequestId, SessionError, StorageFault, TransferError, TransferId, TransferMessage,
+};
+
+/// Why a handler could not go on: the transfer ends, or the whole session.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Transfer(TransferError),
+    Session(SessionError),
+}
+
+impl From<TransferError> for Trouble {
+    fn from(error: TransferError) -> Self {
+        Self::Transfer(error)
+    }
+}
+
+impl From<StorageFault> for Trouble {
+    fn from(fault: StorageFault) -> Self {
+        Self::Transfer(fault.into())
+    }
+}
+
+impl From<PeerMisbehaved> for Trouble {
+    fn from(error: PeerMisbehaved) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+impl From<crate::InvalidMessage> for Trouble {
+    fn from(error: crate::InvalidMessage) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+/// What the machines of all transfers have asked for and the session has not yet put out.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) control: VecDeque<(MessageKind, crate::Encoded)>,
+    pub(crate) control_bytes: usize,
+    requests: BTreeMap<RequestId, TransferId>,
+    jobs: BTreeMap<JobId, TransferId>,
+    next: u64,
+}
+
+impl Effects {
+    /// Queues a message that goes before all transfers' own.
+    pub(crate) fn send(&mut self, message: &Message) {
+        self.send_encoded(message.kind(), message.encode());
+    }
+
+    pub(crate) fn send_encoded(&mut self, kind: MessageKind, frame: crate::Encoded) {
+        self.control_bytes += frame.head.len();
+        self.control.push_back((kind, frame));
+    }
+
+    pub(crate) fn event(&mut self, transfer: TransferId, kind: EventKind) {
+        self.outputs.push_back(Output::Event(Event { transfer, kind }));
+    }
+
+    /// Which transfer waits for the answer; asked once.
+    pub(crate) fn take_request(&mut self, id: RequestId) -> Option<TransferId> {
+        self.requests.remove(&id)
+    }
+
+    /// Which transfer waits for the result; asked once.
+    pub(crate) fn take_job(&mut self, id: JobId) -> Option<TransferId> {
+        self.jobs.remove(&id)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+/// What one transfer's machine works with.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) id: TransferId,
+    pub(crate) config: &'a Config,
+    /// The client's nonce, which keys the tags.
+    pub(crate) nonce: &'a [u8; 16],
+    /// The peer has said that it can unpack.
+    pub(crate) may_pack: bool,
+    /// The payload bytes of the message that is being handled.
+    pub(crate) payload: usize,
+    pub(crate) flow: &'a mut Flow,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl Context<'_> {
+    pub(crate) fn send(&mut self, message: TransferMessage) {
+        self.flow.queue(self.id, message);
+    }
+
+    pub(crate) fn ask(&mut self, ask: Ask) -> RequestId {
+        let id = RequestId::new(self.effects.number());
+        self.effects.requests.insert(id, self.id);
+        self.effects.outputs.push_back(Output::Storage(Request { id, ask }));
+        id
+    }
+
+    pub(crate) fn compute(&mut self, work: Work) -> JobId {
+        let id = JobId::new(self.effects.number());
+        self.effects.jobs.insert(id, self.id);
+        self.effects.outputs.push_back(Output::Compute(Job { id, work }));
+        id
+    }
+
+    pub(crate) fn event(&mut self, kind: EventKind) {
+        self.effects.event(self.id, kind);
+    }
+
+    pub(crate) fn phase(&mut self, phase: Phase) {
+        self.event(EventKind::Phase(phase));
+    }
+
+    pub(crate) fn progress(&mut self, progress: &mut Progress) {
+        progress.wire = deltasync_core::ByteLen::new(self.flow.wire);
+        self.event(EventKind::Progress(*progress));
+    }
+
+    /// Received bulk payload of `len` bytes is used up.
+    pub(crate) fn used(&mut self, len: usize) {
+        let credit = self.flow.used(len);
+        self.give(credit);
+    }
+
+    /// This transfer is large: its window may widen.
+    pub(crate) fn widen(&mut self) {
+        let credit = self.flow.widen();
+        self.give(credit);
+    }
+
+    fn give(&mut self, credit: Option<u64>) {
+        if let Some(credit) = credit {
+            self.effects.send(&Message::Transfer(self.id, TransferMessage::Credit(credit)));
+        }
+    }
+
+    /// The key of this transfer's tags.
+    pub(crate) fn tag_key(&self) -> TagKey {
+        TagKey::new(self.nonce, self.id.get()).with_bits(self.config.tag_bits)
+    }
+
+    /// The error for a message that must not come now.
+    pub(crate) fn unexpected(&self, got: &TransferMessage, state: &'static str) -> Trouble {
+        PeerMisbehaved::Unexpected { got: got.kind(), state, transfer: self.id }.into()
+    }
+}
+
+/// The fault of a storage whose answer is of another kind than its request.
+pub(crate) fn wrong_answer() -> Trouble {
+    StorageFault::new(crate::FaultKind::Other, "storage gave an answer of another kind than its request").into()
+}

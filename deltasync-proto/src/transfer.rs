@@ -1,0 +1,206 @@
+//! One transfer of a session: its flow and whichever machine carries it.
+
+use crate::asking::{Answering, Asking};
+use crate::context::{Context, Trouble};
+use crate::flow::Flow;
+use crate::job::Product;
+use crate::receiving::Receiving;
+use crate::sending::{Origin, Sending};
+use crate::{
+    Answer, AskRoot, Command, Config, FaultKind, JobId, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId,
+    RootId, StorageFault, TransferError, TransferMessage, Verb, Wish,
+};
+
+/// A transfer that has not ended.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) flow: Flow,
+    pub(crate) machine: Machine,
+    /// What started it, on a client, which may have to start it again for a server of another version.
+    pub(crate) command: Option<Command>,
+}
+
+/// The machines; handlers consume one and return the next.
+#[derive(Debug)]
+pub(crate) enum Machine {
+    Sending(Sending),
+    Receiving(Receiving),
+    Asking(Asking),
+    Answering(Answering),
+}
+
+impl Machine {
+    /// The machine for a command of our embedder.
+    pub(crate) fn start(command: Command, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        let algorithm = cx.config.algorithm;
+        Ok(match command {
+            Command::Push { source, path, name, directory } => {
+                let to = Some(Wish { path, name, directory });
+                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm }, cx))
+            }
+            Command::Pull { path, destination } => Self::Receiving(Receiving::pull(path, destination, cx)),
+            Command::List { path, after } => Self::Asking(Asking::list(List { path, after }, cx)),
+            Command::Root { path } => Self::Asking(Asking::root(AskRoot { path, algorithm }, cx)),
+            Command::Cancel => return Err(TransferError::Cancelled.into()),
+        })
+    }
+
+    /// The machine for the first message of a peer's transfer, if it is one that begins a transfer. An offer is not
+    /// taken in: the new machine gets it as its first message.
+    pub(crate) fn serve(message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        match message {
+            TransferMessage::Offer(_) => Receiving::push().on_message(message, cx).map(Self::Receiving),
+            TransferMessage::Pull(Pull { path, algorithm, have }) => {
+                let place = Place { root: RootId::new(0), path };
+                Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm }, cx)))
+            }
+            TransferMessage::List(list) => Ok(Self::Answering(Answering::list(list, cx))),
+            TransferMessage::AskRoot(ask) => Ok(Self::Answering(Answering::root(ask, cx))),
+            TransferMessage::Tags(_)
+            | TransferMessage::Same
+            | TransferMessage::Want(_)
+            | TransferMessage::Delta(_)
+            | TransferMessage::Done(_)
+            | TransferMessage::Repair
+            | TransferMessage::Changed
+            | TransferMessage::Refused(_)
+            | TransferMessage::Cancel
+            | TransferMessage::Credit(_)
+            | TransferMessage::Listing(_)
+            | TransferMessage::RootIs(_) => {
+                Err(crate::PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: cx.id }.into())
+            }
+        }
+    }
+
+    pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        Ok(match self {
+            Self::Sending(machine) => Self::Sending(machine.on_message(message, cx)?),
+            Self::Receiving(machine) => Self::Receiving(machine.on_message(message, cx)?),
+            Self::Asking(machine) => Self::Asking(machine.on_message(message, cx)?),
+            Self::Answering(machine) => Self::Answering(machine.on_message(&message, cx)?),
+        })
+    }
+
+    pub(crate) fn on_answer(
+        self,
+        id: RequestId,
+        answer: Result<Answer, StorageFault>,
+        cx: &mut Context<'_>,
+    ) -> Result<Self, Trouble> {
+        Ok(match self {
+            Self::Sending(machine) => Self::Sending(machine.on_answer(id, answer, cx)?),
+            Self::Receiving(machine) => Self::Receiving(machine.on_answer(id, answer, cx)?),
+            Self::Answering(machine) => Self::Answering(machine.on_answer(id, answer, cx)?),
+            Self::Asking(_) => self,
+        })
+    }
+
+    pub(crate) fn on_computed(self, id: JobId, product: Product, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        Ok(match self {
+            Self::Sending(machine) => Self::Sending(machine.on_computed(id, product, cx)),
+            Self::Receiving(machine) => Self::Receiving(machine.on_computed(id, product, cx)?),
+            Self::Asking(_) | Self::Answering(_) => self,
+        })
+    }
+
+    pub(crate) fn pump(self, cx: &mut Context<'_>) -> Self {
+        match self {
+            Self::Sending(machine) => Self::Sending(machine.pump(cx)),
+            other => other,
+        }
+    }
+
+    /// How it went, once it has ended well.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Sending(Sending::Ended(outcome))
+            | Self::Receiving(Receiving::Ended(outcome))
+            | Self::Asking(Asking::Ended(outcome))
+            | Self::Answering(Answering::Ended(outcome)) => Some(*outcome),
+            Self::Sending(_) | Self::Receiving(_) | Self::Asking(_) | Self::Answering(_) => None,
+        }
+    }
+}
+
+/// What a message that begins a transfer asks for, and of which path.
+pub(crate) fn verb_of_message(message: &TransferMessage) -> Option<(Verb, deltasync_core::RelPath)> {
+    match message {
+        TransferMessage::Offer(offer) => {
+            let wish = offer.to.as_ref()?;
+            let inside = if wish.directory { wish.path.join(&wish.name).ok() } else { None };
+            Some((Verb::Push, inside.unwrap_or_else(|| wish.path.clone())))
+        }
+        TransferMessage::Pull(pull) => Some((Verb::Pull, pull.path.clone())),
+        TransferMessage::List(list) => Some((Verb::List, list.path.clone())),
+        TransferMessage::AskRoot(ask) => Some((Verb::Root, ask.path.clone())),
+        _ => None,
+    }
+}
+
+/// What a command asks for, and of which path at the server.
+pub(crate) fn verb_of_command(command: &Command) -> Option<(Verb, deltasync_core::RelPath)> {
+    match command {
+        Command::Push { path, name, directory, .. } => {
+            let inside = if *directory { path.join(name).ok() } else { None };
+            Some((Verb::Push, inside.unwrap_or_else(|| path.clone())))
+        }
+        Command::Pull { path, .. } => Some((Verb::Pull, path.clone())),
+        Command::List { path, .. } => Some((Verb::List, path.clone())),
+        Command::Root { path } => Some((Verb::Root, path.clone())),
+        Command::Cancel => None,
+    }
+}
+
+/// What to tell the peer about a transfer that failed on our side; `None` when the peer knows.
+pub(crate) fn refusal(error: &TransferError) -> Option<TransferMessage> {
+    let code = match error {
+        TransferError::Refused(_) | TransferError::CancelledByPeer | TransferError::ConnectionLost(_) => return None,
+        TransferError::Cancelled => return Some(TransferMessage::Cancel),
+        TransferError::Storage(fault) => match fault.kind {
+            FaultKind::NotFound => RefusalCode::NotFound,
+            FaultKind::Denied => RefusalCode::Denied,
+            FaultKind::WrongKind => RefusalCode::WrongKind,
+            FaultKind::Full => RefusalCode::Full,
+            FaultKind::TooLarge => RefusalCode::Limit,
+            FaultKind::Changed => RefusalCode::Changed,
+            FaultKind::Other => RefusalCode::Storage,
+        },
+        TransferError::Integrity { .. } => RefusalCode::Integrity,
+        TransferError::Changed { .. } => RefusalCode::Changed,
+    };
+    let message = crate::message::bounded_text(alloc::format!("{error}"));
+    Some(TransferMessage::Refused(Refusal { code, message, current: None }))
+}
+
+impl Transfer {
+    /// A transfer whose machine has taken a step, or its flow and what went wrong.
+    pub(crate) fn begun(
+        flow: Flow,
+        stepped: Result<Machine, Trouble>,
+        command: Option<Command>,
+    ) -> Result<Self, (Flow, Trouble)> {
+        match stepped {
+            Ok(machine) => Ok(Self { flow, machine, command }),
+            Err(trouble) => Err((flow, trouble)),
+        }
+    }
+}
+
+/// What a session lends to a machine beside its flow.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) id: crate::TransferId,
+    pub(crate) config: &'a Config,
+    pub(crate) nonce: &'a [u8; 16],
+    pub(crate) may_pack: bool,
+    pub(crate) payload: usize,
+    pub(crate) effects: &'a mut crate::context::Effects,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn context(self, flow: &'a mut Flow) -> Context<'a> {
+        let Self { id, config, nonce, may_pack, payload, effects } = self;
+        Context { id, config, nonce, may_pack, payload, flow, effects }
+    }
+}
