@@ -6,8 +6,9 @@
 //! last block is looked for behind its predecessor and at the end of the target.
 //!
 //! Cost: two multiplications and one probe of a bitmap for a literal byte, one strong sum for a block that matches.
-//! Strong sums taken in vain are rationed, at most [`RATION`] bytes of hashing for a byte of the target beyond a burst:
-//! data made to collide in weak sums, or files far beyond 64 GiB without anything in common, lose matches and not time.
+//! Strong sums taken in vain are rationed, at most [`RATION`] bytes of hashing for a byte of the target beyond a burst,
+//! so data made to collide in weak sums loses matches and not time. Chance alone asks for basis / 2^32 bytes of hashing
+//! for an unmatched byte: beyond a basis of 32 GiB a match at a new shift may be found some blocks late.
 //! Memory: the index, a window of at most two blocks and [`STEP`], and the pieces that have not been taken.
 //!
 //! Invariants: any split of the target gives the same pieces, and each `Literal` and `Copy` stands for bytes pushed.
@@ -23,7 +24,7 @@ use crate::{ByteLen, DeltaPiece, DeltaSummary, Hasher, Limits, RollingSum, Signa
 /// How much of a long push is searched before what is decided leaves the window, in bytes.
 const STEP: usize = 256 << 10;
 /// How many bytes of strong sums may be computed in vain for each byte of the target.
-const RATION: u64 = 32;
+const RATION: u64 = 8;
 /// A shorter last block that does not follow its predecessor is left to the literals below this, in bytes: a copy would
 /// cost as much.
 const WORTHWHILE: usize = 8;
@@ -170,22 +171,19 @@ impl Differ {
         if candidates.is_empty() {
             return None;
         }
-        // One look behind each copy is free: the copy has paid for it.
-        let follows = self.last.is_some_and(|last| last.in_target == self.position());
-        if !follows && !self.ration.allows(self.position()) {
+        // A block at the shift of the last copy is not rationed: that is one look in the length of a block.
+        let aligned = self.aligned().filter(|block| signature.weak(*block) == weak);
+        if aligned.is_none() && !self.ration.allows(self.position()) {
             return None;
         }
         let digest = signature.algorithm().digest(&self.window[self.at..][..signature.block_len()]);
         let strong = &digest.as_bytes()[..signature.strong_len()];
-        let found = self.index.find(candidates, strong);
+        let equal = |block: &usize| signature.strong(*block) == strong;
+        let found = aligned.filter(equal).or_else(|| self.index.find(candidates, strong));
         if found.is_none() {
             self.ration.spend();
         }
-        found.map(|first| {
-            let aligned = self.aligned();
-            let equal = |block: &usize| signature.weak(*block) == weak && signature.strong(*block) == strong;
-            aligned.filter(equal).unwrap_or(first)
-        })
+        found
     }
 
     /// The full block that stands at `at` if the shift of the last copy still holds.
@@ -430,6 +428,21 @@ mod tests {
     fn different_blocks_of_equal_weak_sums_are_told_apart() {
         let basis = collide(&[0, 1, 1, 0, 1], 1);
         check_diff(&basis, &collide(&[1, 0, 0, 1, 1, 1, 0], 2), 1024, 1000);
+    }
+
+    #[test]
+    fn a_target_of_nothing_but_vain_candidates_makes_the_same_pieces_in_any_split() {
+        // Every window has the weak sum of every block, and none is a block.
+        let block = |k: u8| (0..1024u32).map(move |i| if i.count_ones() & 1 == 0 { 100 - k } else { 100 + k });
+        let basis: Vec<u8> = (1..=20).flat_map(block).collect();
+        let mut target = vec![100; 200_000];
+        target[150_000..150_000 + 3 * 1024].copy_from_slice(&basis[1024..4 * 1024]);
+        let index = index_of(&basis, 1024);
+        assert_eq!(index.candidates(RollingSum::of(&target[..1024]).value()).len(), 20);
+        let whole = diff(&index, &target, usize::MAX, &Limits::default());
+        for split in [100, 4096, 99_999] {
+            assert_eq!(diff(&index, &target, split, &Limits::default()), whole, "split every {split}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Finds the blocks of a signature by the weak sum of a window.
 //!
-//! Most windows of a target match nothing, so a bitmap of the weak sums answers first: about 16 bits a block, at most
+//! Most windows of a target match nothing, so a bitmap of the weak sums answers first: 64 to 128 bits a block, at most
 //! 4 MiB, so that it stays in the cache. Behind it the full blocks stand sorted by mixed weak sum, then strong sum, then
 //! position, in buckets of about one; a lookup is a search in one bucket, O(log blocks) at worst, however many blocks
 //! share a weak sum. Of blocks with equal sums the first stands for all.
@@ -36,7 +36,7 @@ pub(crate) struct Entry {
 }
 
 impl SignatureIndex {
-    /// Indexes the blocks of `signature`, in O(blocks * log blocks) and about 16 bytes a block beside it.
+    /// Indexes the blocks of `signature`, in O(blocks * log blocks) and about 32 bytes a block beside it.
     pub fn new(signature: Signature) -> Self {
         let blocks = u32::try_from(signature.full_blocks()).expect("a signature has less than 2^32 blocks");
         let entry = |block: u32| Entry { mixed: mix(signature.weak(block as usize)), block };
@@ -48,7 +48,7 @@ impl SignatureIndex {
         entries.dedup_by(|later, first| later.mixed == first.mixed && strong(later) == strong(first));
 
         let bucket_bits = (entries.len() as u64).next_power_of_two().trailing_zeros().clamp(1, 31);
-        let filter_bits = (bucket_bits + 4).clamp(6, MOST_FILTER_BITS);
+        let filter_bits = (bucket_bits + 6).clamp(6, MOST_FILTER_BITS);
         let (bucket_shift, filter_shift) = (u32::BITS - bucket_bits, u32::BITS - filter_bits);
         let mut filter = vec![0; 1 << (filter_bits - 6)];
         let mut buckets = vec![0u32; (1 << bucket_bits) + 1];
