@@ -4,17 +4,16 @@
 //! tag is looked up in the sorted tags of the basis, so that moved runs are found wherever they went. A chunk that the
 //! basis has several times takes the place before its right neighbour's, or the next one after the last match.
 //! Runs are matched whole: a run longer than any of the basis reuses the longest. What lies between matches is a gap.
-//! Gaps of the target pair with those of the basis (runs whose tags the target has not at all) by their left common
-//! neighbour, else by their right, else in order; the two ends of a file are common.
+//! It is paired with the runs of the basis around the same place whose tags the target has not at all.
 //!
 //! Invariant: the segments cover the target exactly and in order, and a common segment pairs equal tags. Work is
 //! O(n log n) in the number of runs at both ends, however many chunks a run has. Tags may collide: the root tells.
 
 use alloc::collections::BTreeMap;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::gap::{TargetGap, pair};
 use crate::{Tag, TagRun};
 
 /// A part of the target; positions and counts are in chunks from the start of either file, runs expanded.
@@ -33,8 +32,8 @@ pub enum Segment {
     Gap {
         /// Where they are in the target, at least one.
         target: Range<u64>,
-        /// The chunks of the basis that probably were there before, not found in the target; each is in one gap at most,
-        /// and the range may be empty.
+        /// The chunks of the basis that probably were there before, none of them in the target; the range may be
+        /// empty, and those of two gaps share no chunk.
         basis: Range<u64>,
     },
 }
@@ -64,8 +63,8 @@ impl Alignment {
     ///
     /// # Security
     ///
-    /// Either list may be hostile: time and memory follow the number of runs, not their counts. A run of the target that
-    /// is thousands of times longer than any in the basis becomes a gap in part.
+    /// Either list may be hostile: time and memory follow the number of runs, not their counts. A run of the target
+    /// that is thousands of times longer than any in the basis becomes a gap in part.
     pub fn of(basis: &[TagRun], target: &[TagRun]) -> Self {
         let index = Index::of(basis);
         let mut walk = Walk {
@@ -87,7 +86,12 @@ impl Alignment {
         }
         let Walk { matches, used, at: target_len, .. } = walk;
         let common = matches.iter().map(|found| found.count).sum();
-        let gaps = pair(&index, target_gaps(&matches, basis.len(), target_len), &index.gaps(used));
+        let gaps = gaps_between(&matches, basis.len(), target_len);
+        let paired = pair(&gaps, &index.gaps(used));
+        let gaps = gaps.into_iter().zip(paired).map(|(gap, runs)| Segment::Gap {
+            target: gap.target,
+            basis: index.starts[runs.start]..index.starts[runs.end],
+        });
         let mut segments: Vec<Segment> = matches.iter().map(Match::segment).chain(gaps).collect();
         segments.sort_by_key(Segment::start);
         Self { segments, common }
@@ -197,10 +201,6 @@ impl<'a> Index<'a> {
         }
         gaps
     }
-
-    fn chunks(&self, runs: &Range<usize>) -> Range<u64> {
-        self.starts[runs.start]..self.starts[runs.end]
-    }
 }
 
 /// Chunks found in the basis, and the runs of the basis they lie in.
@@ -256,7 +256,7 @@ impl Walk<'_> {
         self.at += rest;
     }
 
-    /// Appends a match of `count` chunks from chunk `skip` of a run on, joined to the last one where the two are adjacent.
+    /// Appends a match of `count` chunks from chunk `skip` of a run on, joined to the last one where both continue it.
     fn push(&mut self, run: usize, skip: u32, count: u64) {
         let (basis, target) = (self.index.starts[run] + u64::from(skip), self.at);
         self.at += count;
@@ -270,14 +270,8 @@ impl Walk<'_> {
     }
 }
 
-/// Chunks of the target that were not found, and the runs of the basis its neighbours end before and start at.
-struct TargetGap {
-    target: Range<u64>,
-    left: usize,
-    right: usize,
-}
-
-fn target_gaps(matches: &[Match], basis_runs: usize, target_len: u64) -> Vec<TargetGap> {
+/// What lies between the matches, and after the last.
+fn gaps_between(matches: &[Match], basis_runs: usize, target_len: u64) -> Vec<TargetGap> {
     let mut gaps = Vec::new();
     let (mut at, mut left) = (0, 0);
     let ends = matches.iter().map(|found| (found.target, found.count, found.runs.clone()));
@@ -288,25 +282,6 @@ fn target_gaps(matches: &[Match], basis_runs: usize, target_len: u64) -> Vec<Tar
         (at, left) = (target + count, runs.end);
     }
     gaps
-}
-
-/// Gives each gap of the target at most one of the basis.
-fn pair(index: &Index<'_>, wanted: Vec<TargetGap>, old: &[Range<usize>]) -> Vec<Segment> {
-    let mut paired: Vec<Option<usize>> = vec![None; wanted.len()];
-    let mut free = vec![true; old.len()];
-    let by_left = |gap: &TargetGap| old.binary_search_by_key(&gap.left, |old| old.start).ok();
-    let by_right = |gap: &TargetGap| old.binary_search_by_key(&gap.right, |old| old.end).ok();
-    for neighbour in [&by_left as &dyn Fn(&TargetGap) -> Option<usize>, &by_right] {
-        for (gap, paired) in wanted.iter().zip(&mut paired).filter(|(_, paired)| paired.is_none()) {
-            *paired = neighbour(gap).filter(|old| core::mem::take(&mut free[*old]));
-        }
-    }
-    let mut pool = (0..old.len()).filter(|old| free[*old]);
-    let gaps = wanted.into_iter().zip(paired).map(|(gap, paired)| {
-        let runs = paired.or_else(|| pool.next()).map_or(gap.left..gap.left, |i| old[i].clone());
-        Segment::Gap { target: gap.target, basis: index.chunks(&runs) }
-    });
-    gaps.collect()
 }
 
 #[cfg(test)]
@@ -507,8 +482,8 @@ mod tests {
             basis in prop::collection::vec((0u8..20, 0u32..4), 0..40),
             target in prop::collection::vec((0u8..24, 0u32..6), 0..40),
         ) {
-            let runs = |list: Vec<(u8, u32)>| -> Vec<_> { list.into_iter().map(|(tag, count)| run(tag, count)).collect() };
-            check_against_expanded(&runs(basis), &runs(target));
+            let runs = |list: &[(u8, u32)]| list.iter().map(|(tag, count)| run(*tag, *count)).collect::<Vec<_>>();
+            check_against_expanded(&runs(&basis), &runs(&target));
         }
 
         #[test]

@@ -1,8 +1,8 @@
 //! The chunk list of a file: what its chunks are, in order, and the root of the whole.
 //!
 //! A [`Chunker`] takes the bytes as they come, cuts them, digests each chunk and keeps the root, in one pass. Equal
-//! chunks in a row are one [`ChunkRun`], so that a sparse file of any length costs a few entries; a chunk that equals the
-//! one before it byte for byte is compared, not digested again.
+//! chunks in a row are one [`ChunkRun`], so that a sparse file of any length costs a few entries; a chunk that equals
+//! the one before it byte for byte is compared, not digested again.
 //!
 //! Invariant: any split of the input gives the same list, and the lengths of the chunks sum to the length of the file.
 //! Memory is 40 bytes a run, and in the chunker at most one chunk of the input.

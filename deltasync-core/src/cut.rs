@@ -88,8 +88,8 @@ impl Cutter {
         }
     }
 
-    /// The length of the first chunk of `bytes`, in bytes, or `None` while more of them are needed to decide: as many as
-    /// [`Cutter::max_len`], unless `last` says that nothing follows. No bytes have no first chunk.
+    /// The length of the first chunk of `bytes`, in bytes, or `None` while more of them are needed to decide: as many
+    /// as [`Cutter::max_len`], unless `last` says that nothing follows. No bytes have no first chunk.
     pub fn cut(self, bytes: &[u8], last: bool) -> Option<usize> {
         let (min, max) = (self.min_len(), self.max_len());
         if bytes.is_empty() || bytes.len() < max && !last {
@@ -304,7 +304,11 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn cut_points_settle_after_an_insertion(seed: u64, at in 0usize..8000, inserted in prop::collection::vec(any::<u8>(), 1..200)) {
+        fn cut_points_settle_after_an_insertion(
+            seed: u64,
+            at in 0usize..8000,
+            inserted in prop::collection::vec(any::<u8>(), 1..200),
+        ) {
             check_cut_points_settle(&random(seed, 16_000), at, &inserted);
         }
 

@@ -62,6 +62,8 @@ pub use chunk::{ChunkList, ChunkRun, Chunker};
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
 
+mod gap;
+
 mod align;
 pub use align::{Alignment, Segment};
 
