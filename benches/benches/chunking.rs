@@ -6,47 +6,17 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use deltasync_benches::{Workload, random, size_name};
 use deltasync_core::{Algorithm, Alignment, ByteLen, ChunkList, Cutter, Segment, TagKey, TagRun, tag_runs};
 
-const MIB: usize = 1 << 20;
-
 /// The length of every input, in bytes.
-const SIZE: usize = 64 * MIB;
-
-/// Bytes that follow from `seed` (the generator SplitMix64).
-fn random(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed;
-    let words = (0..len.div_ceil(8)).flat_map(|_| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31).to_le_bytes()
-    });
-    words.take(len).collect()
-}
-
-/// The edits users make, each with its name.
-fn targets(basis: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    let mut one = basis.to_vec();
-    one[SIZE / 2] ^= 1;
-    let mut scattered = basis.to_vec();
-    (0..200).for_each(|i| scattered[i * (SIZE / 200)..][..100].fill(7));
-    let (front, back) = basis.split_at(SIZE / 2 + 1000);
-    vec![
-        ("identical", basis.to_vec()),
-        ("one-byte-changed", one),
-        ("scattered-edits", scattered),
-        ("insertion-at-front", [&[7][..], basis].concat()),
-        ("moved-halves", [back, front].concat()),
-        ("unrelated", random(99, SIZE)),
-    ]
-}
+const SIZE: usize = 64 << 20;
 
 fn cut(c: &mut Criterion) {
     let mut group = c.benchmark_group("cut");
     group.throughput(Throughput::Bytes(SIZE as u64)).sample_size(20);
-    for (name, bytes) in [("random", random(1, SIZE)), ("zeros", vec![0; SIZE])] {
-        group.bench_function(BenchmarkId::new(name, "64MiB"), |b| {
+    for (name, bytes) in [("random", random(SIZE, 1)), ("zeros", vec![0; SIZE])] {
+        group.bench_function(BenchmarkId::new(name, size_name(SIZE)), |b| {
             b.iter(|| {
                 let (mut rest, mut chunks) = (bytes.as_slice(), 0);
                 while let Some(len) = Cutter::for_len(ByteLen::of(&bytes)).cut(rest, true) {
@@ -62,7 +32,7 @@ fn cut(c: &mut Criterion) {
 fn list(c: &mut Criterion) {
     let mut group = c.benchmark_group("chunk-list");
     group.throughput(Throughput::Bytes(SIZE as u64)).sample_size(10);
-    let (random, zeros) = (random(1, SIZE), vec![0; SIZE]);
+    let (random, zeros) = (random(SIZE, 1), vec![0; SIZE]);
     for (name, bytes, cutter, algorithm) in [
         ("random", &random, Cutter::for_len(ByteLen::of(&random)), Algorithm::Blake3),
         ("zeros", &zeros, Cutter::for_len(ByteLen::of(&zeros)), Algorithm::Blake3),
@@ -71,14 +41,14 @@ fn list(c: &mut Criterion) {
     ] {
         let list = ChunkList::of(bytes, cutter, algorithm);
         println!("chunk-list/{name}: {} chunks in {} runs", list.chunk_count(), list.runs().len());
-        group.bench_function(BenchmarkId::new(name, "64MiB"), |b| {
+        group.bench_function(BenchmarkId::new(name, size_name(SIZE)), |b| {
             b.iter(|| ChunkList::of(black_box(bytes), cutter, algorithm));
         });
     }
 }
 
 fn align(c: &mut Criterion) {
-    let basis = random(1, SIZE);
+    let basis = random(SIZE, 1);
     let cutter = Cutter::for_len(ByteLen::of(&basis));
     let key = TagKey::new(&[1; 16], 1);
     let tags = |bytes: &[u8]| -> (ChunkList, Vec<TagRun>) {
@@ -89,15 +59,18 @@ fn align(c: &mut Criterion) {
     let (_, old) = tags(&basis);
     let mut group = c.benchmark_group("align");
     group.throughput(Throughput::Bytes(SIZE as u64)).sample_size(20);
-    for (name, target) in targets(&basis) {
-        let (list, new) = tags(&target);
+    for workload in Workload::ALL {
+        let name = workload.name();
+        let (list, new) = tags(&workload.target(&basis));
         let alignment = Alignment::of(&old, &new);
         let missing = alignment.segments().iter().map(|segment| match segment {
             Segment::Gap { target, .. } => list.offset_of(target.end) - list.offset_of(target.start),
             Segment::Common { .. } => ByteLen::ZERO,
         });
         println!("align/{name}: {} segments, {} bytes missing", alignment.segments().len(), missing.sum::<ByteLen>());
-        group.bench_function(BenchmarkId::new(name, "64MiB"), |b| b.iter(|| Alignment::of(black_box(&old), &new)));
+        group.bench_function(BenchmarkId::new(name, size_name(SIZE)), |b| {
+            b.iter(|| Alignment::of(black_box(&old), &new))
+        });
     }
 }
 
