@@ -6,9 +6,7 @@
 //! last block is looked for behind its predecessor and at the end of the target.
 //!
 //! Cost: two multiplications and one probe of a bitmap for a literal byte, one strong sum for a block that matches.
-//! Strong sums taken in vain are rationed, at most [`RATION`] bytes of hashing for a byte of the target beyond a burst,
-//! so data made to collide in weak sums loses matches and not time. Chance alone asks for basis / 2^32 bytes of hashing
-//! for an unmatched byte: beyond a basis of 32 GiB a match at a new shift may be found some blocks late.
+//! Strong sums taken in vain are rationed, see [`Ration`], so that equal weak sums cost matches and not time.
 //! Memory: the index, a window of at most two blocks and [`STEP`], and the pieces that have not been taken.
 //!
 //! Invariants: any split of the target gives the same pieces, and each `Literal` and `Copy` stands for bytes pushed.
@@ -19,12 +17,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::piece::Pieces;
+use crate::ration::Ration;
 use crate::{ByteLen, DeltaPiece, DeltaSummary, Hasher, Limits, RollingSum, SignatureIndex};
 
 /// How much of a long push is searched before what is decided leaves the window, in bytes.
 const STEP: usize = 256 << 10;
-/// How many bytes of strong sums may be computed in vain for each byte of the target.
-const RATION: u64 = 8;
 /// A shorter last block that does not follow its predecessor is left to the literals below this, in bytes: a copy would
 /// cost as much.
 const WORTHWHILE: usize = 8;
@@ -237,38 +234,6 @@ impl Differ {
     }
 }
 
-/// How much hashing in vain is still allowed, in bytes.
-#[derive(Clone, Debug)]
-struct Ration {
-    cost: u64,
-    most: u64,
-    left: u64,
-    /// The position in the target up to which it has been earned.
-    earned: u64,
-}
-
-impl Ration {
-    fn new(block_len: usize) -> Self {
-        // Hashing a short block costs as much as one of 64 bytes and a call.
-        let cost = block_len as u64 + 128;
-        let most = 64 * cost + (1 << 20);
-        Self { cost, most, left: most, earned: 0 }
-    }
-
-    /// True when one more strong sum may be taken at `position`, which never goes back.
-    fn allows(&mut self, position: u64) -> bool {
-        let gain = (position - self.earned).saturating_mul(RATION);
-        self.left = self.left.saturating_add(gain).min(self.most);
-        self.earned = position;
-        self.left >= self.cost
-    }
-
-    /// Counts a strong sum that found nothing.
-    fn spend(&mut self) {
-        self.left = self.left.saturating_sub(self.cost);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use alloc::vec;
@@ -443,22 +408,6 @@ mod tests {
         for split in [100, 4096, 99_999] {
             assert_eq!(diff(&index, &target, split, &Limits::default()), whole, "split every {split}");
         }
-    }
-
-    #[test]
-    fn strong_sums_in_vain_are_rationed() {
-        let mut ration = Ration::new(4096);
-        let granted = (0..1_000_000)
-            .filter(|position| {
-                ration.allows(*position) && {
-                    ration.spend();
-                    true
-                }
-            })
-            .count();
-        let burst = ration.most / ration.cost + 1;
-        assert!(granted as u64 <= burst + 1_000_000 * RATION / ration.cost, "{granted}");
-        assert!(ration.allows(2_000_000), "and earned again");
     }
 
     #[test]

@@ -48,7 +48,10 @@ mod opening;
 pub use opening::{FileFormat, InvalidOpening};
 
 mod signature;
-pub use signature::{BasisChanged, InvalidShape, InvalidSignature, Signature, SignatureBuilder, Signer};
+pub use signature::{InvalidShape, InvalidSignature, Signature};
+
+mod signer;
+pub use signer::{BasisChanged, SignatureBuilder, Signer};
 
 mod index;
 pub use index::SignatureIndex;
@@ -82,11 +85,16 @@ pub use stats::Stats;
 mod piece;
 pub use piece::DeltaPiece;
 
+mod ration;
+
 mod differ;
 pub use differ::Differ;
 
 mod delta;
-pub use delta::{DeltaHeader, DeltaPart, DeltaReader, DeltaSummary, DeltaWriter, InvalidDelta, TargetChanged};
+pub use delta::{DeltaHeader, DeltaPart, DeltaSummary, DeltaWriter, TargetChanged};
+
+mod delta_reader;
+pub use delta_reader::{DeltaReader, InvalidDelta};
 
 mod patch;
 pub use patch::{PatchError, PatchRequest, Patcher};

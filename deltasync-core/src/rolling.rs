@@ -1,8 +1,8 @@
 //! The rolling weak sum that finds candidate matches at every byte offset.
 //!
-//! A window x[0..n] is a polynomial in [`RollingSum::MULTIPLIER`] = m, modulo 2^32: the sum of x[i] * m^(n-1-i). Sliding
-//! the window by one byte costs two multiplications whatever its length: s' = s * m + entering - leaving * m^n. Summing
-//! afresh is O(n), in lanes that do not wait for each other.
+//! A window `x[0..n]` is a polynomial in [`RollingSum::MULTIPLIER`] = m, modulo 2^32: the sum of `x[i] * m^(n-1-i)`.
+//! Sliding the window by one byte costs two multiplications whatever its length: s' = s * m + entering - leaving * m^n.
+//! Summing afresh is O(n), in lanes that do not wait for each other.
 //!
 //! m is odd and 5 modulo 8, so its powers repeat only after 2^30 bytes. The low k bits of a sum depend on the low k bits
 //! of the bytes alone, so whoever indexes by it mixes first. Anyone can make windows of equal weak sums: a match makes a
