@@ -32,10 +32,14 @@ pub use storage::{BlockingStorage, Reply, Storage};
 mod threads;
 pub use threads::Threads;
 
+mod destination;
 mod fault;
 
 mod memory;
 pub use memory::MemoryStorage;
+
+mod local;
+pub use local::{LocalOptions, LocalStorage};
 
 #[cfg(feature = "tokio")]
 mod driver;

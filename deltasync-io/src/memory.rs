@@ -17,6 +17,7 @@ use deltasync_proto::{
 };
 
 use crate::BlockingStorage;
+use crate::destination::resolve;
 use crate::fault::fault;
 
 /// A storage in memory. Wrap it in an `Arc` to keep a hand on it while [`Threads`](crate::Threads) run it.
@@ -108,15 +109,9 @@ impl MemoryStorage {
     }
 
     fn basis(&self, destination: Destination, cutting: Cutting, algorithm: Algorithm) -> Result<Answer, StorageFault> {
-        let Destination { place: Place { root, path }, name, directory } = destination;
-        let kind = self.tree().kind(root, &path);
-        let path = match kind {
-            Some(EntryKind::Directory) => path.join(&name).map_err(|e| fault(FaultKind::Other, &path, e))?,
-            Some(_) if directory => return Err(fault(FaultKind::WrongKind, &path, "not a directory")),
-            None if directory => path.join(&name).map_err(|e| fault(FaultKind::Other, &path, e))?,
-            Some(_) | None => path,
-        };
-        let place = Place { root, path };
+        let Place { root, path } = &destination.place;
+        let is = self.tree().kind(*root, path);
+        let place = resolve(destination, is)?;
         match self.open(place.clone(), cutting, algorithm) {
             Ok(file) => Ok(Answer::Basis { place, file: Some(file) }),
             Err(absent) if absent.kind == FaultKind::NotFound => Ok(Answer::Basis { place, file: None }),
