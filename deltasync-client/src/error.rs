@@ -1,0 +1,205 @@
+//! What goes wrong in a verb, sorted by what decides the exit status and the next step of whoever called it.
+
+use std::io;
+
+use deltasync_core::{BasisChanged, Digest, InvalidPath, InvalidShape, InvalidSignature, PatchError, TargetChanged};
+use deltasync_io::DriveError;
+use deltasync_proto::{RefusalCode, SessionError, TransferError};
+
+use crate::ConnectError;
+
+/// How a verb fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The verb was called in a way it cannot work. Fix the call.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// A file of this machine cannot be read or written.
+    #[error("cannot {doing} {path}")]
+    File {
+        /// What was being done to it, as a verb.
+        doing: &'static str,
+        /// The path as it was named, safe to print.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no connection to the server.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection ended before its transfers did.
+    #[error("connection to {peer} failed")]
+    Connection {
+        /// The other end.
+        peer: String,
+        /// Why.
+        source: DriveError,
+    },
+    /// One transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Two files that should be equal are not.
+    #[error("files differ: {local} here, {remote} there")]
+    Differ {
+        /// The root of ours.
+        local: Digest,
+        /// The root of the other.
+        remote: Digest,
+    },
+    /// A signature cannot be read.
+    #[error("cannot use signature {path}")]
+    Signature {
+        /// Where it was read from, safe to print.
+        path: String,
+        /// What is wrong with it.
+        source: InvalidSignature,
+    },
+    /// No signature can be made with these settings.
+    #[error("cannot make a signature")]
+    Shape(#[from] InvalidShape),
+    /// A file changed while it was read.
+    #[error("{0}; try again")]
+    Changed(ChangedFile),
+    /// A delta could not be carried out, or made something else than it announces; nothing was published.
+    #[error("cannot patch {basis} with {delta}")]
+    Patch {
+        /// The basis, safe to print.
+        basis: String,
+        /// The delta, safe to print.
+        delta: String,
+        /// What is wrong.
+        source: PatchError,
+    },
+    /// Whoever called the verb ended it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A file that has another length than when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangedFile {
+    /// The basis of a signature.
+    #[error(transparent)]
+    Basis(#[from] BasisChanged),
+    /// The target of a delta.
+    #[error(transparent)]
+    Target(#[from] TargetChanged),
+}
+
+/// A call that cannot work. Paths in it are safe to print.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// A push from a server.
+    #[error("push takes files of this machine, {0} is at a server: use `pull`")]
+    RemoteSource(String),
+    /// A pull to a server.
+    #[error("pull writes to this machine, {0} is at a server: use `push`")]
+    RemoteDestination(String),
+    /// A directory as a source.
+    #[error("{0} is a directory: only files can be transferred so far, name them one by one")]
+    SourceDirectory(String),
+    /// A device, a pipe or a socket.
+    #[error("{0} is not a regular file")]
+    NotAFile(String),
+    /// Several sources, or a `/` at the end, and a file in that place.
+    #[error("{0} is not a directory")]
+    NotADirectory(String),
+    /// A symbolic link to nothing.
+    #[error("{0} is a symbolic link to nothing")]
+    DanglingLink(String),
+    /// Two sources with the same name.
+    #[error("{first} and {second} would both be written to {target}")]
+    Collision {
+        /// The first source.
+        first: String,
+        /// The second source.
+        second: String,
+        /// Where both would go.
+        target: String,
+    },
+    /// A path that cannot be named to the other end.
+    #[error("{path}: {cause}")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        cause: InvalidPath,
+    },
+    /// Nothing to transfer.
+    #[error("no source is given")]
+    NoSource,
+}
+
+impl ClientError {
+    /// What to try next, where something can be said beyond the error itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect(ConnectError::Resolve { .. }) => Some("check the spelling of the host"),
+            Self::Connect(ConnectError::Connect { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
+                Some("check the address, or give it longer with --connect-timeout")
+            }
+            Self::Connect(_) => Some("check that deltasync-server runs there, and its port (7440 unless given)"),
+            Self::Connection { source: DriveError::Session(SessionError::PeerMisbehaved(_)), .. } => {
+                Some("check that it is a deltasync-server that listens there")
+            }
+            Self::Connection { source: DriveError::Session(SessionError::Unsupported { .. }), .. } => {
+                Some("use a client and a server of the same version")
+            }
+            Self::Connection { .. } => {
+                Some("run the same command again: what was published stays, the rest starts anew")
+            }
+            Self::Transfer(error) => transfer_hint(error),
+            Self::Patch { source: PatchError::OtherBasis { .. } | PatchError::OtherRoot { .. }, .. } => {
+                Some("check that it is the basis that the signature was made of; the output is untouched")
+            }
+            Self::Patch { .. } => Some("make or fetch the delta again; the output is untouched"),
+            Self::Signature { .. } => Some("make it with `deltasync signature`"),
+            Self::Usage(_)
+            | Self::File { .. }
+            | Self::Differ { .. }
+            | Self::Shape(_)
+            | Self::Changed(_)
+            | Self::Interrupted => None,
+        }
+    }
+}
+
+fn transfer_hint(error: &TransferError) -> Option<&'static str> {
+    match error {
+        TransferError::Refused(refusal) => match refusal.code {
+            RefusalCode::NotFound => Some("`deltasync ls` shows what is there"),
+            RefusalCode::WrongKind => {
+                Some("a DST with a `/` at its end is a directory; `deltasync ls` shows what is there")
+            }
+            RefusalCode::Full => Some("free some space there; nothing was changed"),
+            RefusalCode::Busy => Some("try again later"),
+            _ => None,
+        },
+        TransferError::Integrity { .. } => {
+            Some("nothing was published; try again, and check the memory and disks if it recurs")
+        }
+        TransferError::Changed { .. } => Some("try again when nothing writes to the source"),
+        _ => None,
+    }
+}
+
+impl ClientError {
+    pub(crate) fn file(doing: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { doing, path: crate::Shown::path(path).to_string(), source }
+    }
+}
+
+impl From<BasisChanged> for ClientError {
+    fn from(error: BasisChanged) -> Self {
+        Self::Changed(error.into())
+    }
+}
+
+impl From<TargetChanged> for ClientError {
+    fn from(error: TargetChanged) -> Self {
+        Self::Changed(error.into())
+    }
+}

@@ -1,0 +1,45 @@
+//! How a verb behaves: what an embedder may set, with defaults that work.
+
+use std::time::Duration;
+
+use deltasync_core::Algorithm;
+use deltasync_proto::Config;
+
+/// Settings of all verbs that talk to a server or run the engine in the process.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// The settings of each session.
+    pub config: Config,
+    /// How long connecting to a server may take, the look-up of its name included (default 10 s).
+    pub connect_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { config: Config::default(), connect_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Options {
+    /// Sets the settings of each session.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets which digest roots are announced, asked for and compared in.
+    #[must_use]
+    pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.config = self.config.algorithm(algorithm);
+        self
+    }
+
+    /// Sets how long connecting to a server may take.
+    #[must_use]
+    pub fn connect_timeout(mut self, within: Duration) -> Self {
+        self.connect_timeout = within;
+        self
+    }
+}
