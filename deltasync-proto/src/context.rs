@@ -80,6 +80,11 @@ impl Effects {
         self.jobs.remove(&id)
     }
 
+    /// True while our storage or a job has something of this transfer to do.
+    pub(crate) fn is_working(&self, transfer: TransferId) -> bool {
+        self.requests.values().chain(self.jobs.values()).any(|id| *id == transfer)
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next

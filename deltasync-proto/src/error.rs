@@ -191,6 +191,12 @@ pub enum TransferError {
     /// The peer ended it.
     #[error("cancelled by the peer")]
     CancelledByPeer,
+    /// The peer said nothing of it for too long, though it was the peer's turn. Try again.
+    #[error("the peer said nothing of this transfer for {after:?}")]
+    Stalled {
+        /// How long.
+        after: Duration,
+    },
     /// The connection ended first.
     #[error("connection ended first: {0}")]
     ConnectionLost(String),
@@ -228,6 +234,8 @@ pub enum RefusalCode {
     Integrity,
     /// No more transfers are taken.
     Busy,
+    /// The other side said nothing of it for too long.
+    Stalled,
     /// The storage failed.
     Storage,
 }

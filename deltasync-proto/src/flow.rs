@@ -11,7 +11,7 @@ use alloc::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{Encoded, Message, MessageKind, PeerMisbehaved, TransferId, TransferMessage};
+use crate::{Encoded, Message, MessageKind, PeerMisbehaved, Timestamp, TransferId, TransferMessage};
 
 /// The credit with which every transfer begins, in bytes, in both directions: what a first flight can hold.
 pub(crate) const INITIAL_CREDIT: u64 = 1 << 20;
@@ -33,6 +33,8 @@ pub(crate) struct Flow {
     window: u64,
     /// Bytes of this transfer's frames so far, headers left out, both ways.
     pub(crate) wire: u64,
+    /// When the peer last said something of this transfer.
+    pub(crate) heard: Timestamp,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,7 @@ struct Queued {
 }
 
 impl Flow {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(now: Timestamp) -> Self {
         Self {
             queue: VecDeque::new(),
             queued: 0,
@@ -51,6 +53,7 @@ impl Flow {
             used_up: 0,
             window: INITIAL_CREDIT,
             wire: 0,
+            heard: now,
         }
     }
 
@@ -110,8 +113,10 @@ impl Flow {
         self.wire += payload.len() as u64;
         if kind.is_bulk() {
             let cost = payload.len() as u64 + FRAME_COST;
-            let left = self.may_receive.checked_sub(cost);
-            self.may_receive = left.ok_or(PeerMisbehaved::OverCredit { transfer: id, by: cost - self.may_receive })?;
+            self.may_receive = match self.may_receive.checked_sub(cost) {
+                Some(left) => left,
+                None => return Err(PeerMisbehaved::OverCredit { transfer: id, by: cost - self.may_receive }),
+            };
         }
         Ok(())
     }
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn bulk_waits_for_credit_and_what_is_behind_it_keeps_its_place() {
-        let mut flow = Flow::new();
+        let mut flow = Flow::new(Timestamp::new(0));
         flow.queue(ID, piece(INITIAL_CREDIT as usize));
         flow.queue(ID, TransferMessage::Changed);
         assert!(flow.pop().is_none(), "the frame's own cost is over the credit");
@@ -170,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_sends_past_its_credit_is_caught() {
-        let mut flow = Flow::new();
+        let mut flow = Flow::new(Timestamp::new(0));
         let payload = Bytes::from(vec![0; (INITIAL_CREDIT - FRAME_COST) as usize]);
         assert_eq!(flow.received(ID, MessageKind::Delta, &payload), Ok(()));
         let empty = Bytes::new();
@@ -181,7 +186,7 @@ mod tests {
 
     #[test]
     fn credit_comes_back_in_portions_and_adds_up_to_what_was_used() {
-        let (mut flow, mut given, mut used) = (Flow::new(), 0, 0);
+        let (mut flow, mut given, mut used) = (Flow::new(Timestamp::new(0)), 0, 0);
         for _ in 0..1000 {
             let payload = Bytes::from(vec![0; 10_000]);
             flow.received(ID, MessageKind::Delta, &payload).expect("within the credit");
@@ -195,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_ended_transfer_keeps_only_its_last_words() {
-        let mut flow = Flow::new();
+        let mut flow = Flow::new(Timestamp::new(0));
         flow.queue(ID, TransferMessage::Tags(alloc::vec::Vec::<TagRun>::new()));
         flow.queue(ID, TransferMessage::Cancel);
         let kinds: alloc::vec::Vec<_> = flow.into_control().map(|(kind, _)| kind).collect();

@@ -25,8 +25,8 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
-/// The longest header: kind, and two varints of 32 bits.
-const HEADER_MAX: usize = 1 + 5 + 5;
+/// The longest header: kind, a varint of 32 bits, and one that may hold any length before it is refused.
+const HEADER_MAX: usize = 1 + 5 + 10;
 
 /// Appends the header of a frame whose payload has `len` bytes.
 ///

@@ -88,6 +88,8 @@ kinds! {
     Cancel = 0x1b,
     /// Either: room for more bulk bytes of this transfer.
     Credit = 0x1c,
+    /// Either: I am still at work on this transfer.
+    Working = 0x1d,
     /// Client: offer me this file.
     Pull = 0x20,
     /// Client: list this directory.
@@ -154,6 +156,8 @@ pub enum TransferMessage {
     Cancel,
     /// Room for so many more bulk bytes.
     Credit(u64),
+    /// I am still at work on this.
+    Working,
     /// Offer me this file.
     Pull(Pull),
     /// List this directory.
@@ -179,6 +183,8 @@ pub struct Offer {
     pub algorithm: Algorithm,
     /// How it was cut into chunks.
     pub cutter: Cutter,
+    /// How often the transfer has started over because the file changed; an offer with 0 begins a transfer.
+    pub changes: u8,
     /// What follows.
     pub content: Content,
 }
@@ -296,6 +302,7 @@ impl TransferMessage {
             Self::Refused(_) => MessageKind::Refused,
             Self::Cancel => MessageKind::Cancel,
             Self::Credit(_) => MessageKind::Credit,
+            Self::Working => MessageKind::Working,
             Self::Pull(_) => MessageKind::Pull,
             Self::List(_) => MessageKind::List,
             Self::Listing(_) => MessageKind::Listing,
@@ -382,6 +389,7 @@ impl Message {
             MessageKind::Same => empty().map(|()| TransferMessage::Same)?,
             MessageKind::Repair => empty().map(|()| TransferMessage::Repair)?,
             MessageKind::Changed => empty().map(|()| TransferMessage::Changed)?,
+            MessageKind::Working => empty().map(|()| TransferMessage::Working)?,
             MessageKind::Cancel => empty().map(|()| TransferMessage::Cancel)?,
             MessageKind::Done => TransferMessage::Done(Generation::new(one_varint(payload).map_err(damaged)?)),
             MessageKind::Credit => TransferMessage::Credit(one_varint(payload).map_err(damaged)?),
@@ -406,7 +414,11 @@ fn encode_transfer(message: &TransferMessage, out: &mut Vec<u8>) -> Bytes {
         TransferMessage::Offer(offer) => postcard_into(offer, out),
         TransferMessage::Tags(runs) => encode_tags(runs, out),
         TransferMessage::Want(want) => want.encode(out),
-        TransferMessage::Same | TransferMessage::Repair | TransferMessage::Changed | TransferMessage::Cancel => {}
+        TransferMessage::Same
+        | TransferMessage::Repair
+        | TransferMessage::Changed
+        | TransferMessage::Cancel
+        | TransferMessage::Working => {}
         TransferMessage::Done(generation) => write_varint(out, generation.get()),
         TransferMessage::Credit(bytes) => write_varint(out, *bytes),
         TransferMessage::Refused(refusal) => postcard_into(refusal, out),

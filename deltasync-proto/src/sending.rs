@@ -36,7 +36,7 @@ const QUEUED_MAX: usize = 512 << 10;
 /// Below this many bytes packing cannot pay.
 const PACK_MIN: usize = 64;
 /// How often a source may change before we give up.
-const CHANGES_MAX: u32 = 3;
+const CHANGES_MAX: u8 = 3;
 /// Tag runs in one frame.
 const TAGS_A_FRAME: usize = 32 << 10;
 
@@ -65,7 +65,7 @@ pub(crate) enum Sending {
 #[derive(Debug)]
 struct Common {
     origin: Origin,
-    changes: u32,
+    changes: u8,
     repairs: u32,
 }
 
@@ -136,7 +136,7 @@ impl Sending {
     fn start_over(mut common: Common, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         common.changes += 1;
         if common.changes >= CHANGES_MAX {
-            return Err(TransferError::Changed { times: common.changes }.into());
+            return Err(TransferError::Changed { times: common.changes.into() }.into());
         }
         cx.send(TransferMessage::Changed);
         cx.event(EventKind::Restarted);
@@ -211,6 +211,7 @@ impl Describing {
             root: chunks.root(),
             algorithm: chunks.algorithm(),
             cutter: chunks.cutter(),
+            changes: self.common.changes,
             content,
         }));
         let mut tagging = None;

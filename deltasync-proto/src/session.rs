@@ -123,6 +123,8 @@ pub struct Session {
     awaiting: bool,
     last_received: Timestamp,
     pinged: bool,
+    /// When we last looked whether a transfer stalls.
+    looked: Timestamp,
     now: Timestamp,
     finishing: bool,
 }
@@ -191,6 +193,7 @@ impl Session {
             awaiting: false,
             last_received: Timestamp::new(0),
             pinged: false,
+            looked: Timestamp::new(0),
             now: Timestamp::new(0),
             finishing: false,
             config,
@@ -389,21 +392,45 @@ impl Session {
     }
 
     fn on_deadline(&mut self) {
-        if self.now < self.deadline() {
-            return;
+        if self.now >= self.link_deadline() {
+            if matches!(self.link, Link::Greeting | Link::Skipping) {
+                return self.end(Err(SessionError::TimedOut { what: "hello", after: self.config.handshake }));
+            }
+            if self.pinged {
+                return self.end(Err(SessionError::TimedOut { what: "sign of life", after: self.config.silence }));
+            }
+            self.pinged = true;
+            self.effects.send(&Message::Ping);
         }
-        if matches!(self.link, Link::Greeting | Link::Skipping) {
-            return self.end(Err(SessionError::TimedOut { what: "hello", after: self.config.handshake }));
+        if !self.transfers.is_empty() && self.now >= self.looked.after(self.config.keepalive) {
+            self.look_for_stalls();
         }
-        if self.pinged {
-            return self.end(Err(SessionError::TimedOut { what: "sign of life", after: self.config.silence }));
-        }
-        self.pinged = true;
-        self.effects.send(&Message::Ping);
     }
 
-    /// When to come back without input: for the hello, to ask for a sign of life, or to give up.
+    /// Tells the peer which transfers we are at work on, and ends those of which it should have told us something.
+    fn look_for_stalls(&mut self) {
+        self.looked = self.now;
+        let ids: Vec<_> = self.transfers.keys().copied().collect();
+        for id in ids {
+            let Some(transfer) = self.transfers.get(&id) else { continue };
+            if self.effects.is_working(id) {
+                self.effects.send(&Message::Transfer(id, TransferMessage::Working));
+            } else if self.now >= transfer.flow.heard.after(self.config.silence) {
+                self.fail(id, TransferError::Stalled { after: self.config.silence });
+            }
+        }
+    }
+
+    /// When to come back without input.
     fn deadline(&self) -> Timestamp {
+        match self.transfers.is_empty() {
+            true => self.link_deadline(),
+            false => self.link_deadline().min(self.looked.after(self.config.keepalive)),
+        }
+    }
+
+    /// When the hello is due, or a sign of life, or its absence is the end.
+    fn link_deadline(&self) -> Timestamp {
         match self.link {
             Link::Greeting | Link::Skipping => Timestamp::new(0).after(self.config.handshake),
             _ if self.pinged => self.last_received.after(self.config.silence),
@@ -484,7 +511,7 @@ impl Session {
         if let Some((verb, path)) = verb_of_command(&command) {
             self.effects.event(id, EventKind::Started { verb, path });
         }
-        let mut flow = Flow::new();
+        let mut flow = Flow::new(self.now);
         let started = Machine::start(command.clone(), &mut self.parts(id, 0).context(&mut flow));
         self.keep(id, Transfer::begun(flow, started, Some(command)));
         true
@@ -496,6 +523,9 @@ impl Session {
             Ok(transfer) => match transfer.machine.outcome() {
                 Some(outcome) => self.conclude(id, transfer.flow, Ok(outcome)),
                 None => {
+                    if self.transfers.is_empty() {
+                        self.looked = self.looked.max(transfer.flow.heard);
+                    }
                     self.transfers.insert(id, transfer);
                 }
             },
@@ -514,44 +544,39 @@ impl Session {
         message: TransferMessage,
         payload: &Bytes,
     ) -> Result<(), SessionError> {
-        if let Some(transfer) = self.transfers.get_mut(&id) {
-            transfer.flow.received(id, message.kind(), payload)?;
-        } else if id <= self.highest {
-            // It ended here while this was on its way.
-            return Ok(());
+        match self.transfers.get_mut(&id) {
+            Some(transfer) => {
+                transfer.flow.heard = self.now;
+                transfer.flow.received(id, message.kind(), payload)?;
+            }
+            None if begins(&message) && self.role == Role::Server => return self.serve(id, message, payload),
+            // It ended here while this was on its way, or the client gave it up before it had asked for anything.
+            None if id <= self.highest || ends(&message) => return Ok(()),
+            None => return Err(PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: id }.into()),
         }
-        if !matches!(message, TransferMessage::Credit(_)) && core::mem::take(&mut self.awaiting) {
+        if is_answer(message.kind()) && core::mem::take(&mut self.awaiting) {
             self.stats.round_trips += 1;
         }
         match message {
             TransferMessage::Credit(bytes) => {
-                let transfer = self.transfers.get_mut(&id);
-                let unknown = PeerMisbehaved::UnknownTransfer { got: MessageKind::Credit, transfer: id };
-                transfer.ok_or(unknown)?.flow.credited(bytes);
-                Ok(())
+                if let Some(transfer) = self.transfers.get_mut(&id) {
+                    transfer.flow.credited(bytes);
+                }
             }
-            TransferMessage::Refused(refusal) if self.transfers.contains_key(&id) => {
-                self.fail(id, TransferError::Refused(refusal));
-                Ok(())
-            }
-            TransferMessage::Cancel if self.transfers.contains_key(&id) => {
-                self.fail(id, TransferError::CancelledByPeer);
-                Ok(())
-            }
-            message if self.transfers.contains_key(&id) => {
-                self.step(id, payload.len(), |machine, cx| machine.on_message(message, cx));
-                Ok(())
-            }
-            message => self.serve(id, message, payload),
+            TransferMessage::Refused(refusal) => self.fail(id, TransferError::Refused(refusal)),
+            TransferMessage::Cancel => self.fail(id, TransferError::CancelledByPeer),
+            TransferMessage::Working => {}
+            message => self.step(id, payload.len(), |machine, cx| machine.on_message(message, cx)),
         }
+        Ok(())
     }
 
     /// A peer begins a transfer.
     fn serve(&mut self, id: TransferId, message: TransferMessage, payload: &Bytes) -> Result<(), SessionError> {
-        let Some((verb, path)) = verb_of_message(&message).filter(|_| self.role == Role::Server) else {
+        let Some((verb, path)) = verb_of_message(&message) else {
             return Err(PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: id }.into());
         };
-        self.highest = id;
+        self.highest = self.highest.max(id);
         if self.finishing || self.transfers.len() >= self.config.transfers {
             let code = RefusalCode::Busy;
             let message = match self.finishing {
@@ -563,7 +588,7 @@ impl Session {
             return Ok(());
         }
         self.effects.event(id, EventKind::Started { verb, path });
-        let mut flow = Flow::new();
+        let mut flow = Flow::new(self.now);
         let started = Machine::serve(message, &mut self.parts(id, payload.len()).context(&mut flow));
         self.keep(id, Transfer::begun(flow, started, None));
         Ok(())
@@ -645,7 +670,7 @@ impl Session {
     }
 
     fn count(&mut self, kind: MessageKind) {
-        self.awaiting |= !kind.is_connection() && kind != MessageKind::Credit;
+        self.awaiting |= is_answer(kind);
     }
 
     /// The next frame of a transfer, each transfer in turn.
@@ -661,4 +686,24 @@ impl Session {
         }
         None
     }
+}
+
+/// True for a message that begins a transfer.
+fn begins(message: &TransferMessage) -> bool {
+    match message {
+        // A second offer is of a transfer that has ended here.
+        TransferMessage::Offer(offer) => offer.changes == 0,
+        TransferMessage::Pull(_) | TransferMessage::List(_) | TransferMessage::AskRoot(_) => true,
+        _ => false,
+    }
+}
+
+/// True for a message after which no other of its transfer follows.
+fn ends(message: &TransferMessage) -> bool {
+    matches!(message, TransferMessage::Refused(_) | TransferMessage::Cancel)
+}
+
+/// True for the messages that are steps of a transfer, of which round trips are made.
+fn is_answer(kind: MessageKind) -> bool {
+    !kind.is_connection() && !matches!(kind, MessageKind::Credit | MessageKind::Working)
 }

@@ -66,6 +66,7 @@ impl Machine {
             | TransferMessage::Refused(_)
             | TransferMessage::Cancel
             | TransferMessage::Credit(_)
+            | TransferMessage::Working
             | TransferMessage::Listing(_)
             | TransferMessage::RootIs(_) => {
                 Err(crate::PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: cx.id }.into())
@@ -168,6 +169,7 @@ pub(crate) fn refusal(error: &TransferError) -> Option<TransferMessage> {
         },
         TransferError::Integrity { .. } => RefusalCode::Integrity,
         TransferError::Changed { .. } => RefusalCode::Changed,
+        TransferError::Stalled { .. } => RefusalCode::Stalled,
     };
     let message = crate::message::bounded_text(alloc::format!("{error}"));
     Some(TransferMessage::Refused(Refusal { code, message, current: None }))
