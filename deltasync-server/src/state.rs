@@ -1,0 +1,284 @@
+//! What `GET /api/state` answers: the state of a server as plain data, in a shape that programs may rely on.
+//!
+//! One JSON object; [`State`] and its parts name every field. Times are milliseconds since 1970, sizes are bytes, lists
+//! run from the newest to the oldest unless said. `format` grows when a field changes its meaning or goes away; new
+//! fields may appear at any time, and readers skip what they do not know.
+//!
+//! Texts that come from peers (paths, messages) hold no control, direction or invisible characters: those are written
+//! out as `\u{202e}`. They may hold markup, and are cut to [`State::bound`]'s lengths.
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::{MESSAGE_MAX, PATH_MAX, visible};
+
+/// The number of the shape below.
+pub const FORMAT: u32 = 1;
+
+/// The most clients, and the most running transfers, that are listed one by one.
+pub(crate) const LISTED_MAX: usize = 200;
+/// The most ended transfers that are listed.
+pub(crate) const HISTORY_MAX: usize = 200;
+/// The most errors that are listed.
+pub(crate) const ERRORS_MAX: usize = 100;
+
+/// A server, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Who this is.
+    pub server: ServerState,
+    /// Sums since the start.
+    pub totals: Totals,
+    /// Who is connected; the longest connected first, at most 200 of them.
+    pub clients: Vec<ClientState>,
+    /// What runs; the oldest first, at most 200 of them.
+    pub transfers: Vec<TransferState>,
+    /// The last 200 pushes and pulls that ended.
+    pub history: Vec<EndedState>,
+    /// The last 100 things that went wrong.
+    pub errors: Vec<ErrorState>,
+    /// Bytes a second over the last five minutes.
+    pub throughput: Throughput,
+}
+
+/// Who a server is and how it does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerState {
+    /// The version of the program.
+    pub version: String,
+    /// Where it listens for clients.
+    pub listen: String,
+    /// When it started.
+    pub started: u64,
+    /// What its clock says now.
+    pub now: u64,
+    /// It is shutting down: running transfers end, nothing new is taken.
+    pub finishing: bool,
+    /// How many clients are connected, listed or not.
+    pub clients: u64,
+    /// How many transfers run, listed or not.
+    pub running: u64,
+}
+
+/// Sums since a server started. Files count when their transfer has ended well; the wire counts at once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Bytes of all targets.
+    pub file_bytes: u64,
+    /// Bytes of them that did not have to be sent.
+    pub copied: u64,
+    /// Bytes of them that were sent, before compression.
+    pub literal: u64,
+    /// Bytes sent to clients, everything above TCP counted.
+    pub wire_sent: u64,
+    /// Bytes received from clients, everything above TCP counted.
+    pub wire_received: u64,
+    /// Round trips that the server waited for.
+    pub round_trips: u64,
+    /// Results that were not right at once and were sent again.
+    pub repairs: u64,
+    /// Connections that were taken.
+    pub sessions: u64,
+    /// Connections that ended by an error.
+    pub sessions_failed: u64,
+    /// Connections that were turned away because there were too many.
+    pub sessions_refused: u64,
+    /// Transfers to the server.
+    pub push: Ended,
+    /// Transfers from the server.
+    pub pull: Ended,
+    /// Directories listed.
+    pub list: Ended,
+    /// Roots asked for.
+    pub root: Ended,
+}
+
+/// How the transfers of one kind ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// They did what they should.
+    pub done: u64,
+    /// They did not.
+    pub failed: u64,
+    /// Somebody ended them.
+    pub cancelled: u64,
+}
+
+/// One connected client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientState {
+    /// Its number on this server, from 1.
+    pub id: u64,
+    /// Its address.
+    pub peer: String,
+    /// When it connected.
+    pub since: u64,
+    /// Bytes sent to it.
+    pub wire_sent: u64,
+    /// Bytes received from it.
+    pub wire_received: u64,
+    /// Round trips that the server waited for.
+    pub round_trips: u64,
+    /// How many of its transfers run.
+    pub running: u64,
+}
+
+/// One running transfer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TransferState {
+    /// The client's number.
+    pub client: u64,
+    /// The transfer's number on that connection.
+    pub id: u64,
+    /// The client's address.
+    pub peer: String,
+    /// `push`, `pull`, `list` or `root`.
+    pub verb: String,
+    /// The path below the served directory.
+    pub path: String,
+    /// What it does or waits for: `describing`, `waiting for the peer`, `matching`, `moving`, `verifying`, `committing`.
+    pub phase: String,
+    /// When it started.
+    pub started: u64,
+    /// The length of the target, 0 while it is not known.
+    pub total: u64,
+    /// Bytes of the target taken from the basis so far.
+    pub copied: u64,
+    /// Bytes of the target sent so far.
+    pub literal: u64,
+    /// Bytes on the wire for it so far.
+    pub wire: u64,
+    /// Bytes of the target a second, lately.
+    pub rate: u64,
+    /// How often the result had to be sent again.
+    pub repairs: u32,
+    /// How often it started over because its source changed.
+    pub restarts: u32,
+}
+
+/// One push or pull that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EndedState {
+    /// Counts the entries of the history, from 1.
+    pub number: u64,
+    /// The client's address.
+    pub peer: String,
+    /// `push` or `pull`.
+    pub verb: String,
+    /// The path below the served directory.
+    pub path: String,
+    /// When it started.
+    pub started: u64,
+    /// How long it took, in milliseconds.
+    pub duration: u64,
+    /// The length of the target, as far as it was known.
+    pub total: u64,
+    /// Bytes of the target that did not have to be sent.
+    pub copied: u64,
+    /// Bytes of the target that were sent.
+    pub literal: u64,
+    /// Bytes on the wire for it.
+    pub wire: u64,
+    /// How often the result had to be sent again.
+    pub repairs: u32,
+    /// `done`, `failed` or `cancelled`.
+    pub result: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ErrorState {
+    /// Counts the errors, from 1.
+    pub number: u64,
+    /// When.
+    pub time: u64,
+    /// The client's address.
+    pub peer: String,
+    /// The verb of the transfer; `None` when the whole connection failed.
+    pub verb: Option<String>,
+    /// The path of the transfer.
+    pub path: Option<String>,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// Bytes per interval, oldest first; both lists have one length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Throughput {
+    /// How long one sample is.
+    pub interval_ms: u32,
+    /// Bytes of targets.
+    pub file: Vec<u64>,
+    /// Bytes on the wire, both ways.
+    pub wire: Vec<u64>,
+}
+
+impl State {
+    /// This state with every list and text cut to the length that a server of ours gives it, for a state that came from
+    /// elsewhere.
+    #[must_use]
+    pub(crate) fn bound(mut self) -> Self {
+        let name = |text: &mut String| *text = visible(text, 64);
+        let message = |text: &mut String| *text = visible(text, MESSAGE_MAX);
+        let path = |text: &mut String| *text = visible(text, PATH_MAX);
+        [&mut self.server.version, &mut self.server.listen].into_iter().for_each(name);
+        self.clients.truncate(LISTED_MAX);
+        self.clients.iter_mut().for_each(|client| name(&mut client.peer));
+        self.transfers.truncate(LISTED_MAX);
+        for transfer in &mut self.transfers {
+            [&mut transfer.peer, &mut transfer.verb, &mut transfer.phase].into_iter().for_each(name);
+            path(&mut transfer.path);
+        }
+        self.history.truncate(HISTORY_MAX);
+        for ended in &mut self.history {
+            [&mut ended.peer, &mut ended.verb, &mut ended.result].into_iter().for_each(name);
+            path(&mut ended.path);
+            ended.error.iter_mut().for_each(message);
+        }
+        self.errors.truncate(ERRORS_MAX);
+        for error in &mut self.errors {
+            name(&mut error.peer);
+            error.verb.iter_mut().for_each(name);
+            error.path.iter_mut().for_each(path);
+            message(&mut error.message);
+        }
+        self.throughput.file.truncate(crate::meter::SAMPLES);
+        self.throughput.wire.truncate(crate::meter::SAMPLES);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_from_elsewhere_is_cut_to_our_lengths() {
+        let bad = "\u{202e}x".repeat(10_000);
+        let error = ErrorState { message: bad.clone(), path: Some(bad.clone()), ..ErrorState::default() };
+        let ended = EndedState { path: bad.clone(), error: Some(bad.clone()), ..EndedState::default() };
+        let transfer = TransferState { path: bad.clone(), phase: bad.clone(), ..TransferState::default() };
+        let state = State {
+            errors: vec![error; 1000],
+            history: vec![ended; 1000],
+            transfers: vec![transfer; 1000],
+            clients: vec![ClientState { peer: bad, ..ClientState::default() }; 1000],
+            throughput: Throughput { interval_ms: 1, file: vec![1; 9999], wire: vec![1; 9999] },
+            ..State::default()
+        };
+        let json = serde_json::to_string(&state.bound()).expect("plain data");
+        assert!(json.len() < 1 << 20, "{} bytes", json.len());
+        assert!(!json.contains('\u{202e}'));
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        let mut json = serde_json::to_value(State { format: FORMAT, ..State::default() }).expect("plain data");
+        json["colour"] = "blue".into();
+        let state: State = serde_json::from_value(json).expect("still a state");
+        assert_eq!(state, State { format: FORMAT, ..State::default() });
+    }
+}
