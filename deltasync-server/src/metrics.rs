@@ -1,0 +1,118 @@
+//! The state as metrics, in the text exposition format 0.0.4 that Prometheus reads.
+//!
+//! Names begin with `deltasync_`, units are seconds and bytes, counters end in `_total`. The only labels are words of ours
+//! and, for the dashboard of several servers, the addresses that it was started with: peers cannot add any.
+
+use std::fmt::{Display, Write};
+
+use crate::{Ended, Fleet, State};
+
+/// The media type of the format.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The metrics of one server.
+pub(crate) fn of_server(state: &State) -> String {
+    let State { server, totals, .. } = state;
+    let mut text = Text::default();
+    text.family("deltasync_build_info", "gauge", "The version that runs; always 1.");
+    text.sample("deltasync_build_info", &[("version", &server.version)], 1);
+    text.family("deltasync_start_time_seconds", "gauge", "When the server started, in seconds since 1970.");
+    text.sample("deltasync_start_time_seconds", &[], server.started as f64 / 1000.0);
+    text.single("deltasync_clients", "gauge", "Clients that are connected.", server.clients);
+    text.single("deltasync_transfers_running", "gauge", "Transfers that run.", server.running);
+    text.family("deltasync_sessions_total", "counter", "Connections that were taken or turned away.");
+    text.sample("deltasync_sessions_total", &[("result", "taken")], totals.sessions);
+    text.sample("deltasync_sessions_total", &[("result", "refused")], totals.sessions_refused);
+    let help = "Connections that ended by an error.";
+    text.single("deltasync_sessions_failed_total", "counter", help, totals.sessions_failed);
+    text.family("deltasync_transfers_total", "counter", "Transfers that ended, by kind and by how.");
+    let verbs = [("push", &totals.push), ("pull", &totals.pull), ("list", &totals.list), ("root", &totals.root)];
+    for (verb, Ended { done, failed, cancelled }) in verbs {
+        for (result, count) in [("done", done), ("failed", failed), ("cancelled", cancelled)] {
+            text.sample("deltasync_transfers_total", &[("verb", verb), ("result", result)], count);
+        }
+    }
+    let help = "Results that were not right at once and were sent again.";
+    text.single("deltasync_repairs_total", "counter", help, totals.repairs);
+    let help = "Bytes of the files of ended transfers, by whether they were there already or were sent.";
+    text.family("deltasync_file_bytes_total", "counter", help);
+    text.sample("deltasync_file_bytes_total", &[("source", "copied")], totals.copied);
+    text.sample("deltasync_file_bytes_total", &[("source", "literal")], totals.literal);
+    text.family("deltasync_wire_bytes_total", "counter", "Bytes on the wire, everything above TCP counted.");
+    text.sample("deltasync_wire_bytes_total", &[("direction", "sent")], totals.wire_sent);
+    text.sample("deltasync_wire_bytes_total", &[("direction", "received")], totals.wire_received);
+    let help = "Round trips that the server waited for.";
+    text.single("deltasync_round_trips_total", "counter", help, totals.round_trips);
+    text.0
+}
+
+/// The metrics of a dashboard over several servers: which of them answer. Their own are scraped from them.
+pub(crate) fn of_fleet(fleet: &Fleet) -> String {
+    let mut text = Text::default();
+    text.family("deltasync_server_up", "gauge", "1 when the server answered the last time it was asked, else 0.");
+    for server in &fleet.servers {
+        text.sample("deltasync_server_up", &[("server", &server.address)], u8::from(server.reachable));
+    }
+    text.0
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
+        match labels.is_empty() {
+            true => self.line(format_args!("{name} {value}")),
+            false => self.line(format_args!("{name}{{{}}} {value}", labels.join(","))),
+        }
+    }
+
+    fn line(&mut self, line: impl Display) {
+        writeln!(self.0, "{line}").expect("a string takes all that is written to it");
+    }
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FleetServer, Totals};
+
+    #[test]
+    fn counts_appear_under_their_labels() {
+        let pull = Ended { done: 3, failed: 1, cancelled: 0 };
+        let text = of_server(&State { totals: Totals { pull, copied: 7, ..Totals::default() }, ..State::default() });
+        for line in [
+            "deltasync_transfers_total{verb=\"pull\",result=\"done\"} 3",
+            "deltasync_transfers_total{verb=\"pull\",result=\"failed\"} 1",
+            "deltasync_file_bytes_total{source=\"copied\"} 7",
+            "# TYPE deltasync_wire_bytes_total counter",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_label_cannot_break_out_of_its_quotes() {
+        let address = "a\"} 1\nx{b=\"\\".to_owned();
+        let server = FleetServer { address, reachable: true, ..FleetServer::default() };
+        let text = of_fleet(&Fleet { servers: vec![server], ..Fleet::default() });
+        assert_eq!(text.lines().count(), 3);
+        assert_eq!(text.lines().last(), Some("deltasync_server_up{server=\"a\\\"} 1\\nx{b=\\\"\\\\\"} 1"));
+    }
+}
