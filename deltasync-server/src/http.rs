@@ -1,0 +1,179 @@
+//! The dashboard's HTTP: a page, a state, a stream of changes, metrics. It reads, and changes nothing.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/`, `/dashboard.css`, `/dashboard.js` | the page, from the binary |
+//! | `/api/state` | the state as JSON, see [`State`](crate::State) and [`Fleet`](crate::Fleet) |
+//! | `/api/events` | server-sent events, see [`viewer`](crate::viewer) |
+//! | `/metrics` | the metrics for Prometheus |
+//! | `/healthz` | `ok` |
+//!
+//! Any other path is 404, any method but GET and HEAD is 405, a `Host` that is not ours is 421. Headers have a deadline
+//! and a bound, bodies are not read, and a connection above the bound is turned away with 503.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::channel::Channel;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::accept::accept;
+use crate::feed::Published;
+use crate::host::Hosts;
+use crate::{metrics, viewer};
+
+/// The most connections at a time.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a peer may take for the headers of a request, or be idle between two.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The most bytes of the headers of a request.
+const HEADER_MAX: usize = 16 << 10;
+/// How long the answer to a connection above the bound may take.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Nothing comes from elsewhere, nothing runs that is not in our own files, nobody frames the page.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const PAGE: &str = include_str!("../web/index.html");
+const STYLE: &str = include_str!("../web/dashboard.css");
+const SCRIPT: &str = include_str!("../web/dashboard.js");
+
+pub(crate) type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
+
+/// What is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) hosts: Arc<Hosts>,
+    pub(crate) feed: watch::Receiver<Arc<Published>>,
+}
+
+/// Serves the dashboard for as long as it is polled.
+pub(crate) async fn serve(listener: TcpListener, site: Site) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let (stream, peer) = accept(&listener, "dashboard").await;
+        match free.clone().try_acquire_owned() {
+            Ok(permit) => {
+                let site = site.clone();
+                tokio::spawn(async move {
+                    serve_connection(stream, peer, site).await;
+                    drop(permit);
+                });
+            }
+            Err(_) => turn_away(stream).await,
+        }
+    }
+}
+
+/// One connection of a browser, until it ends or a viewer on it has fallen asleep.
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, site: Site) {
+    let asleep = Arc::new(Notify::new());
+    let service = service_fn(|request| {
+        let response = respond(&request, &site, &asleep);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        result = connection => if let Err(error) = result {
+            tracing::debug!(%peer, %error, "dashboard connection failed");
+        },
+        () = asleep.notified() => tracing::debug!(%peer, "dashboard viewer takes nothing, cut off"),
+    }
+}
+
+async fn turn_away(mut stream: TcpStream) {
+    let answer =
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\nretry-after: 5\r\n\r\n";
+    let answered = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(answer)).await;
+    tracing::debug!(?answered, "too many dashboard connections");
+}
+
+fn respond(request: &Request<Incoming>, site: &Site, asleep: &Arc<Notify>) -> Response<Body> {
+    let mut response = answer(request, site, asleep);
+    let headers = response.headers_mut();
+    let fixed = [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+fn answer(request: &Request<Incoming>, site: &Site, asleep: &Arc<Notify>) -> Response<Body> {
+    if !names_us(request, &site.hosts) {
+        let text = "this dashboard does not go by that name: start it with --dashboard-host NAME\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, text);
+    }
+    let path = request.uri().path();
+    let known = ["/", "/dashboard.css", "/dashboard.js", "/api/state", "/api/events", "/metrics", "/healthz"];
+    if !known.contains(&path) {
+        return plain(StatusCode::NOT_FOUND, "nothing is here\n");
+    }
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let published = || site.feed.borrow().clone();
+    match path {
+        "/" => with_type("text/html; charset=utf-8", PAGE.into()),
+        "/dashboard.css" => with_type("text/css; charset=utf-8", STYLE.into()),
+        "/dashboard.js" => with_type("text/javascript; charset=utf-8", SCRIPT.into()),
+        "/api/state" => with_type("application/json", published().whole()),
+        "/metrics" => with_type(metrics::CONTENT_TYPE, published().metrics()),
+        "/api/events" if request.method() == Method::GET => {
+            let events = viewer::start(site.feed.clone(), asleep.clone());
+            typed("text/event-stream", Either::Right(events))
+        }
+        "/api/events" => with_type("text/event-stream", Bytes::new()),
+        _ => plain(StatusCode::OK, "ok\n"),
+    }
+}
+
+/// Every name in the request is one of ours, and there is one.
+fn names_us(request: &Request<Incoming>, hosts: &Hosts) -> bool {
+    let headers = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().ok());
+    let target = request.uri().authority().map(|authority| Some(authority.as_str()));
+    let mut names = headers.chain(target).peekable();
+    names.peek().is_some() && names.all(|name| name.is_some_and(|name| hosts.accept(name)))
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = with_type("text/plain; charset=utf-8", text.into());
+    *response.status_mut() = status;
+    response
+}
+
+fn with_type(content_type: &'static str, bytes: Bytes) -> Response<Body> {
+    typed(content_type, Either::Left(Full::new(bytes)))
+}
+
+fn typed(content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
