@@ -1,0 +1,68 @@
+//! Shows one or several deltasync servers on one page.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use deltasync_server::{DashboardConfig, LogFormat, Shutdown, bind_dashboard, run_dashboard};
+
+/// Shows one or several deltasync servers on one live page.
+///
+/// Prints `dashboard on http://ADDR/` on standard output when it is ready. The log goes to standard error; RUST_LOG
+/// filters it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.")]
+struct Args {
+    /// The dashboard addresses of the servers
+    #[arg(long, value_name = "HOST:PORT", required = true, num_args = 1.., value_parser = address)]
+    server: Vec<String>,
+    /// Where this dashboard is; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7442")]
+    listen: String,
+    /// A name under which this dashboard may be reached besides its address and loopback; may be given several times
+    #[arg(long, value_name = "NAME[:PORT]")]
+    dashboard_host: Vec<String>,
+    /// How the lines of the log look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// `HOST:PORT`, also when it was copied as `http://HOST:PORT/`.
+fn address(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix("http://").unwrap_or(text);
+    let bare = bare.strip_suffix('/').unwrap_or(bare);
+    match bare.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(bare.to_owned()),
+        _ => Err("expected HOST:PORT, such as 127.0.0.1:7441".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    args.log_format.install();
+    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let outcome = runtime.block_on(show(args));
+        // A name that is still being looked up must not hold up the end.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn show(args: Args) -> io::Result<()> {
+    let listener = bind_dashboard(&args.listen).await?;
+    let shutdown = Shutdown::on_signals()?;
+    let address = listener.local_addr()?;
+    {
+        let mut out = io::stdout().lock();
+        writeln!(out, "dashboard on http://{address}/")?;
+        out.flush()?;
+    }
+    run_dashboard(listener, DashboardConfig::new(args.server).hosts(args.dashboard_host), shutdown).await
+}

@@ -1,0 +1,256 @@
+//! The server: a listener whose every connection is a session of its own, and a dashboard beside it.
+//!
+//! Each connection is a task. What goes wrong in one, a panic too, ends that one. Stopping has two steps: the listener
+//! closes and every session is told to finish what runs; what has not ended within the limit, or at the second request,
+//! is cut off, which leaves old files whole.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltasync_io::Storage;
+use deltasync_proto::Config;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::accept::accept;
+use crate::connection;
+use crate::feed::Publisher;
+use crate::host::Hosts;
+use crate::http::{self, Site};
+use crate::shared::Attached;
+use crate::viewer::PACE;
+use crate::{SharedBoard, Shutdown};
+
+/// The most clients at a time that are told why they are turned away; more are just disconnected.
+const REFUSALS_MAX: usize = 64;
+
+/// Settings of a server. `ServerConfig::default()` suits a machine of its own.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// How sessions behave.
+    pub session: Config,
+    /// The most clients at a time (default 1024).
+    pub connections: usize,
+    /// How long running transfers may take to end when the server stops (default 30 s).
+    pub shutdown: Duration,
+    /// Names under which the dashboard may be reached besides its address and loopback, with or without a port.
+    pub dashboard_hosts: Vec<String>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            session: Config::default(),
+            connections: 1024,
+            shutdown: Duration::from_secs(30),
+            dashboard_hosts: Vec::new(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Sets how sessions behave.
+    #[must_use]
+    pub fn session(mut self, session: Config) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Sets the most clients at a time.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Sets how long running transfers may take to end when the server stops.
+    #[must_use]
+    pub fn shutdown(mut self, shutdown: Duration) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+
+    /// Sets names under which the dashboard may be reached.
+    #[must_use]
+    pub fn dashboard_hosts(mut self, hosts: Vec<String>) -> Self {
+        self.dashboard_hosts = hosts;
+        self
+    }
+}
+
+/// The sockets of a server, open and listening.
+#[derive(Debug)]
+pub struct Listeners {
+    clients: TcpListener,
+    dashboard: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// A server on these sockets, without a dashboard when there is none for it.
+    pub fn new(clients: TcpListener, dashboard: Option<TcpListener>) -> Self {
+        Self { clients, dashboard }
+    }
+
+    /// Opens the sockets at `HOST:PORT`; a port of 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// When an address is not one of this machine or is in use; the message names it.
+    pub async fn bind(clients: &str, dashboard: Option<&str>) -> io::Result<Self> {
+        let clients = bind(clients).await?;
+        let dashboard = match dashboard {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { clients, dashboard })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not say.
+    pub fn clients(&self) -> io::Result<SocketAddr> {
+        self.clients.local_addr()
+    }
+
+    /// Where the dashboard is.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not say.
+    pub fn dashboard(&self) -> io::Result<Option<SocketAddr>> {
+        self.dashboard.as_ref().map(TcpListener::local_addr).transpose()
+    }
+}
+
+/// Opens one socket.
+pub(crate) async fn bind(address: &str) -> io::Result<TcpListener> {
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Serves `storage` to all who connect, until `shutdown`.
+///
+/// # Errors
+///
+/// When the system does not say where the sockets are. What a client causes never ends the server.
+pub async fn run(
+    listeners: Listeners,
+    storage: Arc<dyn Storage>,
+    config: ServerConfig,
+    shutdown: Shutdown,
+) -> io::Result<()> {
+    let address = listeners.clients()?;
+    warn_if_open(address, "clients");
+    let board = SharedBoard::new(address);
+    let mut beside = JoinSet::new();
+    if let Some(listener) = listeners.dashboard {
+        let address = listener.local_addr()?;
+        warn_if_open(address, "the dashboard");
+        beside.spawn(serve_dashboard(listener, board.clone(), Hosts::new(address, &config.dashboard_hosts)));
+    }
+    let sessions = take_clients(listeners.clients, &board, storage, &config, shutdown.clone()).await;
+    finish(sessions, config.shutdown, shutdown).await;
+    beside.shutdown().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes connections until `shutdown` asks to finish; what it returns still runs.
+async fn take_clients(
+    listener: TcpListener,
+    board: &Arc<SharedBoard>,
+    storage: Arc<dyn Storage>,
+    config: &ServerConfig,
+    mut shutdown: Shutdown,
+) -> JoinSet<()> {
+    let mut sessions = JoinSet::new();
+    let free = Arc::new(Semaphore::new(config.connections));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let for_sessions = shutdown.clone();
+    loop {
+        let (stream, peer) = tokio::select! {
+            connection = accept(&listener, "clients") => connection,
+            Some(ended) = sessions.join_next() => {
+                log_panic(ended);
+                continue;
+            }
+            () = shutdown.finishing() => break,
+        };
+        if let Ok(permit) = free.clone().try_acquire_owned() {
+            let attached = Attached::new(board.clone(), peer);
+            let (storage, config, shutdown) = (storage.clone(), config.session.clone(), for_sessions.clone());
+            sessions.spawn(async move {
+                connection::serve(stream, peer, attached, storage, config, shutdown).await;
+                drop(permit);
+            });
+        } else {
+            board.with(|board, _| board.refused());
+            if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                let most = config.connections;
+                tokio::spawn(async move {
+                    connection::turn_away(stream, peer, most).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+    tracing::info!(sessions = sessions.len(), "stopping: no more clients are taken, running transfers end");
+    board.with(|board, _| board.finishing());
+    sessions
+}
+
+/// Waits for the sessions to end, and cuts off those that take too long.
+async fn finish(mut sessions: JoinSet<()>, limit: Duration, mut shutdown: Shutdown) {
+    let until = Instant::now() + limit;
+    loop {
+        tokio::select! {
+            ended = sessions.join_next() => match ended {
+                Some(ended) => log_panic(ended),
+                None => return,
+            },
+            () = sleep_until(until) => break,
+            () = shutdown.ended() => break,
+        }
+    }
+    tracing::warn!(sessions = sessions.len(), "cut off sessions that had not ended");
+    sessions.shutdown().await;
+}
+
+/// Serves the dashboard of a board for as long as it is polled: for embedders that drive sessions by themselves. The
+/// board is rendered when it has changed, at most five times a second, once for all viewers.
+pub async fn serve_dashboard(listener: TcpListener, board: Arc<SharedBoard>, hosts: Hosts) {
+    let mut publisher = Publisher::new();
+    board.news().into_iter().for_each(|state| publisher.publish_state(state));
+    let site = Site { hosts: Arc::new(hosts), feed: publisher.feed() };
+    let publish = async {
+        let mut pace = interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            board.news().into_iter().for_each(|state| publisher.publish_state(state));
+        }
+    };
+    tokio::select! {
+        () = http::serve(listener, site) => {}
+        () = publish => {}
+    }
+}
+
+fn log_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a session ended by a fault of the server; others go on");
+    }
+}
+
+fn warn_if_open(address: SocketAddr, whom: &str) {
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "{whom} can connect from other machines, and there is no authentication yet");
+    }
+}
