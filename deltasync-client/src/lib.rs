@@ -1,4 +1,30 @@
 //! The verbs of deltasync as a library, and the program `deltasync` around them.
+//!
+//! The story of one [`push`]: each source is looked at, its directory becomes a root of the storage; one connection is
+//! made to the server that the destination's [`Place`] names, or to a second session in this very process when it is a
+//! path of this machine; every file is a transfer on that connection. What happens comes back as a stream of [`Update`]s
+//! for whoever draws it and at the end a [`Summary`] tells for each file how it ended and
+//! where its bytes came from. A token cancels it.
+//!
+//! ```
+//! use deltasync_client::{Options, Place, push};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example(dir: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+//! let backup = Place::parse("deltasync://backup.example/photos/".as_ref())?;
+//! # let backup = Place::Local(dir.join("backup/"));
+//! let photo = dir.join("photo.raw");
+//! # std::fs::write(&photo, [7; 100_000])?;
+//! let options = Options::default();
+//! let summary = push(&[photo], &backup, &options, &CancellationToken::new(), |_update| {}).await?;
+//! println!("{}", summary.line());
+//! # assert_eq!(summary.status(), deltasync_client::ExitStatus::Done, "{summary:?}");
+//! # assert_eq!(std::fs::read(dir.join("backup/photo.raw"))?, [7; 100_000]);
+//! # Ok(())
+//! # }
+//! # let dir = tempfile::tempdir().expect("a scratch directory");
+//! # tokio::runtime::Runtime::new().expect("a runtime").block_on(example(dir.path())).expect("pushed");
+//! ```
 
 mod shown;
 pub use shown::Shown;
@@ -17,6 +43,22 @@ pub use error::{ChangedFile, ClientError, UsageError};
 
 mod exit;
 pub use exit::ExitStatus;
+
+mod exchange;
+mod link;
+mod local;
+
+mod summary;
+pub use summary::{FileReport, Summary};
+
+mod transfer;
+pub use transfer::{Update, pull, push};
+
+mod list;
+pub use list::{list, root_at};
+
+mod verify;
+pub use verify::{Verified, verify};
 
 mod staged;
 

@@ -1,0 +1,91 @@
+//! The listing of a directory, page by page until it ends, and the root of a file elsewhere.
+
+use deltasync_core::{ByteLen, Digest, RelPath};
+use deltasync_proto::{Command, Entry, EventKind, TransferError};
+use tokio_util::sync::CancellationToken;
+
+use crate::exchange::{Batch, Happening, exchange};
+use crate::link::{LinkPlan, Peer};
+use crate::local::{LocalSource, LocalTarget};
+use crate::{ClientError, Options, Place};
+
+/// Lists the directory at `place`, or the single file that is there, in the order of the names' bytes. `page` gets the
+/// entries as they come, at least one page unless something fails.
+///
+/// # Errors
+///
+/// [`ClientError`] by cause; pages that came before have been handed over.
+pub async fn list(
+    place: &Place,
+    options: &Options,
+    cancel: &CancellationToken,
+    mut page: impl FnMut(Vec<Entry>),
+) -> Result<(), ClientError> {
+    let (peer, path) = match place {
+        Place::Remote(place) => (Peer::Server(place.server.clone()), place.path.clone()),
+        Place::Local(path) => {
+            let target = LocalTarget::find(path, false)?;
+            (Peer::Directory(target.root), target.path)
+        }
+    };
+    let list = |after| Command::List { path: path.clone(), after };
+    let mut next = None;
+    let mut result = Ok(());
+    let on = |happening| {
+        match happening {
+            Happening::Transfer(_, EventKind::Listed { entries, more }) => {
+                next = entries.last().filter(|_| more).map(|last| list(Some(last.name.clone())));
+                page(entries);
+            }
+            Happening::Transfer(_, EventKind::Ended(Ok(_))) => return next.take(),
+            Happening::Transfer(_, EventKind::Ended(Err(error))) => result = Err(error),
+            _ => {}
+        }
+        None
+    };
+    ask(peer, list(None), options, cancel, on).await?;
+    Ok(result?)
+}
+
+/// The length and root of the file at `place`, in the algorithm of `options`.
+///
+/// # Errors
+///
+/// [`ClientError`] by cause.
+pub async fn root_at(
+    place: &Place,
+    options: &Options,
+    cancel: &CancellationToken,
+) -> Result<(ByteLen, Digest), ClientError> {
+    let (peer, path): (Peer, RelPath) = match place {
+        Place::Remote(place) => (Peer::Server(place.server.clone()), place.path.clone()),
+        Place::Local(path) => {
+            let source = LocalSource::find(path)?;
+            (Peer::Directory(source.root), source.path)
+        }
+    };
+    let mut found = Err(TransferError::Cancelled);
+    let on = |happening| {
+        match happening {
+            Happening::Transfer(_, EventKind::Root { len, root }) => found = Ok((len, root)),
+            Happening::Transfer(_, EventKind::Ended(Err(error))) => found = Err(error),
+            _ => {}
+        }
+        None
+    };
+    ask(peer, Command::Root { path }, options, cancel, on).await?;
+    Ok(found?)
+}
+
+/// Runs one question on a link of its own.
+async fn ask(
+    peer: Peer,
+    command: Command,
+    options: &Options,
+    cancel: &CancellationToken,
+    on: impl FnMut(Happening) -> Option<Command>,
+) -> Result<(), ClientError> {
+    let link = LinkPlan { peer, roots: Vec::new() };
+    let exchanged = exchange(vec![Batch { link, commands: vec![(0, command)] }], options, cancel, on).await;
+    exchanged.failures.into_iter().next().map_or(Ok(()), Err)
+}

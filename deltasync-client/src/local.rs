@@ -1,0 +1,169 @@
+//! Files of this machine as a storage wants them: a directory to open, and a path below it.
+//!
+//! A storage follows no symbolic links, so they are resolved here, where the paths come from whoever runs the program.
+//! What cannot work is found out before a connection is made: a source that is missing, unreadable or no regular file, a
+//! destination in a directory that does not exist.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use deltasync_core::{Name, RelPath};
+
+use crate::{ClientError, Shown, UsageError};
+
+/// A file to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalSource {
+    /// The directory it lies in, canonical.
+    pub(crate) root: PathBuf,
+    /// Its name in that directory.
+    pub(crate) path: RelPath,
+    /// Its name as it was written, which is another one for a symbolic link.
+    pub(crate) name: Name,
+}
+
+impl LocalSource {
+    /// Looks at a source; reads nothing of it.
+    pub(crate) fn find(path: &Path) -> Result<Self, ClientError> {
+        let shown = || Shown::path(path).to_string();
+        let meta = fs::metadata(path).map_err(ClientError::file("read", path))?;
+        if meta.is_dir() {
+            return Err(UsageError::SourceDirectory(shown()).into());
+        }
+        if !meta.is_file() {
+            return Err(UsageError::NotAFile(shown()).into());
+        }
+        File::open(path).map_err(ClientError::file("read", path))?;
+        let real = path.canonicalize().map_err(ClientError::file("read", path))?;
+        let (root, file) = split(&real)?;
+        let (_, name) = split(path)?;
+        Ok(Self { root, path: rel_path(&file, path)?, name })
+    }
+}
+
+/// Where to write on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalTarget {
+    /// A directory that is there, canonical.
+    pub(crate) root: PathBuf,
+    /// The path below it; the root itself when files go into that directory.
+    pub(crate) path: RelPath,
+    /// It is a directory, or is to become one.
+    pub(crate) directory: bool,
+}
+
+impl LocalTarget {
+    /// Looks at a destination; makes nothing. `directory` says that it has to be one, however it is written.
+    pub(crate) fn find(path: &Path, directory: bool) -> Result<Self, ClientError> {
+        let shown = || Shown::path(path).to_string();
+        let fault = || ClientError::file("write to", path);
+        let directory = directory || path.as_os_str().as_bytes().ends_with(b"/");
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                let root = path.canonicalize().map_err(fault())?;
+                return Ok(Self { root, path: RelPath::ROOT, directory: true });
+            }
+            Ok(_) if directory => return Err(UsageError::NotADirectory(shown()).into()),
+            Ok(meta) if !meta.is_file() => return Err(UsageError::NotAFile(shown()).into()),
+            Ok(_) => {
+                let (root, name) = split(&path.canonicalize().map_err(fault())?)?;
+                return Ok(Self { root, path: rel_path(&name, path)?, directory });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // `file/` where `file` is a file.
+            Err(error) if directory && error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(UsageError::NotADirectory(shown()).into());
+            }
+            Err(error) => return Err(fault()(error)),
+        }
+        if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
+            return Err(UsageError::DanglingLink(shown()).into());
+        }
+        let (parent, name) = split(path)?;
+        let root = parent.canonicalize().map_err(fault())?;
+        Ok(Self { root, path: rel_path(&name, path)?, directory })
+    }
+}
+
+/// The directory of a path and the name in it.
+fn split(path: &Path) -> Result<(PathBuf, Name), ClientError> {
+    let invalid = |cause| UsageError::Path { path: Shown::path(path).to_string(), cause };
+    let name = Name::new(path.file_name().unwrap_or_default().as_bytes()).map_err(invalid)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((parent.to_owned(), name))
+}
+
+fn rel_path(name: &Name, path: &Path) -> Result<RelPath, UsageError> {
+    let invalid = |cause| UsageError::Path { path: Shown::path(path).to_string(), cause };
+    RelPath::ROOT.join(name).map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn rel(path: &str) -> RelPath {
+        RelPath::new(path).expect("valid")
+    }
+
+    fn usage(result: Result<impl std::fmt::Debug, ClientError>) -> UsageError {
+        match result {
+            Err(ClientError::Usage(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_source_is_found_through_links_and_keeps_its_name() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let base = dir.path().canonicalize().expect("there");
+        fs::create_dir(base.join("real")).expect("new");
+        fs::write(base.join("real/file"), b"x").expect("new");
+        symlink("real/file", base.join("link")).expect("new");
+        let found = LocalSource::find(&base.join("link")).expect("a link to a file");
+        let name = Name::new("link").expect("valid");
+        assert_eq!(found, LocalSource { root: base.join("real"), path: rel("file"), name });
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_source() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let shown = Shown::path(dir.path()).to_string();
+        assert_eq!(usage(LocalSource::find(dir.path())), UsageError::SourceDirectory(shown));
+        assert_eq!(usage(LocalSource::find("/dev/null".as_ref())), UsageError::NotAFile("/dev/null".into()));
+        let missing = LocalSource::find(&dir.path().join("missing")).expect_err("not there");
+        assert!(matches!(missing, ClientError::File { doing: "read", .. }), "{missing:?}");
+    }
+
+    #[test]
+    fn a_target_is_a_file_a_directory_or_becomes_one() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let base = dir.path().canonicalize().expect("there");
+        fs::create_dir(base.join("sub")).expect("new");
+        fs::write(base.join("file"), b"x").expect("new");
+        symlink("sub", base.join("to-sub")).expect("new");
+        symlink("file", base.join("to-file")).expect("new");
+        symlink("nowhere", base.join("dangling")).expect("new");
+        let find = |path: &str, directory| LocalTarget::find(&base.join(path), directory);
+        let sub = LocalTarget { root: base.join("sub"), path: RelPath::ROOT, directory: true };
+        for path in ["sub", "sub/", "sub/.", "to-sub", "to-sub/", "sub/../sub"] {
+            assert_eq!(find(path, false).expect("a directory"), sub, "{path}");
+        }
+        let at = |path, directory| LocalTarget { root: base.clone(), path: rel(path), directory };
+        assert_eq!(find("file", false).expect("a file"), at("file", false));
+        assert_eq!(find("to-file", false).expect("a file"), at("file", false));
+        assert_eq!(find("new", false).expect("to be made"), at("new", false));
+        assert_eq!(find("new/", false).expect("to be made"), at("new", true));
+        assert_eq!(find("new", true).expect("to be made"), at("new", true));
+
+        let shown = |path: &str| Shown::path(&base.join(path)).to_string();
+        assert_eq!(usage(find("file", true)), UsageError::NotADirectory(shown("file")));
+        assert_eq!(usage(find("file/", false)), UsageError::NotADirectory(shown("file/")));
+        assert_eq!(usage(find("dangling", false)), UsageError::DanglingLink(shown("dangling")));
+        assert!(matches!(find("missing/new", false), Err(ClientError::File { doing: "write to", .. })));
+    }
+}
