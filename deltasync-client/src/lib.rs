@@ -3,7 +3,7 @@
 //! The story of one [`push`]: each source is looked at, its directory becomes a root of the storage; one connection is
 //! made to the server that the destination's [`Place`] names, or to a second session in this very process when it is a
 //! path of this machine; every file is a transfer on that connection. What happens comes back as a stream of [`Update`]s
-//! for whoever draws it and at the end a [`Summary`] tells for each file how it ended and
+//! for whoever draws it ([`Bars`] does on a terminal), and at the end a [`Summary`] tells for each file how it ended and
 //! where its bytes came from. A token cancels it.
 //!
 //! ```
@@ -64,3 +64,12 @@ mod staged;
 
 mod classic;
 pub use classic::{delta, patch, signature};
+
+mod bars;
+pub use bars::Bars;
+
+mod args;
+pub use args::Args;
+
+mod run;
+pub use run::run;

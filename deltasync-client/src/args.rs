@@ -1,0 +1,236 @@
+//! The command line: its verbs, their options and the help that documents statuses and the JSON summary.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+use deltasync_core::Algorithm;
+use deltasync_proto::Config;
+
+use crate::{Options, Place};
+
+/// Bring a file up to date with another one by moving only what differs, and prove the result.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "deltasync", version, after_help = NOTES, max_term_width = 110)]
+pub struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: ArgsVerb,
+}
+
+const NOTES: &str = "\
+Places:
+  deltasync://HOST[:PORT]/PATH   at a server; port 7440 unless given, IPv6 in brackets, PATH percent-encoded
+  anything else                  a path on this machine; no server is needed for it
+  A DST that ends in `/` or is a directory takes SRC by its name. Several SRC need such a DST.
+
+Exit status:
+    0  done
+    1  a transfer failed, or a file cannot be read or written
+    2  the command line cannot work
+    3  cannot connect
+    4  refused by the peer
+    5  integrity: content is not what it should be, files differ; nothing was published
+  130  interrupted
+  Of several failures the greatest counts.";
+
+const JSON_HELP: &str = "\
+JSON summary (one object on one line of the standard output, also when files fail; bytes and counts are numbers):
+  files          files that are done          wire_sent      bytes sent, everything above TCP
+  bytes_target   their length                 wire_received  bytes received, likewise
+  bytes_copied   of it, taken from the basis  round_trips    times we waited for an answer, over all connections
+  bytes_literal  of it, sent                  elapsed_ms     milliseconds, connecting included
+  repairs        results sent again           root           root of the file, null unless a single one is done
+  With several SRC also: roots, a root or null for each. When something failed also: error, exit_code.";
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ArgsVerb {
+    /// Bring files at DST up to date with files of this machine
+    #[command(after_help = JSON_HELP)]
+    Push(CopyArgs),
+    /// Bring files of this machine at DST up to date with files at a server
+    #[command(after_help = JSON_HELP)]
+    Pull(CopyArgs),
+    /// List a directory at a server: size, time of the last change in UTC, name
+    Ls(ListArgs),
+    /// Compare a file with one at a server by their roots, without moving either; status 5 when they differ
+    Verify(VerifyArgs),
+    /// Write the signature of BASIS to SIG
+    Signature(SignatureArgs),
+    /// Write to DELTA what makes TARGET from the basis behind SIG
+    Delta(DeltaArgs),
+    /// Write to OUT what DELTA makes of BASIS, once it is verified
+    Patch(PatchArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct CopyArgs {
+    /// Files to take
+    #[arg(required = true, value_name = "SRC", value_parser = place())]
+    pub(crate) sources: Vec<Place>,
+    /// Where they go
+    #[arg(value_name = "DST", value_parser = place())]
+    pub(crate) destination: Place,
+    /// Explain where the bytes of each file went
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Print nothing but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw no progress, also on a terminal
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// The directory, or a single file
+    #[arg(value_name = "URL", value_parser = place())]
+    pub(crate) place: Place,
+    /// Print a JSON object a line: name, encoded (the name as in a place), kind, size, modified (seconds since 1970)
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// A file of this machine
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The other file
+    #[arg(value_name = "URL", value_parser = place())]
+    pub(crate) place: Place,
+    /// Print one JSON object instead of text: equal, algorithm, local and remote with root and bytes
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SignatureArgs {
+    /// The basis, a file
+    #[arg(value_name = "BASIS")]
+    pub(crate) basis: PathBuf,
+    /// Where the signature goes; `-` is the standard output
+    #[arg(value_name = "SIG")]
+    pub(crate) out: PathBuf,
+    /// Bytes of a block, 16 to 16777216 [default: about the square root of the length of BASIS]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) block_len: Option<usize>,
+    #[command(flatten)]
+    pub(crate) hash: HashArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DeltaArgs {
+    /// The signature of the basis; `-` is the standard input
+    #[arg(value_name = "SIG")]
+    pub(crate) signature: PathBuf,
+    /// The target, a file
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: PathBuf,
+    /// Where the delta goes; `-` is the standard output
+    #[arg(value_name = "DELTA")]
+    pub(crate) out: PathBuf,
+    /// Say on the standard error what was copied and what is literal
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct PatchArgs {
+    /// The basis, a file
+    #[arg(value_name = "BASIS")]
+    pub(crate) basis: PathBuf,
+    /// The delta; `-` is the standard input
+    #[arg(value_name = "DELTA")]
+    pub(crate) delta: PathBuf,
+    /// Where the target goes, maybe BASIS itself; `-` is the standard output
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Say on the standard error what was copied and what was literal
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct HashArgs {
+    /// Which digest makes roots: blake3 or sha256
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub(crate) hash: Algorithm,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SessionArgs {
+    #[command(flatten)]
+    pub(crate) hash: HashArgs,
+    /// Seconds that connecting may take, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    connect_timeout: u64,
+    /// Bits of a chunk tag; few of them make collisions, to exercise repair
+    #[arg(long, hide = true, value_name = "BITS", value_parser = clap::value_parser!(u32).range(1..=48))]
+    tag_bits: Option<u32>,
+}
+
+impl SessionArgs {
+    pub(crate) fn options(&self) -> Options {
+        let mut config = Config::default().algorithm(self.hash.hash);
+        if let Some(bits) = self.tag_bits {
+            config = config.tag_bits(bits);
+        }
+        Options::default().config(config).connect_timeout(Duration::from_secs(self.connect_timeout))
+    }
+}
+
+fn place() -> impl TypedValueParser<Value = Place> {
+    OsStringValueParser::new().try_map(|text: OsString| Place::parse(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_holds() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_place_is_the_destination() {
+        let args = Args::try_parse_from(["deltasync", "push", "a", "b", "deltasync://h/d/", "--json"]).expect("valid");
+        let ArgsVerb::Push(args) = args.verb else { panic!("{args:?}") };
+        assert_eq!(args.sources, [Place::Local("a".into()), Place::Local("b".into())]);
+        assert_eq!(args.destination.to_string(), "deltasync://h/d/");
+        assert!(args.json && !args.quiet);
+        assert!(Args::try_parse_from(["deltasync", "push", "a"]).is_err());
+        assert!(Args::try_parse_from(["deltasync", "push"]).is_err());
+    }
+
+    #[test]
+    fn options_reach_the_session() {
+        let args = ["deltasync", "pull", "a", "b", "--hash", "sha256", "--connect-timeout", "3", "--tag-bits", "8"];
+        let ArgsVerb::Pull(args) = Args::try_parse_from(args).expect("valid").verb else { panic!("pull") };
+        let options = args.session.options();
+        assert_eq!(options.config.algorithm, Algorithm::Sha256);
+        assert_eq!(options.config.tag_bits, 8);
+        assert_eq!(options.connect_timeout, Duration::from_secs(3));
+        for wrong in [["--hash", "md5"], ["--connect-timeout", "0"], ["--tag-bits", "49"]] {
+            let args = ["deltasync", "pull", "a", "b"].into_iter().chain(wrong);
+            assert!(Args::try_parse_from(args).is_err(), "{wrong:?}");
+        }
+    }
+}

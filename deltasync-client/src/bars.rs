@@ -1,0 +1,154 @@
+//! The progress bar of a terminal: one bar for all files of a command, with rate, time left and what it waits for.
+//!
+//! It draws the stream of [`Update`]s and holds no state that the transfers need. Lengths of targets become known one by
+//! one, so the total grows at first; time left is shown once every length is known.
+
+use std::time::Duration;
+
+use deltasync_core::ByteLen;
+use deltasync_proto::{EventKind, Phase, Stats};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::Update;
+use crate::shown::Size;
+
+/// Draws the updates of one verb on the standard error.
+#[derive(Debug)]
+pub struct Bars {
+    bar: ProgressBar,
+    files: Vec<FileState>,
+    carried: Stats,
+    timed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct FileState {
+    total: Option<ByteLen>,
+    made: ByteLen,
+    phase: Option<Phase>,
+    restarted: bool,
+    repairing: bool,
+    ended: bool,
+}
+
+const PLAIN: &str = "{spinner} {msg}";
+const TIMED: &str = "{msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
+
+impl Bars {
+    /// A bar for `files` files.
+    pub fn new(files: usize) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        bar.set_style(style(PLAIN));
+        bar.set_message("connecting");
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, files: vec![FileState::default(); files], carried: Stats::default(), timed: false }
+    }
+
+    /// Takes in one update.
+    pub fn update(&mut self, update: &Update) {
+        match update {
+            Update::Carried(stats) => self.carried = *stats,
+            Update::File { index, kind } => {
+                let Some(file) = self.files.get_mut(*index) else { return };
+                file.take(kind);
+            }
+        }
+        self.draw();
+    }
+
+    /// Removes the bar from the terminal.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn draw(&mut self) {
+        let total: u64 = self.files.iter().filter_map(|file| file.total).map(ByteLen::get).sum();
+        let made: u64 = self.files.iter().map(|file| file.made.get()).sum();
+        if !self.timed && made > 0 && self.files.iter().all(|file| file.total.is_some() || file.ended) {
+            self.timed = true;
+            self.bar.set_style(style(TIMED));
+            self.bar.reset_eta();
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(made);
+        self.bar.set_message(self.message());
+    }
+
+    /// What happens, and what it costs.
+    fn message(&self) -> String {
+        let running = || self.files.iter().filter(|file| !file.ended);
+        let doing = match running().filter_map(|file| file.phase).max() {
+            _ if running().any(|file| file.repairing) => "repairing",
+            _ if running().any(|file| file.restarted) => "source changed, starting over",
+            Some(phase) => phase.name(),
+            None if running().next().is_some() => "connecting",
+            None => "closing",
+        };
+        let wire = Size(self.carried.wire_sent + self.carried.wire_received);
+        let ended = self.files.iter().filter(|file| file.ended).count();
+        match self.files.len() {
+            1 => format!("{doing}, {wire} on the wire"),
+            all => format!("{ended} of {all} files, {doing}, {wire} on the wire"),
+        }
+    }
+}
+
+impl FileState {
+    fn take(&mut self, kind: &EventKind) {
+        match kind {
+            EventKind::Phase(phase) => self.phase = Some(*phase),
+            EventKind::Progress(progress) => {
+                self.total = Some(progress.total);
+                self.made = progress.copied + progress.literal;
+            }
+            EventKind::Repairing => self.repairing = true,
+            EventKind::Restarted => (self.restarted, self.made) = (true, ByteLen::ZERO),
+            EventKind::Ended(result) => {
+                self.ended = true;
+                if let Ok(outcome) = result {
+                    (self.total, self.made) = (Some(outcome.len), outcome.len);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");
+    style.progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use deltasync_proto::{Outcome, Progress};
+
+    use super::*;
+
+    #[test]
+    fn the_message_follows_the_slowest_phase_and_counts_files() {
+        let mut bars = Bars::new(2);
+        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
+        assert_eq!(bars.message(), "0 of 2 files, connecting, 0 B on the wire");
+        bars.update(&Update::File { index: 0, kind: EventKind::Phase(Phase::Moving) });
+        bars.update(&Update::Carried(Stats { wire_sent: 1024, wire_received: 1024, round_trips: 1 }));
+        assert_eq!(bars.message(), "0 of 2 files, moving, 2.0 KiB on the wire");
+        bars.update(&Update::File { index: 0, kind: EventKind::Ended(Ok(Outcome::default())) });
+        bars.update(&Update::File { index: 1, kind: EventKind::Restarted });
+        assert_eq!(bars.message(), "1 of 2 files, source changed, starting over, 2.0 KiB on the wire");
+    }
+
+    #[test]
+    fn time_left_is_shown_once_every_length_is_known() {
+        let mut bars = Bars::new(2);
+        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
+        let len = ByteLen::new;
+        let progress = Progress { total: len(100), copied: len(30), literal: len(10), wire: len(10) };
+        bars.update(&Update::File { index: 0, kind: EventKind::Progress(progress) });
+        assert!(!bars.timed);
+        bars.update(&Update::File { index: 1, kind: EventKind::Progress(progress) });
+        assert!(bars.timed);
+        assert_eq!((bars.bar.position(), bars.bar.length()), (80, Some(200)));
+        bars.update(&Update::File { index: 9, kind: EventKind::Repairing });
+    }
+}

@@ -1,0 +1,285 @@
+//! Carries out a command line: runs its verb, draws progress, prints the result, and says how it ended.
+//!
+//! The standard output has the result and nothing else, the standard error errors and, on a terminal, progress. The
+//! first Ctrl-C (or SIGTERM) cancels the verb, which then ends in order within two seconds; the second ends the program.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use deltasync_core::{DeltaSummary, Limits};
+use deltasync_proto::{Entry, EntryKind};
+use percent_encoding::percent_encode;
+use serde::Serialize;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{ArgsVerb, CopyArgs, ListArgs, VerifyArgs};
+use crate::place::ENCODED;
+use crate::shown::{Grouped, Moment, Percent};
+use crate::summary::{chain, json_of_failure};
+use crate::{Args, Bars, ClientError, ExitStatus, Place, Shown, Summary, UsageError, Verified};
+use crate::{delta, list, patch, pull, push, signature, verify};
+
+/// How long work on files may go on after it was cancelled.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Carries out a command line and prints what came of it.
+pub fn run(args: Args) -> ExitStatus {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&ClientError::file("start", "the runtime".as_ref())(error)),
+    };
+    let cancel = CancellationToken::new();
+    let status = runtime.block_on(async {
+        watch_signals(cancel.clone());
+        match args.verb {
+            ArgsVerb::Push(args) => copy(args, true, &cancel).await,
+            ArgsVerb::Pull(args) => copy(args, false, &cancel).await,
+            ArgsVerb::Ls(args) => list_place(args, &cancel).await,
+            ArgsVerb::Verify(args) => verify_file(args, &cancel).await,
+            ArgsVerb::Signature(args) => {
+                let (token, limits) = (cancel.clone(), Limits::default());
+                let work = move || {
+                    signature(&args.basis, &args.out, args.hash.hash, args.block_len, &limits, &token).map(|()| None)
+                };
+                classic(work, &cancel).await
+            }
+            ArgsVerb::Delta(args) => {
+                let token = cancel.clone();
+                let work = move || {
+                    let summary = delta(&args.signature, &args.target, &args.out, &Limits::default(), &token)?;
+                    Ok(args.verbose.then_some(summary))
+                };
+                classic(work, &cancel).await
+            }
+            ArgsVerb::Patch(args) => {
+                let token = cancel.clone();
+                let work = move || {
+                    let summary = patch(&args.basis, &args.delta, &args.out, &Limits::default(), &token)?;
+                    Ok(args.verbose.then_some(summary))
+                };
+                classic(work, &cancel).await
+            }
+        }
+    });
+    // A read that never returns must not keep the program.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    status
+}
+
+/// Without signals to be had, Ctrl-C ends the program as it always did.
+fn watch_signals(cancel: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        next().await;
+        cancel.cancel();
+        next().await;
+        std::process::exit(ExitStatus::Interrupted.code().into());
+    });
+}
+
+async fn copy(args: CopyArgs, pushing: bool, cancel: &CancellationToken) -> ExitStatus {
+    let options = args.session.options();
+    let drawn = !args.no_progress && !args.quiet && io::stderr().is_terminal();
+    let mut bars = drawn.then(|| Bars::new(args.sources.len()));
+    let report = |update| {
+        if let Some(bars) = &mut bars {
+            bars.update(&update);
+        }
+    };
+    let result = if pushing {
+        match local_sources(&args.sources) {
+            Ok(sources) => push(&sources, &args.destination, &options, cancel, report).await,
+            Err(error) => Err(error.into()),
+        }
+    } else {
+        match &args.destination {
+            Place::Local(path) => pull(&args.sources, path, &options, cancel, report).await,
+            Place::Remote(place) => Err(UsageError::RemoteDestination(place.to_string()).into()),
+        }
+    };
+    if let Some(bars) = bars {
+        bars.clear();
+    }
+    match result {
+        Ok(summary) => conclude(&summary, &args),
+        Err(error) => {
+            let printed = if args.json { print(json_of_failure(&error) + "\n") } else { ExitStatus::Done };
+            printed.max(complain(&error))
+        }
+    }
+}
+
+fn local_sources(places: &[Place]) -> Result<Vec<PathBuf>, UsageError> {
+    let local = |place: &Place| match place {
+        Place::Local(path) => Ok(path.clone()),
+        Place::Remote(place) => Err(UsageError::RemoteSource(place.to_string())),
+    };
+    places.iter().map(local).collect()
+}
+
+fn conclude(summary: &Summary, args: &CopyArgs) -> ExitStatus {
+    let mut text = String::new();
+    if args.json {
+        text = summary.to_json() + "\n";
+    } else if !args.quiet && summary.done().next().is_some() {
+        if args.verbose {
+            text = summary.account();
+        }
+        text += &summary.line();
+        text.push('\n');
+    }
+    let printed = print(text);
+    // Many files tend to fail for the same reason: what to do about it is said once.
+    let mut hints: Vec<&str> = Vec::new();
+    for (file, error) in summary.errors() {
+        match file {
+            Some(file) => say(&format!("{} -> {}: {}", file.source, file.target, chain(error))),
+            None => say(&chain(error)),
+        }
+        hints.extend(error.hint().filter(|hint| !hints.contains(hint)).as_slice());
+    }
+    hints.into_iter().for_each(say_hint);
+    printed.max(summary.status())
+}
+
+async fn list_place(args: ListArgs, cancel: &CancellationToken) -> ExitStatus {
+    let mut printed = ExitStatus::Done;
+    let page = |entries: Vec<Entry>| {
+        let line = if args.json { entry_json } else { entry_line };
+        printed = printed.max(print(entries.iter().map(line).collect()));
+    };
+    let result = list(&args.place, &args.session.options(), cancel, page).await;
+    printed.max(result.map_or_else(|error| complain(&error), |()| ExitStatus::Done))
+}
+
+fn entry_line(entry: &Entry) -> String {
+    let name = Shown(entry.name.as_bytes());
+    let (size, mark) = match entry.kind {
+        EntryKind::File => (Grouped(entry.len.get()).to_string(), ""),
+        EntryKind::Directory => ("directory".into(), "/"),
+        _ => ("other".into(), ""),
+    };
+    format!("{size:>17}  {}  {name}{mark}\n", Moment(entry.modified))
+}
+
+fn entry_json(entry: &Entry) -> String {
+    #[derive(Serialize)]
+    struct Object<'a> {
+        name: &'a str,
+        encoded: String,
+        kind: &'static str,
+        size: u64,
+        modified: i64,
+    }
+    let object = Object {
+        name: &String::from_utf8_lossy(entry.name.as_bytes()),
+        encoded: percent_encode(entry.name.as_bytes(), ENCODED).to_string(),
+        kind: match entry.kind {
+            EntryKind::File => "file",
+            EntryKind::Directory => "directory",
+            _ => "other",
+        },
+        size: entry.len.get(),
+        modified: entry.modified,
+    };
+    serde_json::to_string(&object).expect("numbers and text serialize") + "\n"
+}
+
+async fn verify_file(args: VerifyArgs, cancel: &CancellationToken) -> ExitStatus {
+    let verified = match verify(&args.file, &args.place, &args.session.options(), cancel).await {
+        Ok(verified) => verified,
+        Err(error) => return complain(&error),
+    };
+    let text = match (args.json, args.quiet) {
+        (true, _) => verified_json(&verified),
+        (false, true) => String::new(),
+        (false, false) => {
+            let line = |root, place: &dyn std::fmt::Display| format!("{root}  {place}\n");
+            line(verified.local.1, &Shown::path(&args.file)) + &line(verified.remote.1, &args.place)
+        }
+    };
+    let printed = print(text);
+    if verified.equal() {
+        return printed;
+    }
+    complain(&ClientError::Differ { local: verified.local.1, remote: verified.remote.1 })
+}
+
+fn verified_json(verified: &Verified) -> String {
+    let end = |(len, root): &(deltasync_core::ByteLen, deltasync_core::Digest)| serde_json::json!({ "root": root.to_string(), "bytes": len.get() });
+    let object = serde_json::json!({
+        "equal": verified.equal(),
+        "algorithm": verified.algorithm.name(),
+        "local": end(&verified.local),
+        "remote": end(&verified.remote),
+    });
+    object.to_string() + "\n"
+}
+
+/// Runs work on files; when it is cancelled it has a moment to throw away what it staged.
+async fn classic(
+    work: impl FnOnce() -> Result<Option<DeltaSummary>, ClientError> + Send + 'static,
+    cancel: &CancellationToken,
+) -> ExitStatus {
+    let task = tokio::task::spawn_blocking(work);
+    let patience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
+    };
+    let result = tokio::select! {
+        result = task => result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+        () = patience => Err(ClientError::Interrupted),
+    };
+    match result {
+        Ok(None) => ExitStatus::Done,
+        Ok(Some(DeltaSummary { copied, literal, root })) => {
+            let sums = deltasync_core::Stats { target: copied + literal, copied, literal, repairs: 0 };
+            let (target, copied) = (Grouped(sums.target.get()), Grouped(copied.get()));
+            let (literal, reused) = (Grouped(literal.get()), Percent(sums.reused()));
+            say(&format!(
+                "target {target} bytes: {copied} copied and {literal} literal ({reused} reused), root {root}"
+            ));
+            ExitStatus::Done
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+/// Prints on the standard output. Whoever closed it wants no more: that is no failure.
+fn print(text: String) -> ExitStatus {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&ClientError::file("write to", Path::new("the standard output"))(error))
+        }
+        _ => ExitStatus::Done,
+    }
+}
+
+/// Says on the standard error what went wrong and what to do next.
+fn complain(error: &ClientError) -> ExitStatus {
+    say(&chain(error));
+    error.hint().into_iter().for_each(say_hint);
+    error.into()
+}
+
+fn say(text: &str) {
+    // Where the standard error is gone too, the exit status has to do.
+    let _ = writeln!(io::stderr(), "deltasync: {}", Shown(text.as_bytes()));
+}
+
+fn say_hint(hint: &str) {
+    let _ = writeln!(io::stderr(), "  {hint}");
+}
