@@ -436,6 +436,18 @@ mod tests {
     }
 
     #[test]
+    fn bytes_pushed_behind_the_end_are_found_out_whether_polled_or_not() {
+        let end = delta(&[], &[], Algorithm::Blake3);
+        let mut patcher = Patcher::new(ByteLen::ZERO, &Limits::default());
+        patcher.push(&end);
+        assert_eq!(patcher.poll(), Ok(PatchRequest::Done));
+        patcher.push(b"more");
+        let trailing = PatchError::Delta(InvalidDelta::Malformed(Malformed::Trailing(4)));
+        assert_eq!(patcher.clone().finish(), Err(trailing.clone()));
+        assert_eq!(patcher.poll(), Err(trailing));
+    }
+
+    #[test]
     fn any_damaged_bit_of_a_delta_is_found_out() {
         let (basis, target) = sample();
         let delta = delta(&basis, &target, Algorithm::Blake3);
@@ -473,6 +485,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_bytes_patch_or_fail(bytes in vec(any::<u8>(), 0..100), split in 1usize..20) {
+            let mut delta = Vec::new();
+            let len = ByteLen::new(50);
+            DeltaWriter::new(DeltaHeader { algorithm: Algorithm::Blake3, basis: len, target: len }, &mut delta);
+            delta.extend(bytes);
+            prop_assert!(patch(&[1; 50], &delta, split, 7).is_err(), "no root is guessed");
+        }
+
         #[test]
         fn patching_makes_the_target(
             basis in vec(0u8..3, 0..800),
