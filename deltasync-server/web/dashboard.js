@@ -6,7 +6,7 @@
 
 const HISTORY_MAX = 200;
 const ERRORS_MAX = 100;
-const HISTORY_FIRST = 25;
+const HISTORY_FIRST = 10;
 // Milliseconds without an event after which the stream is opened anew, and after which the page says that it is lost.
 const STREAM_QUIET = 20_000;
 const STREAM_LOST = 25_000;
@@ -53,10 +53,13 @@ function duration(ms) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
+/** How long something has been going on: whole seconds. */
+const age = (ms) => (ms >= 0 && ms < 60_000 ? `${Math.floor(ms / 1000)} s` : duration(ms));
+
 function clock(ms) {
   const date = new Date(ms);
   if (Number.isNaN(date.getTime())) return "–";
-  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   const today = date.toDateString() === new Date().toDateString();
   return today ? time : `${date.toLocaleDateString([], { day: "numeric", month: "short" })} ${time}`;
 }
@@ -221,6 +224,7 @@ function drawGlance() {
   const figure = $("reused");
   if (figure.dataset.share !== share) {
     figure.dataset.share = share;
+    figure.classList.toggle("none", share === "–");
     figure.replaceChildren(share.replace(" %", ""), ...(share === "–" ? [] : [node("small", "", "%")]));
   }
   const ended = sum((s) => s.totals.push.done + s.totals.pull.done);
@@ -250,7 +254,7 @@ function drawGlance() {
   const notes = [];
   if (lost) notes.push(plural(lost, "connection", "connections"));
   if (repairs) notes.push(plural(repairs, "repair", "repairs"));
-  setText($("tile-failed-note"), notes.join(", ") || "all is well");
+  setText($("tile-failed-note"), notes.join(", ") || (failed ? "since the start" : "all is well"));
   document.title = count ? `${count} running · deltasync` : "deltasync";
 
   const about = $("about");
@@ -261,7 +265,7 @@ function drawGlance() {
     if (down) facts.push(`${down} unreachable`);
   } else {
     const { version, listen, finishing } = state.server;
-    facts.push(`version ${version}`, listen, `up ${duration(uptime(state))}`);
+    facts.push(`version ${version}`, listen, `up ${uptime(state)}`);
     if (finishing) facts.push("shutting down");
   }
   const text = facts.join("\n");
@@ -273,17 +277,14 @@ function drawGlance() {
   if (first) setText($("command"), `deltasync push FILE deltasync://${visible(first.state.server.listen)}/`);
 }
 
-function uptime(of) {
-  const ms = of.server.now - of.server.started;
-  return ms < 60_000 ? Math.floor(ms / 1000) * 1000 : ms;
-}
+const uptime = (of) => age(of.server.now - of.server.started);
 
 function drawServers() {
   $("servers").hidden = !state.servers;
   if (!state.servers) return;
   const rows = servers().map(({ label, reachable, error, state: of }) => {
     const result = node("span", `result ${reachable ? "done" : "failed"}`, reachable ? "up" : "unreachable");
-    const status = cell("State", "", result);
+    const status = cell("State", "whole", result);
     if (reachable && of.server.finishing) result.textContent = "shutting down";
     if (error) status.append(isolated(error, "why"));
     const server = cell("Server", "wide", isolated(label));
@@ -293,7 +294,7 @@ function drawServers() {
       server,
       status,
       cell("Version", "", isolated(of.server.version)),
-      cell("Uptime", "num", reachable ? duration(uptime(of)) : "–"),
+      cell("Uptime", "num", reachable ? uptime(of) : "–"),
       cell("Clients", "num", reachable ? of.server.clients.toLocaleString() : "–"),
       cell("Running", "num", reachable ? of.server.running.toLocaleString() : "–"),
       cell("Files", "num", bytes(totals.file_bytes)),
@@ -334,12 +335,14 @@ function drawTransfers() {
 
 function makeCard(transfer) {
   const { dir, name } = pathParts(transfer.path);
-  const phase = node("span", "phase");
+  const phase = node("span");
   const title = node("h3", "", isolated(name));
   title.title = visible(transfer.path);
-  const from = node("p", "from", verb(transfer.verb), isolated(transfer.peer));
-  if (transfer.server) from.append("on ", isolated(transfer.server));
-  from.append(phase);
+  const from = node("p", "from", isolated(transfer.peer));
+  if (transfer.server) from.append(" on ", isolated(transfer.server));
+  const what = node("div", "", title);
+  if (dir) what.append(node("p", "dir", isolated(dir, "path")));
+  what.append(from);
   const parts = { copied: node("i", "copied"), sent: node("i", "sent"), missing: node("i", "missing") };
   const bar = node("div", "bar", parts.copied, parts.sent, parts.missing);
   bar.setAttribute("role", "progressbar");
@@ -353,12 +356,10 @@ function makeCard(transfer) {
     const term = node("dt", "", label);
     numbers.append(term, fields[field]);
   }
-  const done = node("span");
   const again = node("p", "again");
-  const directory = node("p", "dir", dir ? isolated(dir, "path") : "");
-  const root = node("article", "card panel", from, node("div", "", directory, title), bar, numbers, again);
+  const root = node("article", "card panel", node("p", "kind", verb(transfer.verb), phase), what, bar, numbers, again);
   root.setAttribute("aria-label", `${transfer.verb} of ${visible(name)}`);
-  return { root, phase, bar, parts, fields, done, again };
+  return { root, phase, bar, parts, fields, again };
 }
 
 function verb(name) {
@@ -452,7 +453,7 @@ function drawChart() {
     const label = tick === 0 ? "0" : rate(tick).replace(/\.0+ /, " ");
     parts.push(svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, label));
   }
-  const minutes = w < 500 ? [5, 3, 1, 0] : [5, 4, 3, 2, 1, 0];
+  const minutes = w < 500 ? [4, 2, 0] : [5, 4, 3, 2, 1, 0];
   for (const ago of minutes) {
     const at = x(last - ago * 60 < 0 ? 0 : last - ago * 60);
     const anchor = ago === 0 ? "end" : ago === 5 ? "start" : "middle";
@@ -515,6 +516,7 @@ function drawHistory() {
   if (!changed("history", `${day} ${historyAll} ${history.map((h) => `${h.server}#${h.number}`).join(" ")}`)) return;
   $("history-rows").replaceChildren(...shown.map(historyRow));
   $("history-empty").hidden = history.length > 0;
+  $("history-table").hidden = history.length === 0;
   $("history-more").hidden = history.length <= HISTORY_FIRST;
   setText($("history-button"), historyAll ? `Show the last ${HISTORY_FIRST}` : `Show all ${history.length}`);
   setText($("history-count"), history.length ? `the last ${history.length}` : "");
@@ -527,13 +529,13 @@ function historyRow(entry) {
   const file = cell("File", "wide", path);
   if (entry.error) file.append(isolated(entry.error, "why"));
   const kind = ["done", "failed", "cancelled"].includes(entry.result) ? entry.result : "";
-  const result = cell("Result", "", node("span", `result ${kind}`, visible(entry.result)));
-  if (entry.repairs) result.append(node("span", "dir", plural(entry.repairs, "repair", "repairs")));
+  const result = cell("Result", "brief", node("span", `result ${kind}`, visible(entry.result)));
+  if (entry.repairs) result.append(node("span", "aside", plural(entry.repairs, "repair", "repairs")));
   const done = entry.result === "done";
   return row(
-    cell("Time", "", clock(entry.started + entry.duration)),
-    cell("Server", "many", isolated(entry.server)),
-    cell("What", "", verb(entry.verb)),
+    cell("Time", "brief", clock(entry.started + entry.duration)),
+    cell("Server", "many whole", isolated(entry.server)),
+    cell("What", "brief", verb(entry.verb)),
     file,
     cell("Size", "num", entry.total || done ? bytes(entry.total) : "–"),
     cell("Wire", "num", bytes(entry.wire)),
@@ -548,16 +550,17 @@ function drawClients() {
   const all = servers().reduce((sum, { reachable, state: of }) => sum + (reachable && of ? of.server.clients : 0), 0);
   setText($("clients-count"), all > clients.length ? `the first ${clients.length} of ${all.toLocaleString()}` : "");
   $("clients-empty").hidden = clients.length > 0;
-  const texts = clients.map((client) => [client.peer, client.server, duration(Math.floor((client.at - client.since) / 1000) * 1000),
+  $("clients-table").hidden = clients.length === 0;
+  const texts = clients.map((client) => [client.peer, client.server, age(client.at - client.since),
     bytes(client.wire_received), bytes(client.wire_sent), client.round_trips.toLocaleString()]);
   if (!changed("clients", JSON.stringify(texts))) return;
   $("clients-rows").replaceChildren(...texts.map(([peer, server, since, received, sent, trips]) => row(
-    cell("Address", "", isolated(peer)),
-    cell("Server", "many", isolated(server)),
+    cell("Address", "whole", isolated(peer)),
+    cell("Server", "many whole", isolated(server)),
     cell("For", "num", since),
     cell("Received", "num", received),
     cell("Sent", "num", sent),
-    cell("Trips", "num", trips),
+    cell("Round trips", "num", trips),
   )));
 }
 

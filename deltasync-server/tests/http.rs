@@ -1,0 +1,295 @@
+//! The dashboard's HTTP over a real socket, fed by made-up events.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use deltasync_proto::{Phase, Stats, TransferError, Verb};
+use deltasync_server::State;
+use support::{Dashboard, HOSTILE, ask, connect, done, failed, get, progress, send, started, until};
+
+/// A board with something of everything on it.
+fn busy() -> Dashboard {
+    let dashboard = Dashboard::start(&["board.example"]);
+    let board = &dashboard.board;
+    let client = connect(board, 50_001);
+    board.with(|b, now| b.carried(now, client, Stats { wire_sent: 300, wire_received: 4_000, round_trips: 2 }));
+    started(board, client, 1, Verb::Push, "docs/report.pdf");
+    done(board, client, 1, 10_000, 400, 512);
+    started(board, client, 2, Verb::Pull, HOSTILE);
+    failed(board, client, 2, TransferError::ConnectionLost(HOSTILE.to_owned()));
+    started(board, client, 3, Verb::Push, "docs/now.bin");
+    progress(board, client, 3, Phase::Moving, 1_000, [500, 100, 120]);
+    until(dashboard.address, "/api/state", |answer| answer.body.contains("docs/now.bin"));
+    dashboard
+}
+
+#[test]
+fn the_page_comes_with_a_policy_that_lets_nothing_in() {
+    let dashboard = busy();
+    for (path, content_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/dashboard.css", "text/css; charset=utf-8"),
+        ("/dashboard.js", "text/javascript; charset=utf-8"),
+        ("/api/state", "application/json"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/healthz", "text/plain; charset=utf-8"),
+    ] {
+        let answer = get(dashboard.address, path);
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)), "{path}");
+        assert_eq!(
+            answer.header("content-security-policy"),
+            Some(
+                "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                 base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            ),
+            "{path}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+        assert!(!answer.body.is_empty());
+        let head = ask(dashboard.address, "HEAD", path);
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+    }
+}
+
+#[test]
+fn the_page_asks_for_nothing_elsewhere_and_has_no_inline_code() {
+    let page = include_str!("../web/index.html");
+    let files = [page, include_str!("../web/dashboard.css"), include_str!("../web/dashboard.js")];
+    for file in files {
+        let text = file.replace("http://www.w3.org/2000/svg", "").replace("deltasync://", "");
+        assert!(
+            !text.contains("http:") && !text.contains("https:") && !text.contains("src=\"//"),
+            "an outside address"
+        );
+    }
+    assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="));
+    assert!(!files[2].contains("innerHTML") && !files[2].contains("insertAdjacentHTML") && !files[2].contains("eval("));
+}
+
+#[test]
+fn what_is_not_there_or_not_allowed_is_refused_by_its_code() {
+    let dashboard = Dashboard::start(&["board.example"]);
+    let at = dashboard.address;
+    for path in ["/nothing", "/api", "/api/state/", "/../etc/passwd", "//", "/.deltasync/"] {
+        assert_eq!(get(at, path).status, 404, "{path}");
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
+        let answer = ask(at, method, "/api/state");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    assert_eq!(send(at, "not http at all\r\n\r\n").status, 400);
+    let long = format!("GET / HTTP/1.1\r\nhost: {at}\r\nx: {}\r\n\r\n", "y".repeat(100_000));
+    assert_eq!(send_lossy(at, &long), Some(431));
+}
+
+/// The status, for a request that may be cut off before it is read to its end.
+fn send_lossy(at: std::net::SocketAddr, request: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(at).expect("it listens");
+    let _ = stream.write_all(request.as_bytes());
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).split(' ').nth(1)?.parse().ok()
+}
+
+#[test]
+fn another_name_is_another_site() {
+    let dashboard = Dashboard::start(&["board.example"]);
+    let at = dashboard.address;
+    let status = |lines: &str| send(at, &format!("GET /api/state HTTP/1.1\r\n{lines}connection: close\r\n\r\n")).status;
+    let port = at.port();
+    assert_eq!(status(&format!("host: localhost:{port}\r\n")), 200);
+    assert_eq!(status(&format!("host: [::1]:{port}\r\n")), 200);
+    assert_eq!(status("host: board.example\r\n"), 200);
+    assert_eq!(status(&format!("host: rebound.example:{port}\r\n")), 421);
+    assert_eq!(status("host: localhost:1\r\n"), 421);
+    assert_eq!(status("host: \r\n"), 421);
+    assert_eq!(status(""), 421);
+    assert_eq!(status(&format!("host: localhost:{port}\r\nhost: rebound.example\r\n")), 421);
+    let absolute = format!("GET http://rebound.example/ HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n");
+    assert_eq!(send(at, &absolute).status, 421);
+    let unnamed = send(at, "GET /metrics HTTP/1.0\r\n\r\n");
+    assert!(unnamed.status == 421 && !unnamed.body.contains("deltasync_"), "{unnamed:?}");
+}
+
+#[test]
+fn the_state_is_valid_json_whatever_names_are_in_it() {
+    let dashboard = busy();
+    let answer = get(dashboard.address, "/api/state");
+    assert!(!answer.body.chars().any(|c| c.is_control() || ('\u{200b}'..='\u{2069}').contains(&c)), "{}", answer.body);
+    let state: State = serde_json::from_str(&answer.body).expect("a state");
+    assert_eq!((state.format, state.server.clients, state.server.running), (1, 1, 1));
+    assert_eq!((state.totals.push.done, state.totals.pull.failed), (1, 1));
+    assert_eq!((state.totals.file_bytes, state.totals.copied, state.totals.literal), (10_000, 9_600, 400));
+    assert_eq!((state.totals.wire_sent, state.totals.wire_received), (300, 4_000));
+    assert_eq!((state.transfers[0].path.as_str(), state.transfers[0].phase.as_str()), ("docs/now.bin", "moving"));
+    let names: Vec<&str> = state.history.iter().map(|ended| ended.path.as_str()).collect();
+    let hostile = r#"x"'><img src=x onerror=alert(1)>\n\r\t\u{1b}[31m\u{202e}gpj.exe\u{2066}\u{200b}"#;
+    assert_eq!(names, [hostile, "docs/report.pdf"]);
+    assert_eq!(state.errors[0].path.as_deref(), Some(hostile));
+}
+
+/// What the text exposition format 0.0.4 and the naming conventions ask for.
+fn check_metrics(text: &str) {
+    let mut declared: Vec<(&str, &str)> = Vec::new();
+    let mut samples = std::collections::BTreeSet::new();
+    assert!(text.ends_with('\n'));
+    let mut helped = None;
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            helped = help.split(' ').next();
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').expect("a name and a type");
+            assert_eq!(Some(name), helped, "HELP stands before TYPE");
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(!declared.iter().any(|(other, _)| *other == name), "twice: {line}");
+            declared.push((name, kind));
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+            assert!(value.parse::<f64>().expect("a number") >= 0.0, "{line}");
+            assert!(samples.insert(series), "twice: {line}");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let (last, _) = declared.last().expect("TYPE stands before its samples");
+            assert_eq!(name, *last, "samples stand below their TYPE");
+            assert!(
+                name.starts_with("deltasync_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{line}"
+            );
+            for label in labels.strip_suffix('}').expect("labels end").split(',').filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once('=').expect("a label and a value");
+                assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{line}");
+                assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'), "{line}");
+            }
+        }
+    }
+    assert!(!declared.is_empty());
+}
+
+#[test]
+fn the_metrics_are_well_formed_and_tell_the_same_as_the_state() {
+    let dashboard = busy();
+    let text = get(dashboard.address, "/metrics").body;
+    check_metrics(&text);
+    for line in [
+        "deltasync_clients 1",
+        "deltasync_transfers_running 1",
+        "deltasync_transfers_total{verb=\"push\",result=\"done\"} 1",
+        "deltasync_transfers_total{verb=\"pull\",result=\"failed\"} 1",
+        "deltasync_file_bytes_total{source=\"copied\"} 9600",
+        "deltasync_wire_bytes_total{direction=\"received\"} 4000",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("onerror"), "a name of a peer is no label");
+}
+
+/// An open stream of events.
+struct Viewer(BufReader<TcpStream>);
+
+impl Viewer {
+    fn new(dashboard: &Dashboard) -> Self {
+        Self::try_new(dashboard).expect("there is a place")
+    }
+
+    /// `None` when all places are taken.
+    fn try_new(dashboard: &Dashboard) -> Option<Self> {
+        let mut stream = TcpStream::connect(dashboard.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
+        write!(stream, "GET /api/events HTTP/1.1\r\nhost: {}\r\n\r\n", dashboard.address).expect("it reads");
+        let mut viewer = Self(BufReader::new(stream));
+        let head = viewer.lines_until_empty();
+        if head[0].contains("503") {
+            return None;
+        }
+        assert!(head[0].contains("200") && head.contains(&"content-type: text/event-stream".to_owned()), "{head:?}");
+        Some(viewer)
+    }
+
+    fn lines_until_empty(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).expect("it goes on");
+            match line.trim_end() {
+                "" => return lines,
+                line => lines.push(line.to_owned()),
+            }
+        }
+    }
+
+    /// The name and the data of the next event; chunk sizes and comments are passed over.
+    fn next_event(&mut self) -> (String, serde_json::Value) {
+        loop {
+            let lines = self.lines_until_empty();
+            let name = lines.iter().find_map(|line| line.strip_prefix("event: "));
+            let data = lines.iter().find_map(|line| line.strip_prefix("data: "));
+            if let (Some(name), Some(data)) = (name, data) {
+                return (name.to_owned(), serde_json::from_str(data).expect("JSON"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_viewer_gets_the_whole_state_and_then_what_changes_five_times_a_second() {
+    let dashboard = busy();
+    let mut viewer = Viewer::new(&dashboard);
+    let (name, whole) = viewer.next_event();
+    assert_eq!((name.as_str(), whole["transfers"][0]["path"].as_str()), ("snapshot", Some("docs/now.bin")));
+    assert_eq!(whole["history"].as_array().map(Vec::len), Some(2));
+
+    let board = dashboard.board.clone();
+    let feeding = std::thread::spawn(move || {
+        let client = connect(&board, 50_002);
+        for n in 1..=300u32 {
+            started(&board, client, n, Verb::Push, "many/small");
+            done(&board, client, n, 100, 10, 20);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let (begin, mut events, mut newest) = (Instant::now(), 0u32, 2);
+    while newest < 302 {
+        let (name, update) = viewer.next_event();
+        assert_eq!(name, "update");
+        events += 1;
+        let numbers: Vec<u64> =
+            update["history"].as_array().into_iter().flatten().filter_map(|h| h["number"].as_u64()).collect();
+        assert!(
+            numbers.iter().rev().all(|&number| std::mem::replace(&mut newest, number) + 1 == number),
+            "{numbers:?}"
+        );
+    }
+    feeding.join().expect("it feeds");
+    let seconds = begin.elapsed().as_secs_f64();
+    assert!(f64::from(events) <= 5.0 * seconds + 1.0, "{events} events in {seconds} s");
+}
+
+#[test]
+fn a_viewer_that_sleeps_holds_nobody_up() {
+    let dashboard = busy();
+    let _asleep: Vec<Viewer> = (0..20).map(|_| Viewer::new(&dashboard)).collect();
+    let client = connect(&dashboard.board, 50_003);
+    for n in 1..=2_000 {
+        started(&dashboard.board, client, n, Verb::Push, &"long/".repeat(200).trim_end_matches('/').to_owned());
+        done(&dashboard.board, client, n, 100, 10, 20);
+    }
+    until(dashboard.address, "/api/state", |answer| answer.json()["totals"]["push"]["done"] == 2_001);
+    let mut fresh = Viewer::new(&dashboard);
+    assert_eq!(fresh.next_event().1["totals"]["push"]["done"], 2_001);
+}
+
+#[test]
+fn more_connections_than_there_are_places_are_turned_away() {
+    let dashboard = busy();
+    let viewers: Vec<Viewer> = (0..70).map_while(|_| Viewer::try_new(&dashboard)).collect();
+    assert!((60..=64).contains(&viewers.len()), "{}", viewers.len());
+    assert_eq!(get(dashboard.address, "/healthz").status, 503);
+    drop(viewers);
+    until(dashboard.address, "/healthz", |answer| answer.status == 200 && answer.body == "ok\n");
+}

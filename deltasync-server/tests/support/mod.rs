@@ -1,0 +1,135 @@
+//! What the tests share: a small HTTP client that shows every byte, and made-up events for a board.
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltasync_core::{ByteLen, RelPath};
+use deltasync_proto::{Event, EventKind, Outcome, Phase, Progress, TransferError, TransferId, Verb};
+use deltasync_server::{ClientId, Hosts, SharedBoard, serve_dashboard};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+/// A name that tries everything: markup, an attribute, control characters, marks that turn the direction.
+pub(crate) const HOSTILE: &str = "x\"'><img src=x onerror=alert(1)>\n\r\t\u{1b}[31m\u{202e}gpj.exe\u{2066}\u{200b}";
+
+/// A dashboard over a board of its own, on a free port.
+pub(crate) struct Dashboard {
+    pub(crate) address: SocketAddr,
+    pub(crate) board: Arc<SharedBoard>,
+    _runtime: Runtime,
+}
+
+impl Dashboard {
+    pub(crate) fn start(hosts: &[&str]) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), hosts)
+    }
+
+    pub(crate) fn start_at(address: SocketAddr, hosts: &[&str]) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("a runtime starts");
+        let listener = runtime.block_on(TcpListener::bind(address)).expect("the port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let board = SharedBoard::new(SocketAddr::from(([127, 0, 0, 1], 7440)));
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        runtime.spawn(serve_dashboard(listener, board.clone(), Hosts::new(address, &hosts)));
+        Self { address, board, _runtime: runtime }
+    }
+}
+
+pub(crate) fn connect(board: &SharedBoard, port: u16) -> ClientId {
+    board.with(|board, now| board.connected(now, SocketAddr::from(([192, 0, 2, 1], port))))
+}
+
+fn tell(board: &SharedBoard, client: ClientId, transfer: u32, kind: EventKind) {
+    let event = Event { transfer: TransferId::new(transfer), kind };
+    board.with(|board, now| board.event(now, client, event));
+}
+
+pub(crate) fn started(board: &SharedBoard, client: ClientId, transfer: u32, verb: Verb, path: &str) {
+    let path = RelPath::new(path.as_bytes()).expect("a path");
+    tell(board, client, transfer, EventKind::Started { verb, path });
+}
+
+pub(crate) fn progress(
+    board: &SharedBoard,
+    client: ClientId,
+    transfer: u32,
+    phase: Phase,
+    total: u64,
+    parts: [u64; 3],
+) {
+    let [copied, literal, wire] = parts.map(ByteLen::new);
+    let progress = Progress { total: ByteLen::new(total), copied, literal, wire };
+    tell(board, client, transfer, EventKind::Phase(phase));
+    tell(board, client, transfer, EventKind::Progress(progress));
+}
+
+pub(crate) fn repairing(board: &SharedBoard, client: ClientId, transfer: u32) {
+    tell(board, client, transfer, EventKind::Repairing);
+}
+
+pub(crate) fn done(board: &SharedBoard, client: ClientId, transfer: u32, total: u64, literal: u64, wire: u64) {
+    let len = ByteLen::new;
+    let progress = Progress { total: len(total), copied: len(total - literal), literal: len(literal), wire: len(wire) };
+    let outcome = Outcome { len: len(total), progress, ..Outcome::default() };
+    tell(board, client, transfer, EventKind::Ended(Ok(outcome)));
+}
+
+pub(crate) fn failed(board: &SharedBoard, client: ClientId, transfer: u32, error: TransferError) {
+    tell(board, client, transfer, EventKind::Ended(Err(error)));
+}
+
+/// An answer, as it came.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+}
+
+/// Sends a request as it stands, and reads the answer until the connection ends.
+pub(crate) fn send(address: SocketAddr, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("it answers and closes");
+    let text = String::from_utf8(bytes).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+pub(crate) fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
+    send(address, &format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"))
+}
+
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
+    ask(address, "GET", path)
+}
+
+/// Asks until the answer is as it should be; what is shown may be a moment old.
+pub(crate) fn until(address: SocketAddr, path: &str, good: impl Fn(&Answer) -> bool) -> Answer {
+    for _ in 0..200 {
+        let answer = get(address, path);
+        if good(&answer) {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{path} never came right: {:?}", get(address, path));
+}
