@@ -5,8 +5,8 @@
 //! starts from where the copy before it ended. The unchanged stretches of an edited file continue the last copy at a
 //! small shift, so most entries of the third column are a byte. The literal bytes travel beside the columns.
 //!
-//! Invariant: `decode_ops(encode_ops(ops)) == ops` for any list without empty operations in which no literal follows a
-//! literal; neighbours that could be one operation are joined by [`Ops::push`].
+//! Invariant: `decode_ops(encode_ops(ops)) == ops` for any list; neighbours that could be one operation are joined by
+//! [`Ops::push`], unless their length together would pass 64 bits.
 
 use alloc::vec::Vec;
 
@@ -59,7 +59,7 @@ impl Ops {
             return;
         }
         match (self.0.last_mut(), op) {
-            (Some(Op::Literal { len }), Op::Literal { len: more }) => *len += more,
+            (Some(Op::Literal { len }), Op::Literal { len: more }) if len.checked_add(more).is_some() => *len += more,
             (Some(Op::Copy { from, len }), Op::Copy { from: next, len: more })
                 if from.checked_add(*len) == Some(next) && len.checked_add(more).is_some() =>
             {
@@ -85,14 +85,26 @@ impl Ops {
     }
 
     /// The bytes that come from literals.
+    ///
+    /// # Panics
+    ///
+    /// When they pass 2^64 - 1, as only a peer's can: a [`Planner`](crate::Planner) checks those first.
     pub fn literal_len(&self) -> ByteLen {
         self.0.iter().map(|op| if let Op::Literal { len } = op { *len } else { ByteLen::ZERO }).sum()
     }
 
     /// The bytes that come from the basis.
+    ///
+    /// # Panics
+    ///
+    /// As [`Ops::literal_len`].
     pub fn copied_len(&self) -> ByteLen {
         self.0.iter().map(|op| if let Op::Copy { len, .. } = op { *len } else { ByteLen::ZERO }).sum()
     }
+}
+
+fn saturating_sum<'a>(lengths: impl Iterator<Item = &'a ByteLen>) -> ByteLen {
+    ByteLen::new(lengths.fold(0, |sum: u64, len| sum.saturating_add(len.get())))
 }
 
 impl FromIterator<Op> for Ops {
@@ -145,9 +157,9 @@ pub fn decode_ops(reader: &mut Reader<'_>, limits: &Limits) -> Result<Ops, Inval
     let copies = column(reader)?;
     let mut ops = Ops::new();
     let mut expected = Offset::ZERO;
-    for (literal, copy) in literals.into_iter().zip(copies) {
-        if literal == 0 && copy == 0 {
-            return Err(Malformed::Value("an operation makes nothing").into());
+    for (pair, (literal, copy)) in (1..).zip(literals.into_iter().zip(copies)) {
+        if copy == 0 && (literal == 0 || pair < wanted) {
+            return Err(Malformed::Value("a pair without a copy is empty or not the last").into());
         }
         ops.push(Op::Literal { len: ByteLen::new(literal) });
         if copy > 0 {
@@ -219,6 +231,30 @@ mod tests {
         assert!(matches!(wanted, Err(InvalidOps::Limit(_))), "{wanted:?}");
         let short = decode_ops(&mut Reader::new(&[200, 1, 1]), &Limits::default());
         assert_eq!(short, Err(InvalidOps::Malformed(Malformed::Truncated)));
+    }
+
+    #[test]
+    fn literals_whose_sum_passes_64_bits_do_not_panic() {
+        let mut bytes = Vec::new();
+        [2, u64::MAX, u64::MAX, 0, 0].into_iter().for_each(|value| write_varint(&mut bytes, value));
+        let refused = decode_ops(&mut Reader::new(&bytes), &Limits::default());
+        assert!(matches!(refused, Err(InvalidOps::Malformed(Malformed::Value(_)))), "{refused:?}");
+        let mut bytes = Vec::new();
+        [2, u64::MAX, u64::MAX, 1, 0, 0].into_iter().for_each(|value| write_varint(&mut bytes, value));
+        let ops =
+            decode_ops(&mut Reader::new(&bytes), &Limits::default()).expect("numbers only, until they are planned");
+        assert_eq!(ops.literal_len().get(), u64::MAX);
+    }
+
+    #[test]
+    fn literals_that_pass_64_bits_together_stay_apart() {
+        let mut bytes = Vec::new();
+        for value in [2, 1 << 63, 1 << 63, 0, 0] {
+            write_varint(&mut bytes, value);
+        }
+        let ops = decode_ops(&mut Reader::new(&bytes), &Limits::default()).expect("only numbers so far");
+        assert_eq!(ops.as_slice(), [literal(1 << 63), literal(1 << 63)]);
+        check_round_trip(&ops);
     }
 
     proptest! {
