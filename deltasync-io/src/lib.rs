@@ -32,6 +32,9 @@ pub use storage::{BlockingStorage, Reply, Storage};
 mod threads;
 pub use threads::Threads;
 
+#[cfg(test)]
+mod laws;
+
 mod destination;
 mod fault;
 

@@ -199,3 +199,6 @@ fn opened(file: &FileHandle) -> Result<&Opened, StorageFault> {
 fn staged(stage: &StageHandle) -> Result<&Stage, StorageFault> {
     stage.downcast_ref().ok_or_else(|| StorageFault::new(FaultKind::Other, "a stage of another storage"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -312,3 +312,39 @@ fn part(bytes: &Bytes, start: Offset, len: ByteLen) -> Option<Bytes> {
     let bounds = bounds(start, len)?;
     (bounds.end <= bytes.len()).then(|| bytes.slice(bounds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::laws::{Fixture, laws, path};
+
+    impl Fixture for MemoryStorage {
+        fn storage(&self) -> &dyn BlockingStorage {
+            self
+        }
+
+        fn put(&self, at: &str, bytes: &[u8]) {
+            self.insert(RootId::new(0), path(at), bytes.to_vec());
+        }
+
+        fn get(&self, at: &str) -> Option<Vec<u8>> {
+            Some(MemoryStorage::get(self, RootId::new(0), &path(at))?.to_vec())
+        }
+
+        fn make_directory(&self, at: &str) {
+            MemoryStorage::make_directory(self, RootId::new(0), path(at));
+        }
+
+        fn leftovers(&self) -> Vec<String> {
+            let tree = self.tree();
+            let names: BTreeSet<_> = tree.below(RootId::new(0), &RelPath::ROOT).map(|(name, _)| name).collect();
+            names.iter().map(Name::to_string).collect()
+        }
+
+        fn generation(&self, n: u64) -> Generation {
+            Generation::new(n)
+        }
+    }
+
+    laws! { MemoryStorage::with_limits }
+}

@@ -35,7 +35,9 @@ pub trait BlockingStorage: Send + Sync + 'static {
 }
 
 /// Takes the answer to one request.
-pub struct Reply(Option<Box<dyn FnOnce(Result<Answer, StorageFault>) + Send>>);
+pub struct Reply(Option<Box<Taker>>);
+
+type Taker = dyn FnOnce(Result<Answer, StorageFault>) + Send;
 
 impl Reply {
     /// A reply that hands the answer to `f`, which must not block.

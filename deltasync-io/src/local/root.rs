@@ -134,16 +134,15 @@ impl Root {
 
     /// What stands at a path, links not followed; `None` when nothing does.
     pub(super) fn stat(&self, path: &RelPath) -> Result<Option<Stat>, Trouble> {
-        let found = match path.split_last() {
-            None => rustix::fs::fstat(&self.handle).map_err(Trouble::from),
-            Some((parent, name)) => {
-                self.check(path)?;
-                let parent = self.open_at(&parent, START)?;
-                rustix::fs::statat(&parent, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).map_err(Trouble::from)
-            }
+        let Some((parent, name)) = path.split_last() else {
+            return Ok(Some(rustix::fs::fstat(&self.handle)?));
         };
+        self.check(path)?;
+        let found = self
+            .open_at(&parent, START)
+            .and_then(|parent| Ok(rustix::fs::statat(&parent, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?));
         match found {
-            Err(Trouble::System(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(trouble) if trouble.is_absent() => Ok(None),
             found => found.map(Some),
         }
     }

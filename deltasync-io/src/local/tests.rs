@@ -1,0 +1,491 @@
+//! The laws of every storage on real files, served and as a client's roots, walked by the kernel and by components; and
+//! what only files can do.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use deltasync_core::{ByteLen, Offset, Op};
+use deltasync_proto::EntryKind;
+use rustix::fs::{CWD, FileType};
+use tempfile::TempDir;
+
+use super::*;
+use crate::laws::{
+    Fixture, append, apply, assert_fault, basis, commit, describe, is_unchanged, laws, list, noise, plan, publish,
+    read, stage,
+};
+
+/// A directory, a storage over it, and the way it was opened.
+struct Bench {
+    storage: LocalStorage,
+    directory: TempDir,
+}
+
+impl Bench {
+    fn new(served: bool, components: bool, limits: Limits) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let options = LocalOptions::default().limits(limits).components(components);
+        let storage = if served {
+            LocalStorage::serve(directory.path(), options)
+        } else {
+            LocalStorage::roots(vec![directory.path().to_owned()], options)
+        };
+        Self { storage: storage.expect("it can be opened"), directory }
+    }
+
+    /// Served and as a client's root, walked both ways.
+    fn all() -> [Self; 4] {
+        [(true, false), (true, true), (false, false), (false, true)]
+            .map(|(served, components)| Self::new(served, components, Limits::default()))
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+}
+
+impl Fixture for Bench {
+    fn storage(&self) -> &dyn BlockingStorage {
+        &self.storage
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().expect("it is in a directory")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+
+    fn get(&self, path: &str) -> Option<Vec<u8>> {
+        fs::read(self.at(path)).ok()
+    }
+
+    fn make_directory(&self, path: &str) {
+        fs::create_dir_all(self.at(path)).expect("made");
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        let names = |path: PathBuf| {
+            let entries = fs::read_dir(path).into_iter().flatten();
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        };
+        let mut left: Vec<_> = names(self.at("")).filter(|name| name != ".deltasync").collect();
+        left.extend(names(self.at(".deltasync/staging")));
+        left.sort();
+        left
+    }
+
+    fn generation(&self, n: u64) -> Generation {
+        if self.storage.served.is_some() { Generation::new(n) } else { Generation::ZERO }
+    }
+}
+
+/// Tells the other thread of a test to end, also when this one panics.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+mod served {
+    use super::*;
+    laws! { |limits| Bench::new(true, false, limits) }
+}
+
+mod served_by_components {
+    use super::*;
+    laws! { |limits| Bench::new(true, true, limits) }
+}
+
+mod roots {
+    use super::*;
+    laws! { |limits| Bench::new(false, false, limits) }
+}
+
+mod roots_by_components {
+    use super::*;
+    laws! { |limits| Bench::new(false, true, limits) }
+}
+
+#[test]
+fn the_kernel_walks_where_it_can() {
+    let bench = Bench::new(true, false, Limits::default());
+    assert!(format!("{:?}", bench.storage).contains("way: Kernel"), "this machine has openat2");
+    let bench = Bench::new(true, true, Limits::default());
+    assert!(format!("{:?}", bench.storage).contains("way: Components"));
+}
+
+#[test]
+fn links_are_not_followed_to_read_or_to_write() {
+    let outside = TempDir::new().expect("a temporary directory");
+    fs::write(outside.path().join("secret"), b"secret").expect("written");
+    for bench in Bench::all() {
+        let storage = bench.storage();
+        bench.put("dir/real", b"real");
+        bench.put("real", b"real");
+        symlink(outside.path().join("secret"), bench.at("file-out")).expect("linked");
+        symlink(outside.path(), bench.at("dir-out")).expect("linked");
+        symlink("real", bench.at("file-in")).expect("linked");
+        symlink("dir", bench.at("dir-in")).expect("linked");
+        symlink("dangling", bench.at("nowhere")).expect("linked");
+        for at in ["file-out", "file-in", "nowhere", "dir-out", "dir-out/secret", "dir-in", "dir-in/real"] {
+            let names = format!("{at}: symbolic links are not followed");
+            assert_fault(describe(storage, at), FaultKind::Denied, &names);
+            assert_fault(stage(storage, at, 1), FaultKind::Denied, &names);
+        }
+        for at in ["file-out", "dir-out", "dir-out/secret", "dir-out/new"] {
+            assert_fault(basis(storage, at, false), FaultKind::Denied, at);
+        }
+        assert_fault(stage(storage, "dir-out/deep/new", 1), FaultKind::Denied, "dir-out/deep/new: ");
+        assert_fault(list(storage, "dir-out/x", None, 10), FaultKind::Denied, "dir-out/x: ");
+        let (entries, _) = list(storage, "", None, 10).expect("the root");
+        let links = entries.iter().filter(|entry| entry.kind == EntryKind::Other).count();
+        assert_eq!(links, 5, "{entries:?}");
+    }
+    assert_eq!(fs::read_dir(outside.path()).expect("there").count(), 1);
+    assert_eq!(fs::read(outside.path().join("secret")).expect("there"), b"secret");
+}
+
+#[test]
+fn a_link_to_the_root_itself_is_the_users_own() {
+    let outside = TempDir::new().expect("a temporary directory");
+    for served in [true, false] {
+        let bench = Bench::new(served, false, Limits::default());
+        drop(bench.storage);
+        let link = outside.path().join(format!("link-{served}"));
+        symlink(bench.directory.path(), &link).expect("linked");
+        let options = LocalOptions::default();
+        let storage =
+            if served { LocalStorage::serve(link, options) } else { LocalStorage::roots(vec![link], options) };
+        let storage = storage.expect("the path of a root may have links");
+        publish(&storage, "file", b"content").expect("published");
+        assert_eq!(fs::read(bench.directory.path().join("file")).expect("there"), b"content");
+    }
+}
+
+/// For a second, a directory is exchanged for a link to another place again and again, while files are read, staged and
+/// committed through it: what is outside stays untouched and unread.
+#[test]
+fn a_directory_that_flips_into_a_link_leads_nowhere() {
+    for components in [false, true] {
+        let outside = TempDir::new().expect("a temporary directory");
+        fs::write(outside.path().join("file"), b"secret").expect("written");
+        let bench = Bench::new(true, components, Limits::default());
+        bench.put("flip/file", b"inside");
+        symlink(outside.path(), bench.at("link")).expect("linked");
+        let done = AtomicBool::new(false);
+        let (mut inside, mut refused) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (flip, link) = (bench.at("flip"), bench.at("link"));
+                while !done.load(Ordering::Relaxed) {
+                    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(CWD, &flip, CWD, &link, exchange).expect("exchanged");
+                    thread::yield_now();
+                }
+            });
+            let _stop = Stop(&done);
+            let start = Instant::now();
+            for round in 0u32.. {
+                if start.elapsed() > Duration::from_secs(1) && inside > 0 && refused > 0 || round == 200_000 {
+                    break;
+                }
+                match describe(bench.storage(), "flip/file") {
+                    Ok(file) => {
+                        let bytes = read(bench.storage(), &file.file, &[(0, 6)]).expect("it is open");
+                        assert_eq!(bytes, b"inside"[..]);
+                        inside += 1;
+                    }
+                    Err(fault) => {
+                        // By components, what stood in the way may be a directory again when we look at it.
+                        assert!(matches!(fault.kind, FaultKind::Denied | FaultKind::WrongKind), "{fault}");
+                        refused += 1;
+                    }
+                }
+                if round % 64 == 0 {
+                    let _ = publish(bench.storage(), "flip/file", b"inside");
+                    let _ = publish(bench.storage(), "flip/deep/new", b"inside");
+                }
+            }
+        });
+        assert!(inside > 0 && refused > 0, "{inside} reads inside, {refused} refused");
+        assert_eq!(fs::read(outside.path().join("file")).expect("there"), b"secret");
+        assert_eq!(fs::read_dir(outside.path()).expect("there").count(), 1);
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_without_waiting() {
+    for bench in Bench::all() {
+        let pipe = bench.at("pipe");
+        rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, 0o600.into(), 0).expect("made");
+        let _socket = std::os::unix::net::UnixListener::bind(bench.at("socket")).expect("bound");
+        for at in ["pipe", "socket"] {
+            let names = format!("{at}: not a regular file");
+            assert_fault(describe(bench.storage(), at), FaultKind::WrongKind, &names);
+            assert_fault(basis(bench.storage(), at, false), FaultKind::WrongKind, &names);
+            assert_fault(stage(bench.storage(), at, 1), FaultKind::WrongKind, &names);
+        }
+    }
+}
+
+#[test]
+fn our_own_directory_does_not_exist_for_peers() {
+    for components in [false, true] {
+        let bench = Bench::new(true, components, Limits::default());
+        let storage = bench.storage();
+        for at in [".deltasync", ".deltasync/index", ".deltasync/staging/x", ".DeltaSync/index"] {
+            assert_fault(describe(storage, at), FaultKind::NotFound, at);
+            assert_fault(basis(storage, at, false), FaultKind::NotFound, at);
+            assert_fault(basis(storage, at, true), FaultKind::NotFound, at);
+            assert_fault(stage(storage, at, 1), FaultKind::NotFound, at);
+            assert_fault(list(storage, at, None, 10), FaultKind::NotFound, at);
+        }
+        assert_eq!(list(storage, "", None, 10), Ok((Vec::new(), false)));
+        publish(storage, "sub/.deltasync", b"fine").expect("only at the top is it ours");
+    }
+}
+
+#[test]
+fn a_source_called_like_our_own_directory_does_not_get_in() {
+    let bench = Bench::new(true, false, Limits::default());
+    let destination =
+        Destination { place: crate::laws::place(""), name: crate::laws::name(".deltasync"), directory: true };
+    let ask = Ask::Basis {
+        destination,
+        cutting: deltasync_proto::Cutting::ByLength,
+        algorithm: deltasync_core::Algorithm::Blake3,
+    };
+    assert_fault(bench.storage.answer(ask), FaultKind::NotFound, ".deltasync: ");
+}
+
+#[test]
+fn names_of_staged_files_are_reserved_and_fit() {
+    let long = "n".repeat(255);
+    let bench = Bench::new(false, false, Limits::default());
+    let staged = stage(bench.storage(), &long, 1).expect("a long name has room too");
+    let [beside] = &bench.leftovers()[..] else { panic!("one staged file") };
+    assert!(beside.len() == 255 && beside.starts_with(".nnn"), "{beside}");
+    assert_fault(describe(bench.storage(), beside), FaultKind::NotFound, ".nnn");
+    assert_eq!(list(bench.storage(), "", None, 10), Ok((Vec::new(), false)));
+    drop(staged);
+    bench.put(".file.deltasync-notes", b"of the user");
+    describe(bench.storage(), ".file.deltasync-notes").expect("only our form is reserved");
+}
+
+#[test]
+fn a_second_server_of_a_directory_is_told() {
+    let bench = Bench::new(true, false, Limits::default());
+    let second = LocalStorage::serve(bench.directory.path(), LocalOptions::default()).expect_err("it is taken");
+    assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+    assert!(second.to_string().ends_with(": another server is serving this directory"), "{second}");
+    drop(bench.storage);
+    LocalStorage::serve(bench.directory.path(), LocalOptions::default()).expect("it is free again");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let error = LocalStorage::serve("/nonexistent/directory", LocalOptions::default()).expect_err("not there");
+    assert!(error.to_string().starts_with("/nonexistent/directory: "), "{error}");
+    let error = LocalStorage::roots(vec!["/nonexistent".into()], LocalOptions::default()).expect_err("not there");
+    assert!(error.to_string().starts_with("/nonexistent: "), "{error}");
+}
+
+#[test]
+fn a_restart_sweeps_staging_and_counts_on() {
+    let bench = Bench::new(true, false, Limits::default());
+    assert_eq!(publish(bench.storage(), "file", b"one"), Ok(Generation::new(1)));
+    assert_eq!(publish(bench.storage(), "file", b"two"), Ok(Generation::new(2)));
+    drop(bench.storage);
+    fs::write(bench.directory.path().join(".deltasync/staging/.file.deltasync-00000000"), b"left").expect("written");
+    let storage = LocalStorage::serve(bench.directory.path(), LocalOptions::default()).expect("served again");
+    let bench = Bench { storage, ..bench };
+    assert_eq!(bench.leftovers(), ["file"]);
+    assert_eq!(publish(bench.storage(), "file", b"three"), Ok(Generation::new(3)));
+}
+
+#[test]
+fn the_mode_of_the_replaced_file_stays_but_never_its_setuid_bit() {
+    for bench in Bench::all() {
+        let mode = |path: &str| fs::metadata(bench.at(path)).expect("there").mode() & 0o7777;
+        for (old, new) in [(0o600, 0o600), (0o755, 0o755), (0o4755, 0o755), (0o2755, 0o755), (0o444, 0o444)] {
+            bench.put("file", b"old");
+            fs::set_permissions(bench.at("file"), fs::Permissions::from_mode(old)).expect("set");
+            publish(bench.storage(), "file", b"new").expect("published");
+            assert_eq!(mode("file"), new, "{old:o}");
+            fs::remove_file(bench.at("file")).expect("removed");
+        }
+        bench.put("plain", b"made by the process itself");
+        publish(bench.storage(), "new", b"new").expect("published");
+        assert_eq!(mode("new"), mode("plain"));
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_is_a_change_not_an_error_of_the_system() {
+    for bench in Bench::all() {
+        let storage = bench.storage();
+        bench.put("file", &noise(10_000, 1));
+        let file = describe(storage, "file").expect("it is there").file;
+        fs::OpenOptions::new().write(true).open(bench.at("file")).and_then(|f| f.set_len(5_000)).expect("cut");
+        assert!(!is_unchanged(storage, &file));
+        assert_eq!(read(storage, &file, &[(0, 5_000)]).expect("still there").len(), 5_000);
+        assert_fault(read(storage, &file, &[(4_000, 2_000)]), FaultKind::Changed, "file: ");
+        let staged = stage(storage, "new", 2_000).expect("there is room");
+        let copy = Op::Copy { from: Offset::new(4_000), len: ByteLen::new(2_000) };
+        assert_fault(apply(storage, &staged, Some(&file), plan(10_000, &[copy]), b""), FaultKind::Changed, "file: ");
+    }
+}
+
+#[test]
+fn a_file_that_never_stands_still_is_a_fault_in_the_end() {
+    let bench = Bench::new(true, false, Limits::default());
+    bench.put("file", &noise(8 << 20, 1));
+    let done = AtomicBool::new(false);
+    let mut changed = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = fs::OpenOptions::new().append(true).open(bench.at("file")).expect("there");
+            while !done.load(Ordering::Relaxed) {
+                io::Write::write_all(&mut &file, b"more").expect("appended");
+            }
+        });
+        let _stop = Stop(&done);
+        for _ in 0..20 {
+            match describe(bench.storage(), "file") {
+                Ok(_) => {}
+                Err(fault) => {
+                    assert_eq!(fault.kind, FaultKind::Changed, "{fault}");
+                    changed += 1;
+                }
+            }
+        }
+    });
+    assert!(changed > 0);
+}
+
+/// Two contents of one letter each and of different lengths replace each other while readers read: what a reader gets is
+/// one of them, whole.
+#[test]
+fn a_reader_never_sees_half_a_file() {
+    for bench in Bench::all() {
+        let contents = [vec![b'a'; 300_000], vec![b'b'; 500_001]];
+        bench.put("file", &contents[0]);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut reads = 0u64;
+                while !done.load(Ordering::Relaxed) {
+                    let bytes = fs::read(bench.at("file")).expect("it is always there");
+                    assert!(contents.contains(&bytes), "{} bytes", bytes.len());
+                    reads += 1;
+                }
+                reads
+            });
+            let stop = Stop(&done);
+            for round in 0..40 {
+                publish(bench.storage(), "file", &contents[(round + 1) % 2]).expect("published");
+            }
+            drop(stop);
+            assert!(reader.join().expect("no half file") > 0);
+        });
+    }
+}
+
+#[test]
+fn a_commit_that_fails_leaves_the_old_file() {
+    for bench in Bench::all() {
+        let storage = bench.storage();
+        bench.put("dir/file", b"old");
+        let staged = stage(storage, "dir/file", 3).expect("there is room");
+        append(storage, &staged, b"new").expect("applied");
+        // Someone replaces the target by a directory that is not empty.
+        fs::rename(bench.at("dir/file"), bench.at("dir/kept")).expect("moved");
+        bench.put("dir/file/inside", b"x");
+        assert_fault(commit(storage, &staged), FaultKind::WrongKind, "dir/file: ");
+        assert_fault(commit(storage, &staged), FaultKind::Other, "dir/file: ");
+        drop(staged);
+        assert_eq!(bench.get("dir/kept").as_deref(), Some(&b"old"[..]));
+        assert_eq!(fs::read_dir(bench.at("dir")).expect("there").count(), 2);
+    }
+}
+
+#[test]
+fn a_commit_goes_into_the_directory_that_was_looked_at() {
+    for bench in Bench::all() {
+        bench.make_directory("dir");
+        let staged = stage(bench.storage(), "dir/file", 3).expect("there is room");
+        append(bench.storage(), &staged, b"new").expect("applied");
+        fs::rename(bench.at("dir"), bench.at("moved")).expect("moved");
+        bench.make_directory("dir");
+        commit(bench.storage(), &staged).expect("published");
+        assert_eq!(bench.get("moved/file").as_deref(), Some(&b"new"[..]));
+        assert_eq!(bench.get("dir/file"), None);
+    }
+}
+
+#[test]
+fn directories_made_for_a_dropped_stage_go_unless_something_came_into_them() {
+    let bench = Bench::new(false, false, Limits::default());
+    let staged = stage(bench.storage(), "a/b/new", 1).expect("there is room");
+    bench.put("a/other", b"x");
+    drop(staged);
+    assert!(bench.at("a").is_dir() && !bench.at("a/b").exists());
+}
+
+#[test]
+fn a_thousand_names_come_in_small_pages() {
+    let bench = Bench::new(true, false, Limits::default());
+    let names: Vec<_> = (0..1000).map(|i| format!("{i:03}")).collect();
+    names.iter().for_each(|name| bench.put(name, b""));
+    let mut got = Vec::new();
+    loop {
+        let after = got.last().cloned();
+        let (page, more) = list(bench.storage(), "", after.as_deref(), 97).expect("the root");
+        got.extend(page.iter().map(|entry| entry.name.to_string()));
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(got, names);
+}
+
+/// A file system of 1 MiB, mounted for one test.
+struct Small(TempDir);
+
+impl Small {
+    fn mount() -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+        assert!(mount.arg(directory.path()).status().expect("mount runs").success(), "mount needs root");
+        Self(directory)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+#[ignore = "needs root to mount a tmpfs: run .ci/run"]
+fn a_full_disk_is_told_before_anything_is_sent() {
+    let small = Small::mount();
+    let storage = LocalStorage::roots(vec![small.0.path().to_owned()], LocalOptions::default()).expect("opened");
+    publish(&storage, "file", &noise(100_000, 1)).expect("it fits");
+    assert_fault(stage(&storage, "file", 2 << 20), FaultKind::Full, "file: ");
+    assert_eq!(fs::read(small.0.path().join("file")).expect("there"), noise(100_000, 1));
+    assert_eq!(fs::read_dir(small.0.path()).expect("there").count(), 1);
+    // Space that is set aside is there, and what is given back can be used.
+    let first = stage(&storage, "first", 700_000).expect("it fits");
+    assert_fault(stage(&storage, "second", 700_000), FaultKind::Full, "second: ");
+    drop(first);
+    publish(&storage, "second", &noise(700_000, 2)).expect("it fits now");
+}
