@@ -27,7 +27,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 use crate::accept::accept;
 use crate::feed::Published;
@@ -60,20 +61,19 @@ pub(crate) struct Site {
     pub(crate) feed: watch::Receiver<Arc<Published>>,
 }
 
-/// Serves the dashboard for as long as it is polled.
+/// Serves the dashboard for as long as it is polled; dropping it closes every connection.
 pub(crate) async fn serve(listener: TcpListener, site: Site) {
-    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
     loop {
-        let (stream, peer) = accept(&listener, "dashboard").await;
-        match free.clone().try_acquire_owned() {
-            Ok(permit) => {
-                let site = site.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, peer, site).await;
-                    drop(permit);
-                });
-            }
-            Err(_) => turn_away(stream).await,
+        tokio::select! {
+            biased;
+            Some(_) = connections.join_next() => {}
+            (stream, peer) = accept(&listener, "dashboard") => match connections.len() < CONNECTIONS_MAX {
+                true => {
+                    connections.spawn(serve_connection(stream, peer, site.clone()));
+                }
+                false => turn_away(stream).await,
+            },
         }
     }
 }

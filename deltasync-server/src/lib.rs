@@ -12,7 +12,7 @@
 //!
 //! # async fn serve() -> std::io::Result<()> {
 //! let files = LocalStorage::serve("/srv/files", LocalOptions::default())?;
-//! let storage = Arc::new(Threads::new(Arc::new(files), 8));
+//! let storage = Arc::new(Threads::new(Arc::new(files), Threads::for_this_machine()));
 //! let listeners = Listeners::bind("127.0.0.1:7440", Some("127.0.0.1:7441")).await?;
 //! run(listeners, storage, ServerConfig::default(), Shutdown::on_signals()?).await
 //! # }

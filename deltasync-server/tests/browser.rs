@@ -26,6 +26,8 @@ struct Browser {
 
 impl Browser {
     fn start() -> Self {
+        let library = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/node_modules/playwright-core");
+        assert!(std::path::Path::new(library).exists(), "run `npm install --no-package-lock` in tests/browser first");
         let mut child = Command::new("node")
             .arg("look.mjs")
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser"))
@@ -194,7 +196,7 @@ fn a_hostile_name_is_text_and_nothing_else() {
     started(&dashboard.board, client, 1, Verb::Push, HOSTILE);
     started(&dashboard.board, client, 2, Verb::Pull, HOSTILE);
     failed(&dashboard.board, client, 2, TransferError::ConnectionLost(HOSTILE.to_owned()));
-    started(&dashboard.board, client, 3, Verb::Pull, &"long/".repeat(200).trim_end_matches('/').to_owned());
+    started(&dashboard.board, client, 3, Verb::Pull, "long/".repeat(200).trim_end_matches('/'));
     started(&dashboard.board, client, 4, Verb::Pull, &"W".repeat(250));
     let mut browser = Browser::start();
     for (name, dark, width) in [("hostile", false, 1280), ("hostile-phone", true, 390)] {

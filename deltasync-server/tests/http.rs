@@ -276,7 +276,7 @@ fn a_viewer_that_sleeps_holds_nobody_up() {
     let _asleep: Vec<Viewer> = (0..20).map(|_| Viewer::new(&dashboard)).collect();
     let client = connect(&dashboard.board, 50_003);
     for n in 1..=2_000 {
-        started(&dashboard.board, client, n, Verb::Push, &"long/".repeat(200).trim_end_matches('/').to_owned());
+        started(&dashboard.board, client, n, Verb::Push, "long/".repeat(200).trim_end_matches('/'));
         done(&dashboard.board, client, n, 100, 10, 20);
     }
     until(dashboard.address, "/api/state", |answer| answer.json()["totals"]["push"]["done"] == 2_001);

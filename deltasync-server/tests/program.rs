@@ -2,75 +2,14 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
 
 use deltasync_core::Limits;
 use deltasync_proto::{CloseCode, FrameDecoder, Message};
-use support::{get, until};
-
-/// A server on free ports over an empty directory, ended when dropped.
-struct Server {
-    child: Child,
-    clients: SocketAddr,
-    dashboard: Option<SocketAddr>,
-    _root: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(more: &[&str]) -> Self {
-        let root = tempfile::tempdir().expect("a directory can be made");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_deltasync-server"))
-            .args(["--listen", "127.0.0.1:0", "--root"])
-            .arg(root.path())
-            .args(more)
-            .args(if more.contains(&"off") { &[][..] } else { &["--dashboard", "127.0.0.1:0"] })
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut ready = |start: &str| {
-            let mut line = String::new();
-            out.read_line(&mut line).expect("it can be read");
-            let address = line.strip_prefix(start).unwrap_or_else(|| panic!("{start} in {line:?}")).trim_end();
-            address.trim_end_matches('/').parse().expect("an address")
-        };
-        let clients = ready("listening on ");
-        let dashboard = (!more.contains(&"off")).then(|| ready("dashboard on http://"));
-        Self { child, clients, dashboard, _root: root }
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(kill.expect("kill runs").success());
-    }
-
-    /// How it ended and what it had logged.
-    fn end(mut self) -> (ExitStatus, String) {
-        let until = Instant::now() + Duration::from_secs(20);
-        let status = loop {
-            match self.child.try_wait().expect("it can be waited for") {
-                Some(status) => break status,
-                None => assert!(Instant::now() < until, "it does not end"),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let mut log = String::new();
-        self.child.stderr.take().expect("it is piped").read_to_string(&mut log).expect("text");
-        (status, log)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Server, get, until};
 
 #[test]
 fn both_signals_end_it_well() {

@@ -77,13 +77,8 @@ async fn serve(args: Args) -> io::Result<()> {
         .connections(args.max_connections as usize)
         .shutdown(Duration::from_secs(args.shutdown_timeout))
         .dashboard_hosts(args.dashboard_host);
-    run(listeners, Arc::new(Threads::new(Arc::new(storage), threads())), config, shutdown).await
-}
-
-/// Threads for the disk: more than cores, since they mostly wait for it.
-fn threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (4 * cores).clamp(8, 64)
+    let storage = Threads::new(Arc::new(storage), Threads::for_this_machine());
+    run(listeners, Arc::new(storage), config, shutdown).await
 }
 
 fn announce(listeners: &Listeners) -> io::Result<()> {

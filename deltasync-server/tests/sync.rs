@@ -1,0 +1,152 @@
+//! Real sessions against the real program: what arrives on its disk, and what its dashboard says about it.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltasync_core::{Name, RelPath};
+use deltasync_io::{Control, DriveError, MemoryStorage, Report, Threads, drive, entropy};
+use deltasync_proto::{
+    CloseCode, Command, Config, Event, EventKind, Outcome, Place, RootId, Session, SessionError, Stats, TransferError,
+    TransferId,
+};
+use deltasync_server::State;
+use support::{Server, get, until};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinHandle;
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).expect("a path")
+}
+
+/// Bytes that do not compress and do not repeat.
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut x = seed | 1;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()
+    };
+    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
+}
+
+/// One client, connected.
+struct Client {
+    storage: Arc<MemoryStorage>,
+    controls: UnboundedSender<Control>,
+    /// The bytes done so far, of any transfer.
+    moved: mpsc::UnboundedReceiver<u64>,
+    ended: mpsc::UnboundedReceiver<Result<Outcome, TransferError>>,
+    driven: JoinHandle<Result<Stats, DriveError>>,
+    last: u32,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        let storage = Arc::new(MemoryStorage::new());
+        let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let (controls, steered) = mpsc::unbounded_channel();
+        let (move_sender, moved) = mpsc::unbounded_channel();
+        let (end_sender, ended) = mpsc::unbounded_channel();
+        // Nobody may be listening any more.
+        let report = move |report| match report {
+            Report::Event(Event { kind: EventKind::Progress(progress), .. }) => {
+                let _ = move_sender.send(progress.literal.get());
+            }
+            Report::Event(Event { kind: EventKind::Ended(result), .. }) => {
+                let _ = end_sender.send(result);
+            }
+            _ => {}
+        };
+        let session = Session::client(Config::default(), entropy().expect("the system has some"));
+        let threads = Arc::new(Threads::new(storage.clone(), Threads::FEWEST));
+        let driven = tokio::spawn(drive(session, stream, threads, steered, report));
+        Self { storage, controls, moved, ended, driven, last: 0 }
+    }
+
+    fn push(&mut self, name: &str, bytes: Vec<u8>) {
+        let source = Place { root: RootId::new(1), path: path(name) };
+        self.storage.insert(source.root, source.path.clone(), bytes);
+        self.last += 1;
+        let name = Name::new(*b"unused").expect("a name");
+        let command = Command::Push { path: source.path.clone(), source, name, directory: false };
+        let transfer = TransferId::new(self.last);
+        self.controls.send(Control::Command { transfer, command }).expect("it runs");
+    }
+
+    async fn ended(&mut self) -> Result<Outcome, TransferError> {
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.ended.recv()).await;
+        ended.expect("a transfer ends").expect("its end is told")
+    }
+
+    async fn finish(self) -> Stats {
+        self.controls.send(Control::Finish).expect("it runs");
+        self.driven.await.expect("no panic").expect("it ends well")
+    }
+}
+
+fn state(at: SocketAddr) -> State {
+    serde_json::from_str(&get(at, "/api/state").body).expect("a state")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_and_another_after_an_edit_arrive_and_are_told_with_their_savings() {
+    let server = Server::start(&[]);
+    let at = server.dashboard.expect("it has one");
+    let mut client = Client::connect(server.clients).await;
+    let mut bytes = noise(4 << 20, 7);
+    client.push("a.bin", bytes.clone());
+    client.ended().await.expect("it arrives");
+    bytes[2_000_000..2_000_100].fill(0);
+    client.push("a.bin", bytes.clone());
+    client.ended().await.expect("it arrives");
+    assert_eq!(std::fs::read(server.root.path().join("a.bin")).expect("it is there"), bytes);
+    let stats = client.finish().await;
+
+    tokio::task::spawn_blocking(move || {
+        until(at, "/api/state", |answer| answer.json()["server"]["clients"] == 0);
+        let state = state(at);
+        assert_eq!((state.totals.push.done, state.totals.push.failed, state.totals.sessions_failed), (2, 0, 0));
+        assert_eq!(state.totals.file_bytes, 2 * (4 << 20));
+        assert_eq!(state.history[0].path, "a.bin");
+        assert!(state.history[0].literal < 100_000, "{:?}", state.history[0]);
+        assert_eq!((state.totals.wire_received, state.totals.wire_sent), (stats.wire_sent, stats.wire_received));
+        assert!(state.errors.is_empty(), "{:?}", state.errors);
+    })
+    .await
+    .expect("as it should be");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_lets_a_running_push_end_and_takes_no_new_client() {
+    let server = Server::start(&[]);
+    let mut client = Client::connect(server.clients).await;
+    let bytes = noise(64 << 20, 11);
+    client.push("big.bin", bytes.clone());
+    while client.moved.recv().await.expect("it moves") == 0 {}
+    server.signal("TERM");
+    client.ended().await.expect("it arrives all the same");
+    assert_eq!(std::fs::read(server.root.path().join("big.bin")).expect("it is there"), bytes);
+    assert!(tokio::net::TcpStream::connect(server.clients).await.is_err(), "it takes no more");
+    let end = client.driven.await.expect("no panic").expect_err("the server says why it goes");
+    let said = matches!(&end, DriveError::Session(SessionError::ClosedByPeer { code: CloseCode::ShuttingDown, .. }));
+    assert!(said, "{end}");
+    let (status, log) = tokio::task::spawn_blocking(move || server.end()).await.expect("no panic");
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("transfer done") && !log.contains("cut off") && !log.contains("connection failed"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_client_does_not_hold_up_the_end() {
+    let server = Server::start(&[]);
+    let mut client = Client::connect(server.clients).await;
+    client.push("small.txt", b"hello".to_vec());
+    client.ended().await.expect("it arrives");
+    server.signal("TERM");
+    let (status, log) = tokio::task::spawn_blocking(move || server.end()).await.expect("no panic");
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.contains("cut off"), "{log}");
+}
