@@ -31,8 +31,9 @@ struct FileState {
     ended: bool,
 }
 
-const PLAIN: &str = "{spinner} {msg}";
-const TIMED: &str = "{msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
+// What is behind the bar is cut to the width of the terminal.
+const PLAIN: &str = "{spinner} {wide_msg}";
+const TIMED: &str = "[{bar:16}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left, {wide_msg}";
 
 impl Bars {
     /// A bar for `files` files.

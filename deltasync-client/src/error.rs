@@ -181,6 +181,7 @@ fn transfer_hint(error: &TransferError) -> Option<&'static str> {
         TransferError::Integrity { .. } => {
             Some("nothing was published; try again, and check the memory and disks if it recurs")
         }
+        TransferError::Stalled { .. } => Some("run the same command again, and see what the peer is busy with"),
         TransferError::Changed { .. } => Some("try again when nothing writes to the source"),
         _ => None,
     }

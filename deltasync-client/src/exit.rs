@@ -101,9 +101,10 @@ impl From<&TransferError> for ExitStatus {
             TransferError::Refused(_) | TransferError::CancelledByPeer => Self::Refused,
             TransferError::Integrity { .. } => Self::Integrity,
             TransferError::Cancelled => Self::Interrupted,
-            TransferError::Storage(_) | TransferError::Changed { .. } | TransferError::ConnectionLost(_) => {
-                Self::Failed
-            }
+            TransferError::Storage(_)
+            | TransferError::Changed { .. }
+            | TransferError::Stalled { .. }
+            | TransferError::ConnectionLost(_) => Self::Failed,
             _ => Self::Failed,
         }
     }
@@ -112,6 +113,7 @@ impl From<&TransferError> for ExitStatus {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::time::Duration;
 
     use deltasync_core::{Digest, Limits, Signature};
     use deltasync_proto::{FaultKind, InvalidMessage, PeerMisbehaved, Refusal, StorageFault};
@@ -148,6 +150,8 @@ mod tests {
             (refused(RefusalCode::Integrity), 5),
             (TransferError::Integrity { announced: zero, made: zero }.into(), 5),
             (TransferError::Changed { times: 3 }.into(), 1),
+            (TransferError::Stalled { after: Duration::from_secs(30) }.into(), 1),
+            (TransferError::CancelledByPeer.into(), 4),
             (TransferError::Cancelled.into(), 130),
             (TransferError::Storage(StorageFault::new(FaultKind::Full, "full")).into(), 1),
             (session(SessionError::PeerMisbehaved(PeerMisbehaved::NoHello)), 1),

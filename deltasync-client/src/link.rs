@@ -119,27 +119,30 @@ async fn run(
         Peer::Directory(directory) => {
             let shown = Shown::path(&directory).to_string();
             let (ours, theirs) = tokio::io::duplex(DUPLEX);
-            let (open, server) = serve(theirs, directory, options.config.clone())?;
+            let server = serve(theirs, directory, options.config.clone())?;
             let session = Session::client(options.config.clone(), seed()?);
             let outcome = carry(session, ours, storage, controls, tell, localize).await;
             // It ends by itself when our direction closes, having given up what it had staged.
-            drop(open);
-            let _ = server.await;
+            drop(server.open);
+            let _ = server.task.await;
             outcome.map_err(|source| ClientError::Connection { peer: shown, source })
         }
     }
 }
 
-/// The other end, in this process. It takes transfers until the sender is dropped.
-fn serve(
-    stream: DuplexStream,
-    directory: PathBuf,
-    config: Config,
-) -> Result<(UnboundedSender<Control>, JoinHandle<Result<Stats, DriveError>>), ClientError> {
+/// The other end, in this process.
+struct Served {
+    /// It takes transfers until this is dropped.
+    open: UnboundedSender<Control>,
+    task: JoinHandle<Result<Stats, DriveError>>,
+}
+
+fn serve(stream: DuplexStream, directory: PathBuf, config: Config) -> Result<Served, ClientError> {
     let session = Session::server(config, seed()?);
     let storage = open_storage(vec![directory])?;
     let (open, controls) = unbounded_channel();
-    Ok((open, tokio::spawn(drive(session, stream, storage, controls, |_| {}))))
+    let task = tokio::spawn(drive(session, stream, storage, controls, |_| {}));
+    Ok(Served { open, task })
 }
 
 async fn carry<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
