@@ -12,15 +12,15 @@ use core::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::context::{Context, Effects, Trouble};
+use crate::context::{Context, Effects, Trouble, control_cost};
 use crate::flow::Flow;
 use crate::message::bounded_text;
 use crate::transfer::{Machine, Parts, Transfer, refusal, verb_of_command, verb_of_message};
 use crate::{
-    Answer, ApiMisuse, Capabilities, Close, CloseCode, Command, Computed, Config, Encoded, Event, EventKind, Frame,
-    FrameDecoder, Hello, InvalidMessage, Job, JobId, Message, MessageKind, Outcome, PeerMisbehaved, Refusal,
-    RefusalCode, Request, RequestId, SessionError, StorageFault, Timestamp, TransferError, TransferId, TransferMessage,
-    Unsupported, VERSION, our_algorithms,
+    Answer, ApiMisuse, CONTROL_MAX, Capabilities, Close, CloseCode, Command, Computed, Config, Encoded, Event,
+    EventKind, Frame, FrameDecoder, Hello, InvalidMessage, Job, JobId, Message, MessageKind, Outcome, PeerMisbehaved,
+    Refusal, RefusalCode, Request, RequestId, SessionError, StorageFault, Timestamp, TransferError, TransferId,
+    TransferMessage, Unsupported, VERSION, our_algorithms,
 };
 /// What comes into a session.
 #[derive(Debug)]
@@ -118,6 +118,8 @@ pub struct Session {
     /// Which transfer had its turn to transmit last.
     served: TransferId,
     unwritten: usize,
+    /// When bytes last left the driver, or began to wait for it.
+    written: Timestamp,
     stats: Stats,
     /// We sent something that the peer has to answer.
     awaiting: bool,
@@ -182,13 +184,15 @@ impl Session {
             role,
             nonce,
             link: Link::Greeting,
-            decoder: FrameDecoder::new(PAYLOAD_MAX),
+            // A stranger gets no more room than a hello needs.
+            decoder: FrameDecoder::new(CONTROL_MAX),
             effects: Effects::default(),
             transfers: BTreeMap::new(),
             waiting: VecDeque::new(),
             highest: TransferId::new(0),
             served: TransferId::new(0),
             unwritten: 0,
+            written: Timestamp::new(0),
             stats: Stats::default(),
             awaiting: false,
             last_received: Timestamp::new(0),
@@ -220,7 +224,10 @@ impl Session {
         }
         match input {
             Input::Received(bytes) => self.on_received(&bytes),
-            Input::Written(len) => self.unwritten = self.unwritten.checked_sub(len).ok_or(ApiMisuse::Written)?,
+            Input::Written(len) => {
+                self.unwritten = self.unwritten.checked_sub(len).ok_or(ApiMisuse::Written)?;
+                self.written = self.now;
+            }
             Input::Command { transfer, command } => self.on_command(transfer, command)?,
             Input::Answered { id, answer } => {
                 if let Some(transfer) = self.effects.take_request(id) {
@@ -341,6 +348,7 @@ impl Session {
     }
 
     fn on_hello(&mut self, hello: Hello) -> Result<(), SessionError> {
+        self.decoder.set_longest(PAYLOAD_MAX);
         let unexpected =
             || PeerMisbehaved::Unexpected { got: MessageKind::Hello, state: "open", transfer: TransferId::new(0) };
         match (self.role, &self.link) {
@@ -410,11 +418,17 @@ impl Session {
     /// Tells the peer which transfers we are at work on, and ends those of which it should have told us something.
     fn look_for_stalls(&mut self) {
         self.looked = self.now;
+        // A slow link that still moves is nobody's fault: what we sent may not have arrived, nor the answer be due.
+        let backlog = self.unwritten > 0 && self.now < self.written.after(self.config.silence);
         let ids: Vec<_> = self.transfers.keys().copied().collect();
         for id in ids {
-            let Some(transfer) = self.transfers.get(&id) else { continue };
-            if self.effects.is_working(id) {
-                self.effects.send(&Message::Transfer(id, TransferMessage::Working));
+            let Some(transfer) = self.transfers.get_mut(&id) else { continue };
+            if backlog || self.effects.is_working(id) {
+                transfer.flow.heard = self.now;
+                // A peer that has not heard of it waits for nothing, and would take this for a mistake.
+                if transfer.flow.is_begun() {
+                    self.effects.send(&Message::Transfer(id, TransferMessage::Working));
+                }
             } else if self.now >= transfer.flow.heard.after(self.config.silence) {
                 self.fail(id, TransferError::Stalled { after: self.config.silence });
             }
@@ -550,8 +564,8 @@ impl Session {
                 transfer.flow.received(id, message.kind(), payload)?;
             }
             None if begins(&message) && self.role == Role::Server => return self.serve(id, message, payload),
-            // It ended here while this was on its way, or the client gave it up before it had asked for anything.
-            None if id <= self.highest || ends(&message) => return Ok(()),
+            // It ended here while this was on its way, or the client has not asked for anything yet.
+            None if id <= self.highest || may_come_first(&message) => return Ok(()),
             None => return Err(PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: id }.into()),
         }
         if is_answer(message.kind()) && core::mem::take(&mut self.awaiting) {
@@ -589,6 +603,7 @@ impl Session {
         }
         self.effects.event(id, EventKind::Started { verb, path });
         let mut flow = Flow::new(self.now);
+        flow.received(id, message.kind(), payload)?;
         let started = Machine::serve(message, &mut self.parts(id, payload.len()).context(&mut flow));
         self.keep(id, Transfer::begun(flow, started, None));
         Ok(())
@@ -642,7 +657,7 @@ impl Session {
         }
         let mut gathered = Vec::new();
         while let Some((kind, frame)) = self.effects.control.pop_front() {
-            self.effects.control_bytes -= frame.head.len();
+            self.effects.control_bytes -= control_cost(&frame);
             self.count(kind);
             gathered.extend_from_slice(&frame.head);
         }
@@ -661,6 +676,9 @@ impl Session {
         let asked = !self.effects.outputs.is_empty();
         let mut sent = false;
         for bytes in [Bytes::from(gathered), tail].into_iter().filter(|bytes| !bytes.is_empty()) {
+            if self.unwritten == 0 {
+                self.written = self.now;
+            }
             self.unwritten += bytes.len();
             self.stats.wire_sent += bytes.len() as u64;
             self.effects.outputs.push_back(Output::Transmit(bytes));
@@ -698,9 +716,9 @@ fn begins(message: &TransferMessage) -> bool {
     }
 }
 
-/// True for a message after which no other of its transfer follows.
-fn ends(message: &TransferMessage) -> bool {
-    matches!(message, TransferMessage::Refused(_) | TransferMessage::Cancel)
+/// True for what a client may say of a transfer before it has asked for anything: it is at work, or gave up.
+fn may_come_first(message: &TransferMessage) -> bool {
+    matches!(message, TransferMessage::Working | TransferMessage::Refused(_) | TransferMessage::Cancel)
 }
 
 /// True for the messages that are steps of a transfer, of which round trips are made.

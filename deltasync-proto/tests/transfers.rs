@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use deltasync_core::{Algorithm, RelPath};
-use deltasync_proto::{Config, EventKind, RefusalCode, RootId, SessionError, TransferError, Verb};
+use deltasync_proto::{
+    Config, EventKind, Input, Output, RefusalCode, RootId, Session, SessionError, Timestamp, TransferError, TransferId,
+    Verb,
+};
 use deltasync_testkit::{Direction, Link, Pair, Ran, Rng, file, pull, push};
 use proptest::prelude::*;
 
@@ -234,6 +237,37 @@ fn a_transfer_of_which_the_peer_says_nothing_fails_and_the_connection_goes_on() 
     assert!(matches!(&ran.outcomes[0], Err(TransferError::Stalled { .. })), "{:?}", ran.outcomes);
     assert!(ran.elapsed < Duration::from_secs(60), "{:?}", ran.elapsed);
     assert!(ran.client.is_ok());
+}
+
+#[test]
+fn a_client_that_describes_for_long_says_so_before_it_has_offered_anything() {
+    let (mut client, mut server) =
+        (Session::client(Config::default(), [1; 32]), Session::server(Config::default(), [2; 32]));
+    let command = push(file(), file());
+    let started = Input::Command { transfer: TransferId::new(1), command };
+    client.handle_input(Timestamp::new(0), started).expect("a push");
+    let mut said = Vec::new();
+    for seconds in (0..120).step_by(5) {
+        let now = Timestamp::new(0).after(Duration::from_secs(seconds));
+        let mut ends = [&mut client, &mut server];
+        for index in [0, 1, 0, 1] {
+            let mut sent = Vec::new();
+            ends[index].handle_input(now, Input::DeadlineReached).expect("time passes");
+            loop {
+                match ends[index].poll_output() {
+                    Output::Transmit(bytes) => sent.push(bytes),
+                    Output::Event(event) => said.push(event),
+                    Output::Finished(result) => panic!("after {seconds} s: {result:?}"),
+                    Output::Storage(_) | Output::Compute(_) => {}
+                    Output::Wait { .. } => break,
+                }
+            }
+            for bytes in sent {
+                ends[1 - index].handle_input(now, Input::Received(bytes)).expect("bytes");
+            }
+        }
+    }
+    assert!(!said.iter().any(|event| matches!(event.kind, EventKind::Ended(_))), "{said:?}");
 }
 
 #[test]
