@@ -2,21 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use deltasync_io::{Control, Report, Storage, drive, entropy};
 use deltasync_proto::{Close, CloseCode, Config, Event, Message, Session};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::shared::Attached;
 use crate::{EndedState, Shutdown};
-
-/// How long turning a client away may take.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many bytes of a client that is turned away are read and thrown away, so that it gets to read the reason.
-const REFUSAL_DRAIN: usize = 64 << 10;
 
 /// Serves one client until its connection ends, or until what runs has ended after `shutdown`.
 pub(crate) async fn serve(
@@ -80,25 +74,9 @@ fn note(attached: &Attached, peer: SocketAddr, event: Event) {
     }
 }
 
-/// Tells a client that there are too many, and lets it go.
-pub(crate) async fn turn_away(mut stream: TcpStream, peer: SocketAddr, most: usize) {
+/// The closing frame for a client for whom there is no place.
+pub(crate) fn busy(most: usize) -> Bytes {
     let message = format!("all {most} connections of this server are taken, try again later");
-    let close = Message::Close(Close { code: CloseCode::Busy, message }).encode();
-    let talk = async {
-        stream.write_all(&close.head).await?;
-        stream.write_all(&close.tail).await?;
-        stream.shutdown().await?;
-        // Closing with unread bytes would reset the connection, and the reason could be lost on its way.
-        let mut left = REFUSAL_DRAIN;
-        let mut buffer = [0; 4096];
-        while left > 0 {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                read => left = left.saturating_sub(read),
-            }
-        }
-        std::io::Result::Ok(())
-    };
-    let result = tokio::time::timeout(REFUSAL_TIMEOUT, talk).await;
-    tracing::warn!(%peer, most, ?result, "client turned away: too many connections");
+    let frame = Message::Close(Close { code: CloseCode::Busy, message }).encode();
+    [&frame.head[..], &frame.tail[..]].concat().into()
 }

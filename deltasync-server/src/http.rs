@@ -25,7 +25,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -33,6 +32,7 @@ use tokio::task::JoinSet;
 use crate::accept::accept;
 use crate::feed::Published;
 use crate::host::Hosts;
+use crate::refusal::Refusals;
 use crate::{metrics, viewer};
 
 /// The most connections at a time.
@@ -41,8 +41,9 @@ const CONNECTIONS_MAX: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most bytes of the headers of a request.
 const HEADER_MAX: usize = 16 << 10;
-/// How long the answer to a connection above the bound may take.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// The answer to a connection above the bound.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\nretry-after: 5\r\n\r\n";
 
 /// Nothing comes from elsewhere, nothing runs that is not in our own files, nobody frames the page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -64,6 +65,7 @@ pub(crate) struct Site {
 /// Serves the dashboard for as long as it is polled; dropping it closes every connection.
 pub(crate) async fn serve(listener: TcpListener, site: Site) {
     let mut connections = JoinSet::new();
+    let mut refusals = Refusals::default();
     loop {
         tokio::select! {
             biased;
@@ -72,7 +74,7 @@ pub(crate) async fn serve(listener: TcpListener, site: Site) {
                 true => {
                     connections.spawn(serve_connection(stream, peer, site.clone()));
                 }
-                false => turn_away(stream).await,
+                false => refusals.turn_away(stream, peer, Bytes::from_static(TOO_MANY)),
             },
         }
     }
@@ -96,13 +98,6 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, site: Site) {
         },
         () = asleep.notified() => tracing::debug!(%peer, "dashboard viewer takes nothing, cut off"),
     }
-}
-
-async fn turn_away(mut stream: TcpStream) {
-    let answer =
-        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\nretry-after: 5\r\n\r\n";
-    let answered = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(answer)).await;
-    tracing::debug!(?answered, "too many dashboard connections");
 }
 
 fn respond(request: &Request<Incoming>, site: &Site, asleep: &Arc<Notify>) -> Response<Body> {

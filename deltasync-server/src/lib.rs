@@ -51,6 +51,8 @@ pub use host::Hosts;
 
 mod accept;
 
+mod refusal;
+
 mod http;
 
 mod shutdown;

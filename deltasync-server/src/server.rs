@@ -21,12 +21,10 @@ use crate::connection;
 use crate::feed::Publisher;
 use crate::host::Hosts;
 use crate::http::{self, Site};
+use crate::refusal::Refusals;
 use crate::shared::Attached;
 use crate::viewer::PACE;
 use crate::{SharedBoard, Shutdown};
-
-/// The most clients at a time that are told why they are turned away; more are just disconnected.
-const REFUSALS_MAX: usize = 64;
 
 /// Settings of a server. `ServerConfig::default()` suits a machine of its own.
 #[derive(Clone, Debug)]
@@ -172,7 +170,7 @@ async fn take_clients(
 ) -> JoinSet<()> {
     let mut sessions = JoinSet::new();
     let free = Arc::new(Semaphore::new(config.connections));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let mut refusals = Refusals::default();
     let for_sessions = shutdown.clone();
     loop {
         let (stream, peer) = tokio::select! {
@@ -192,13 +190,8 @@ async fn take_clients(
             });
         } else {
             board.with(|board, _| board.refused());
-            if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                let most = config.connections;
-                tokio::spawn(async move {
-                    connection::turn_away(stream, peer, most).await;
-                    drop(permit);
-                });
-            }
+            tracing::warn!(%peer, most = config.connections, "client turned away: too many connections");
+            refusals.turn_away(stream, peer, connection::busy(config.connections));
         }
     }
     tracing::info!(sessions = sessions.len(), "stopping: no more clients are taken, running transfers end");
