@@ -430,7 +430,7 @@ function drawChart() {
   setText($("rate-wire"), rate(series.wire[last]));
   const area = $("chart");
   const { width: w, height: h } = area.getBoundingClientRect();
-  const key = JSON.stringify([series.file, series.wire, w, h, chart.at]);
+  const key = JSON.stringify([series.file, series.wire, series.known, w, h, chart.at]);
   if (chart.drawn === key || w === 0) return;
   chart.drawn = key;
 
