@@ -62,7 +62,7 @@ impl Effects {
     }
 
     pub(crate) fn send_encoded(&mut self, kind: MessageKind, frame: crate::Encoded) {
-        self.control_bytes += frame.head.len();
+        self.control_bytes += control_cost(&frame);
         self.control.push_back((kind, frame));
     }
 
@@ -89,6 +89,11 @@ impl Effects {
         self.next += 1;
         self.next
     }
+}
+
+/// What a queued control frame costs: a tiny one takes more room here than on the wire.
+pub(crate) fn control_cost(frame: &crate::Encoded) -> usize {
+    frame.head.len() + crate::flow::FRAME_COST as usize
 }
 
 /// What one transfer's machine works with.

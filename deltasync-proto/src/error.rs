@@ -80,7 +80,11 @@ impl SessionError {
     pub fn close_code(&self) -> Option<CloseCode> {
         match self {
             Self::PeerMisbehaved(_) => Some(CloseCode::Misbehaved),
-            Self::InvalidMessage(InvalidMessage::Limit(_)) => Some(CloseCode::Limit),
+            Self::InvalidMessage(
+                InvalidMessage::Limit(_)
+                | InvalidMessage::Ops(InvalidOps::Limit(_))
+                | InvalidMessage::Plan(PlanError::Limit(_)),
+            ) => Some(CloseCode::Limit),
             Self::InvalidMessage(_) => Some(CloseCode::Invalid),
             Self::Unsupported { .. } => Some(CloseCode::Unsupported),
             Self::TimedOut { .. } => Some(CloseCode::TimedOut),

@@ -33,7 +33,7 @@ pub(crate) struct Flow {
     window: u64,
     /// Bytes of this transfer's frames so far, headers left out, both ways.
     pub(crate) wire: u64,
-    /// When the peer last said something of this transfer.
+    /// When the peer last said something of this transfer, or was last not expected to.
     pub(crate) heard: Timestamp,
 }
 

@@ -52,6 +52,11 @@ impl FrameDecoder {
         Self { buffer: BytesMut::new(), longest }
     }
 
+    /// Refuses payloads of more than `longest` bytes from the next frame on.
+    pub fn set_longest(&mut self, longest: usize) {
+        self.longest = longest;
+    }
+
     /// Takes in received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);

@@ -370,7 +370,11 @@ impl Message {
         let message = match kind {
             MessageKind::Hello => return Hello::decode(payload).map(Self::Hello).map_err(damaged),
             MessageKind::Unsupported => return Unsupported::decode(payload).map(Self::Unsupported).map_err(damaged),
-            MessageKind::Close => return from_postcard::<Close>(payload).map(Self::Close).map_err(damaged),
+            MessageKind::Close => {
+                let close: Close = from_postcard(payload).map_err(damaged)?;
+                LimitExceeded::check("text", close.message.len() as u64, TEXT_MAX as u64)?;
+                return Ok(Self::Close(close));
+            }
             MessageKind::Ping => return empty().map(|()| Self::Ping),
             MessageKind::Pong => return empty().map(|()| Self::Pong),
             MessageKind::Delta => TransferMessage::Delta(Delta::decode(payload, limits)?),

@@ -135,6 +135,8 @@ impl Sending {
     /// The file is no longer what was offered.
     fn start_over(mut common: Common, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         common.changes += 1;
+        // The receiver counts repairs afresh with each offer.
+        common.repairs = 0;
         if common.changes >= CHANGES_MAX {
             return Err(TransferError::Changed { times: common.changes.into() }.into());
         }
@@ -315,6 +317,11 @@ impl Delivering {
         answer: Result<Answer, StorageFault>,
         cx: &mut Context<'_>,
     ) -> Result<Sending, Trouble> {
+        let reading = |piece: &Ahead| matches!(piece.literals, Preparing::Reading(request, _) if request == id);
+        if self.recheck != Some(id) && !self.pieces.iter().any(reading) {
+            // Asked for before the transfer started over.
+            return Ok(Sending::Delivering(self));
+        }
         if matches!(&answer, Err(fault) if fault.kind == FaultKind::Changed) {
             return Sending::start_over(self.common, cx);
         }
@@ -328,8 +335,7 @@ impl Delivering {
             let Self { common, target, progress, .. } = self;
             return Ok(Sending::Delivered(Delivered { common, target, progress }));
         }
-        let reading = |piece: &&mut Ahead| matches!(piece.literals, Preparing::Reading(request, _) if request == id);
-        if let Some(piece) = self.pieces.iter_mut().find(reading) {
+        if let Some(piece) = self.pieces.iter_mut().find(|piece| reading(piece)) {
             let Answer::Read(raw) = answer? else { return Err(wrong_answer()) };
             if !matches!(piece.literals, Preparing::Reading(_, len) if len == ByteLen::of(&raw)) {
                 return Err(wrong_answer());

@@ -425,10 +425,7 @@ impl Session {
             let Some(transfer) = self.transfers.get_mut(&id) else { continue };
             if backlog || self.effects.is_working(id) {
                 transfer.flow.heard = self.now;
-                // A peer that has not heard of it waits for nothing, and would take this for a mistake.
-                if transfer.flow.is_begun() {
-                    self.effects.send(&Message::Transfer(id, TransferMessage::Working));
-                }
+                self.effects.send(&Message::Transfer(id, TransferMessage::Working));
             } else if self.now >= transfer.flow.heard.after(self.config.silence) {
                 self.fail(id, TransferError::Stalled { after: self.config.silence });
             }
