@@ -1,21 +1,33 @@
 //! What the tests of deltasync share.
 //!
-//! [`Pair`] joins two sessions by a seeded [`Link`] under a virtual clock, so that a test reads as a story:
+//! [`Pair`] joins two sessions by a seeded [`Link`] under a virtual clock, so that a test reads as a story; [`Shape`] makes
+//! old and new files as users have them:
 //!
 //! ```
-//! use deltasync_testkit::{Link, Pair};
+//! use deltasync_testkit::{Link, Pair, Shape};
 //!
-//! let old = b"one two three".repeat(1000);
-//! let new = [b"zero ", &old[..]].concat();
-//! let ran = Pair::new(1).basis(old).target(new.clone()).link(Link::split_every(3)).run_to_end();
-//! assert_eq!(ran.outcome().len.get(), new.len() as u64);
+//! let case = Shape::InsertionAtTheFront.case(1, 100_000);
+//! let ran = Pair::new(1).basis(case.basis).target(case.target).link(Link::split_every(3)).run_to_end();
+//! assert_eq!(ran.outcome().len.get(), 100_001);
+//! assert!(ran.outcome().progress.literal.get() < 5_000);
 //! ```
+//!
+//! [`FuzzTarget`] holds the bodies of the fuzz targets, which the programs in `fuzz/` wrap.
 
 mod rng;
 pub use rng::Rng;
+
+mod corpus;
+pub use corpus::{Case, Shape};
 
 mod link;
 pub use link::{Direction, Link};
 
 mod pair;
 pub use pair::{Pair, Ran, file, pull, push};
+
+mod fuzz;
+pub use fuzz::{FuzzTarget, Seed};
+
+mod raw;
+pub use raw::{Due, Raw};
