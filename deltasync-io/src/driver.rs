@@ -1,6 +1,6 @@
 //! The tokio driver of a session: it moves bytes, answers and time in and out, and decides nothing.
 //!
-//! The socket is split between two tasks, so that both directions move at once: one reads ahead at most two pieces of up
+//! The socket is split between two tasks, so that both directions move at once: one reads ahead one piece of up
 //! to 256 KiB while the session wants bytes, the other writes what is queued, many small frames in one call, and tells
 //! how much has left. Storage answers and finished jobs come by channel. The loop itself only ever waits for the first
 //! of these, a command, or the session's deadline.

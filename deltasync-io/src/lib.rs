@@ -1,6 +1,6 @@
 //! What deltasync does with the operating system: storage back ends, and the driver of a session.
 //!
-//! The story of one sync, from here: an embedder makes a [`Storage`] for its files, draws [`entropy`], makes a
+//! The story of one sync, from here: an embedder makes a [`Storage`] for its files, draws [`entropy()`], makes a
 //! [`Session`](deltasync_proto::Session) and lets [`drive`] run it over a stream. The session asks for files by data; the
 //! storage describes a basis, reads ranges, stages a target, applies plans to it and at last commits it: made durable
 //! first, then put in place in one step, so that a reader never sees half a file. Requests come back as answers, jobs as
