@@ -524,24 +524,24 @@ impl Session {
         }
         let mut flow = Flow::new(self.now);
         let started = Machine::start(command.clone(), &mut self.parts(id, 0).context(&mut flow));
-        self.keep(id, Transfer::begun(flow, started, Some(command)));
+        self.keep(id, flow, started, Some(command));
         true
     }
 
     /// Keeps a transfer whose machine has taken a step, or ends it.
-    fn keep(&mut self, id: TransferId, transfer: Result<Transfer, (Flow, Trouble)>) {
-        match transfer {
-            Ok(transfer) => match transfer.machine.outcome() {
-                Some(outcome) => self.conclude(id, transfer.flow, Ok(outcome)),
+    fn keep(&mut self, id: TransferId, flow: Flow, stepped: Result<Machine, Trouble>, command: Option<Command>) {
+        match stepped {
+            Ok(machine) => match machine.outcome() {
+                Some(outcome) => self.conclude(id, flow, Ok(outcome)),
                 None => {
                     if self.transfers.is_empty() {
-                        self.looked = self.looked.max(transfer.flow.heard);
+                        self.looked = self.looked.max(flow.heard);
                     }
-                    self.transfers.insert(id, transfer);
+                    self.transfers.insert(id, Transfer { flow, machine, command });
                 }
             },
-            Err((flow, Trouble::Transfer(error))) => self.conclude(id, flow, Err(error)),
-            Err((_, Trouble::Session(error))) => {
+            Err(Trouble::Transfer(error)) => self.conclude(id, flow, Err(error)),
+            Err(Trouble::Session(error)) => {
                 let why = TransferError::ConnectionLost(format!("{error}"));
                 self.effects.event(id, EventKind::Ended(Err(why)));
                 self.end(Err(error));
@@ -602,7 +602,7 @@ impl Session {
         let mut flow = Flow::new(self.now);
         flow.received(id, message.kind(), payload)?;
         let started = Machine::serve(message, &mut self.parts(id, payload.len()).context(&mut flow));
-        self.keep(id, Transfer::begun(flow, started, None));
+        self.keep(id, flow, started, None);
         Ok(())
     }
 
@@ -620,7 +620,7 @@ impl Session {
     ) {
         let Some(Transfer { mut flow, machine, command }) = self.transfers.remove(&id) else { return };
         let stepped = handler(machine, &mut self.parts(id, payload).context(&mut flow));
-        self.keep(id, Transfer::begun(flow, stepped, command));
+        self.keep(id, flow, stepped, command);
     }
 
     /// Ends a transfer badly.

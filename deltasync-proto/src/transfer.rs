@@ -175,20 +175,6 @@ pub(crate) fn refusal(error: &TransferError) -> Option<TransferMessage> {
     Some(TransferMessage::Refused(Refusal { code, message, current: None }))
 }
 
-impl Transfer {
-    /// A transfer whose machine has taken a step, or its flow and what went wrong.
-    pub(crate) fn begun(
-        flow: Flow,
-        stepped: Result<Machine, Trouble>,
-        command: Option<Command>,
-    ) -> Result<Self, (Flow, Trouble)> {
-        match stepped {
-            Ok(machine) => Ok(Self { flow, machine, command }),
-            Err(trouble) => Err((flow, trouble)),
-        }
-    }
-}
-
 /// What a session lends to a machine beside its flow.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {

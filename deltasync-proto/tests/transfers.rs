@@ -105,13 +105,7 @@ fn lengths_around_every_boundary_arrive() {
         let basis = random(len as u64 + 1, len / 2);
         check_both_ways(None, &target, len, Link::perfect(), &Config::default());
         check_both_ways(Some(&basis), &target, len, Link::perfect(), &Config::default());
-        check_both_ways(
-            Some(&target),
-            &target,
-            0.max(if len <= 4096 { len } else { 0 }),
-            Link::perfect(),
-            &Config::default(),
-        );
+        check_both_ways(Some(&target), &target, if len <= 4096 { len } else { 0 }, Link::perfect(), &Config::default());
     }
 }
 
@@ -249,7 +243,7 @@ fn a_client_that_describes_for_long_says_so_before_it_has_offered_anything() {
     let mut said = Vec::new();
     for seconds in (0..120).step_by(5) {
         let now = Timestamp::new(0).after(Duration::from_secs(seconds));
-        let mut ends = [&mut client, &mut server];
+        let ends = [&mut client, &mut server];
         for index in [0, 1, 0, 1] {
             let mut sent = Vec::new();
             ends[index].handle_input(now, Input::DeadlineReached).expect("time passes");

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use deltasync_core::{Limits, RelPath};
 use deltasync_io::{BlockingStorage, MemoryStorage};
 use deltasync_proto::{
-    Ask, Close, CloseCode, Command, Config, Event, EventKind, Frame, FrameDecoder, Hello, Input, Job, Message, Outcome,
-    Output, Request, RootId, Session, SessionError, Stats, Timestamp, TransferError, TransferId, TransferMessage,
-    encode_header,
+    Answer, Ask, Close, CloseCode, Command, Config, Event, EventKind, Frame, FrameDecoder, Hello, Input, Job, Message,
+    Outcome, Output, Request, RequestId, RootId, Session, SessionError, Stats, StorageFault, Timestamp, TransferError,
+    TransferId, TransferMessage, encode_header,
 };
 
 /// What a session has asked its driver for.
@@ -156,6 +156,20 @@ impl Raw {
     pub fn finish(&mut self) -> &mut Self {
         self.input(Input::Finish);
         self
+    }
+
+    /// So many of the transmitted bytes leave the driver, for a session that was told [`Raw::without_writing`].
+    pub fn write(&mut self, len: usize) -> &mut Self {
+        let len = len.min(self.unwritten);
+        self.unwritten -= len;
+        self.input(Input::Written(len));
+        self
+    }
+
+    /// Answers one request that was held back, as the test likes.
+    pub fn answer(&mut self, id: RequestId, answer: Result<Answer, StorageFault>) {
+        self.due.retain(|due| due.request() != Some(id));
+        self.input(Input::Answered { id, answer });
     }
 
     /// Answers what was held back.
@@ -305,6 +319,14 @@ impl Raw {
 }
 
 impl Due {
+    /// The number of the storage request, if it is one.
+    pub fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::Storage(request) => Some(request.id),
+            Self::Job(_) => None,
+        }
+    }
+
     /// The name of what is due: of the [`Ask`], or `Job`.
     pub fn name(&self) -> &'static str {
         match self {
