@@ -13,7 +13,7 @@ use deltasync_proto::{
     TransferId,
 };
 use deltasync_server::State;
-use support::{Server, get, until};
+use support::{Answer, Server, get, until};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinHandle;
 
@@ -88,8 +88,8 @@ impl Client {
     }
 }
 
-fn state(at: SocketAddr) -> State {
-    serde_json::from_str(&get(at, "/api/state").body).expect("a state")
+fn parse(answer: &Answer) -> State {
+    serde_json::from_str(&answer.body).expect("a state")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,8 +107,10 @@ async fn a_push_and_another_after_an_edit_arrive_and_are_told_with_their_savings
     let stats = client.finish().await;
 
     tokio::task::spawn_blocking(move || {
-        until(at, "/api/state", |answer| answer.json()["server"]["clients"] == 0);
-        let state = state(at);
+        // What is published may be from before the client came: it has come and gone when both are told.
+        let gone = |state: &State| state.totals.sessions == 1 && state.server.clients == 0;
+        until(at, "/api/state", |answer| gone(&parse(answer)));
+        let state = parse(&get(at, "/api/state"));
         assert_eq!((state.totals.push.done, state.totals.push.failed, state.totals.sessions_failed), (2, 0, 0));
         assert_eq!(state.totals.file_bytes, 2 * (4 << 20));
         assert_eq!(state.history[0].path, "a.bin");
