@@ -217,7 +217,7 @@ impl Receiving {
                     return Ok(Self::Draining(state));
                 }
                 cx.send(TransferMessage::Same);
-                Ok(Self::Ended(same(&state.offer)))
+                Ok(Self::Ended(same(&state.offer, cx)))
             }
             (Self::Patching(state), TransferMessage::Delta(delta)) => state.on_delta(delta, cx.payload, cx),
             // Sent before our answer to the offer arrived.
@@ -289,8 +289,9 @@ fn restart(aim: Aim, cx: &mut Context<'_>) -> Receiving {
     Receiving::Requested(Requested { aim, found: None })
 }
 
-fn same(offer: &Offer) -> Outcome {
-    let progress = Progress { total: offer.len, copied: offer.len, ..Progress::default() };
+fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
+    let wire = ByteLen::new(cx.flow.wire);
+    let progress = Progress { total: offer.len, copied: offer.len, wire, ..Progress::default() };
     Outcome { len: offer.len, root: offer.root, generation: None, progress, repairs: 0 }
 }
 
@@ -359,7 +360,7 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
     match offer.content {
         Content::Known | Content::Tags { .. } if equal => {
             cx.send(TransferMessage::Same);
-            Ok(Receiving::Ended(same(&offer)))
+            Ok(Receiving::Ended(same(&offer, cx)))
         }
         Content::Known => {
             let cause = Malformed::Value("an offer of a root that we do not have as one that we have");

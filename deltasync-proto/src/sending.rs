@@ -235,7 +235,7 @@ fn whole(target: &OpenedFile) -> DeltaCursor {
 impl Offered {
     fn on_message(mut self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
         match message {
-            TransferMessage::Same => Ok(Sending::Ended(same(&self.common, &self.target))),
+            TransferMessage::Same => Ok(Sending::Ended(same(&self.common, &self.target, cx))),
             TransferMessage::Want(want) => {
                 self.take(&want, cx)?;
                 if !want.last {
@@ -267,9 +267,10 @@ impl Offered {
     }
 }
 
-fn same(common: &Common, target: &OpenedFile) -> Outcome {
+fn same(common: &Common, target: &OpenedFile, cx: &Context<'_>) -> Outcome {
     let len = target.chunks.len();
-    let progress = Progress { total: len, copied: len, ..Progress::default() };
+    let wire = ByteLen::new(cx.flow.wire);
+    let progress = Progress { total: len, copied: len, wire, ..Progress::default() };
     Outcome { len, root: target.chunks.root(), generation: None, progress, repairs: common.repairs }
 }
 
@@ -365,13 +366,13 @@ impl Delivered {
     fn on_message(mut self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
         match message {
             TransferMessage::Done(generation) => {
-                let mut outcome = same(&self.common, &self.target);
+                let mut outcome = same(&self.common, &self.target, cx);
                 outcome.generation = Some(generation);
                 outcome.progress = self.progress;
                 outcome.progress.wire = ByteLen::new(cx.flow.wire);
                 Ok(Sending::Ended(outcome))
             }
-            TransferMessage::Same => Ok(Sending::Ended(same(&self.common, &self.target))),
+            TransferMessage::Same => Ok(Sending::Ended(same(&self.common, &self.target, cx))),
             TransferMessage::Repair if self.common.repairs == 0 => {
                 self.common.repairs += 1;
                 cx.event(EventKind::Repairing);

@@ -69,6 +69,7 @@ fn equal_files_move_nothing() {
     check_both_ways(Some(&same), &same, 0, Link::perfect(), &Config::default());
     let ran = Pair::new(4).basis(same.clone()).target(same).run_to_end();
     assert_eq!(ran.outcome().generation, None, "nothing was published");
+    assert!(ran.outcome().progress.wire.get() > 300, "the tags are counted");
     assert_eq!(ran.client.expect("ends well").round_trips, 1);
 }
 
