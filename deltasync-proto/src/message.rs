@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, ByteLen, Cutter, Digest, Generation, LimitExceeded, Limits, Malformed, Name, Reader, RelPath, TagRun,
-    write_varint,
+    Algorithm, ByteLen, Cutter, Digest, Generation, InvalidPath, LimitExceeded, Limits, Malformed, Name, Reader,
+    RelPath, TagRun, write_varint,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -366,6 +366,13 @@ impl Message {
         if kind.is_connection() != (frame.transfer.get() == 0) {
             return Err(damaged(Malformed::Value("transfer number does not go with the kind")));
         }
+        // postcard keeps no text of what it was told: for a path it is found out again.
+        let damaged_request = |path_at: usize| {
+            move |cause| match refused_path(payload, path_at) {
+                Some(reason) if cause == NOT_ALLOWED => damaged(Malformed::Value(reason)),
+                _ => damaged(cause),
+            }
+        };
         let empty = || Reader::new(payload).finish().map_err(damaged);
         let message = match kind {
             MessageKind::Hello => return Hello::decode(payload).map(Self::Hello).map_err(damaged),
@@ -379,7 +386,8 @@ impl Message {
             MessageKind::Pong => return empty().map(|()| Self::Pong),
             MessageKind::Delta => TransferMessage::Delta(Delta::decode(payload, limits)?),
             MessageKind::Offer => {
-                let offer: Offer = from_postcard(payload).map_err(damaged)?;
+                // Behind the byte that says that there is a wish.
+                let offer: Offer = from_postcard(payload).map_err(damaged_request(1))?;
                 LimitExceeded::check("file length", offer.len.get(), limits.file.get())?;
                 if let Content::Tags { runs } = offer.content {
                     LimitExceeded::check("offered tag runs", u64::from(runs), limits.chunks as u64)?;
@@ -402,10 +410,10 @@ impl Message {
                 LimitExceeded::check("text", refusal.message.len() as u64, TEXT_MAX as u64)?;
                 TransferMessage::Refused(refusal)
             }
-            MessageKind::Pull => TransferMessage::Pull(from_postcard(payload).map_err(damaged)?),
-            MessageKind::List => TransferMessage::List(from_postcard(payload).map_err(damaged)?),
+            MessageKind::Pull => TransferMessage::Pull(from_postcard(payload).map_err(damaged_request(0))?),
+            MessageKind::List => TransferMessage::List(from_postcard(payload).map_err(damaged_request(0))?),
             MessageKind::Listing => TransferMessage::Listing(from_postcard(payload).map_err(damaged)?),
-            MessageKind::AskRoot => TransferMessage::AskRoot(from_postcard(payload).map_err(damaged)?),
+            MessageKind::AskRoot => TransferMessage::AskRoot(from_postcard(payload).map_err(damaged_request(0))?),
             MessageKind::RootIs => TransferMessage::RootIs(from_postcard(payload).map_err(damaged)?),
         };
         Ok(Self::Transfer(frame.transfer, message))
@@ -446,12 +454,30 @@ fn postcard_into<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes);
 }
 
+/// A value that a type of ours refused.
+const NOT_ALLOWED: Malformed = Malformed::Value("a name that is not allowed or a code that this version lacks");
+
+/// What is wrong with the path that starts at `at`, if it is a path that we refuse.
+fn refused_path(payload: &[u8], at: usize) -> Option<&'static str> {
+    let mut reader = Reader::new(payload.get(at..)?);
+    let len = usize::try_from(reader.varint().ok()?).ok()?;
+    Some(match RelPath::new(reader.bytes(len).ok()?).err()? {
+        InvalidPath::Absolute => "path is absolute",
+        InvalidPath::Dots => "path has a component `.` or `..`",
+        InvalidPath::EmptyComponent => "path has an empty component",
+        InvalidPath::ForbiddenByte => "path has a NUL",
+        InvalidPath::LongName(_) => "path has a component of over 255 bytes",
+        InvalidPath::Long(_) => "path has over 4096 bytes",
+        _ => "path is not allowed",
+    })
+}
+
 fn from_postcard<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Malformed> {
     match postcard::take_from_bytes(payload) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(Malformed::Trailing(rest.len())),
         Err(postcard::Error::DeserializeUnexpectedEnd) => Err(Malformed::Truncated),
-        Err(postcard::Error::SerdeDeCustom) => Err(Malformed::Value("a path or name that is not allowed")),
+        Err(postcard::Error::SerdeDeCustom) => Err(NOT_ALLOWED),
         Err(_) => Err(Malformed::Value("not the fields of this message")),
     }
 }

@@ -677,48 +677,57 @@ fn counted(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-fn hostile_paths() -> Vec<Vec<u8>> {
-    let long = [&[b'a'; 255][..], b"/"].concat().repeat(17);
-    let plain: [&[u8]; 12] = [
-        b"..",
-        b".",
-        b"../file",
-        b"a/../file",
-        b"a/..",
-        b"./file",
-        b"/etc/passwd",
-        b"/",
-        b"//",
-        b"a//b",
-        b"a/",
-        b"a\0b",
+/// Paths that no peer of ours sends, and what is said of each.
+fn hostile_paths() -> Vec<(Vec<u8>, &'static str)> {
+    let dots = "path has a component `.` or `..`";
+    let empty = "path has an empty component";
+    let plain: [(&[u8], &str); 12] = [
+        (b"..", dots),
+        (b".", dots),
+        (b"../file", dots),
+        (b"a/../file", dots),
+        (b"a/..", dots),
+        (b"./file", dots),
+        (b"/etc/passwd", "path is absolute"),
+        (b"/", "path is absolute"),
+        (b"//", "path is absolute"),
+        (b"a//b", empty),
+        (b"a/", empty),
+        (b"a\0b", "path has a NUL"),
     ];
-    let mut paths: Vec<_> = plain.map(<[u8]>::to_vec).into();
-    paths.extend([vec![b'x'; 256], [b"a/", &[b'x'; 256][..]].concat(), long[..4097].to_vec()]);
+    let mut paths: Vec<_> = plain.map(|(path, reason)| (path.to_vec(), reason)).into();
+    let long = [&[b'a'; 255][..], b"/"].concat().repeat(17);
+    paths.extend([
+        (vec![b'x'; 256], "path has a component of over 255 bytes"),
+        ([b"a/", &[b'x'; 256][..]].concat(), "path has a component of over 255 bytes"),
+        (long[..4097].to_vec(), "path has over 4096 bytes"),
+    ]);
     paths
 }
 
+/// What is said of a name, and of a number that stands for nothing.
+const NOT_ALLOWED: &str = "a name that is not allowed or a code that this version lacks";
+
 #[test]
 fn paths_that_climb_out_or_are_too_long_are_refused_in_every_request() {
-    for path in hostile_paths() {
+    for (path, reason) in hostile_paths() {
         let path = counted(&path);
         let digest = [0; 32];
         let offer = |path: &[u8], name: &[u8]| {
             // A wish; length 0; root; BLAKE3; MinCDC of 2048; no changes; whole.
             [&[1], path, name, &[0, 0], &digest[..], &[0, 0, 0x80, 0x10, 0, 1]].concat()
         };
-        for (kind, payload) in [
-            (MessageKind::Offer, offer(&path, &counted(b"file"))),
-            (MessageKind::Offer, offer(&counted(b"file"), &path)),
-            (MessageKind::Pull, [&path[..], &[0, 0]].concat()),
-            (MessageKind::List, [&path[..], &[0]].concat()),
-            (MessageKind::List, [&counted(b"dir")[..], &[1], &path].concat()),
-            (MessageKind::AskRoot, [&path[..], &[0]].concat()),
+        for (kind, payload, reason) in [
+            (MessageKind::Offer, offer(&path, &counted(b"file")), reason),
+            (MessageKind::Offer, offer(&counted(b"file"), &path), NOT_ALLOWED),
+            (MessageKind::Pull, [&path[..], &[0, 0]].concat(), reason),
+            (MessageKind::List, [&path[..], &[0]].concat(), reason),
+            (MessageKind::List, [&counted(b"dir")[..], &[1], &path].concat(), NOT_ALLOWED),
+            (MessageKind::AskRoot, [&path[..], &[0]].concat(), reason),
         ] {
             let mut raw = server();
             raw.frame(kind.code(), 1, &payload);
-            let text = format!("invalid message: {kind:?}: a path or name that is not allowed");
-            check_refused(&mut raw, CloseCode::Invalid, &text);
+            check_refused(&mut raw, CloseCode::Invalid, &format!("invalid message: {kind:?}: {reason}"));
         }
         let mut raw = server();
         raw.frame(MessageKind::Offer.code(), 1, &offer(&counted(b"file"), &counted(b"file")));
@@ -727,25 +736,42 @@ fn paths_that_climb_out_or_are_too_long_are_refused_in_every_request() {
 }
 
 #[test]
+fn codes_of_no_meaning_and_fields_that_are_none_are_refused() {
+    for (kind, payload, reason) in [
+        (MessageKind::AskRoot, &b"\x04file\x02"[..], NOT_ALLOWED),
+        (MessageKind::Refused, b"\x0a\x00\x00", NOT_ALLOWED),
+        (MessageKind::List, b"\x03dir\x02", "not the fields of this message"),
+        (MessageKind::Listing, b"\x00\x02", "not the fields of this message"),
+        (MessageKind::Refused, b"\x00\x01\xff\x00", "not the fields of this message"),
+        (MessageKind::List, b"\x04dir", "bytes end within a value"),
+        (MessageKind::List, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01dir", "bytes end within a value"),
+        (MessageKind::Credit, b"\x81\x00", "varint is not in its shortest form or passes 64 bits"),
+    ] {
+        let mut raw = server();
+        raw.frame(kind.code(), 1, payload);
+        check_refused(&mut raw, CloseCode::Invalid, &format!("invalid message: {kind:?}: {reason}"));
+    }
+}
+
+#[test]
 fn a_name_with_a_slash_is_no_name() {
     for payload in [&b"\x03dir\x01\x03a/b"[..], b"\x03dir\x01\x00"] {
         let mut raw = server();
         raw.frame(MessageKind::List.code(), 1, payload);
-        check_refused(&mut raw, CloseCode::Invalid, "invalid message: List: a path or name that is not allowed");
+        check_refused(&mut raw, CloseCode::Invalid, &format!("invalid message: List: {NOT_ALLOWED}"));
     }
 }
 
 #[test]
 fn a_listing_with_hostile_names_is_refused() {
-    let mut names = hostile_paths();
+    let mut names: Vec<_> = hostile_paths().into_iter().map(|(path, _)| path).collect();
     names.extend([b"".to_vec(), b"a/b".to_vec()]);
     for name in names {
         let mut raw = client().command(1, Command::List { path: RelPath::ROOT, after: None });
         raw.take();
         // One entry: a name, a file, its length, its time; and no more.
         raw.frame(MessageKind::Listing.code(), 1, &[&[1], &counted(&name)[..], &[0, 5, 0, 0]].concat());
-        let text = "invalid message: Listing: a path or name that is not allowed";
-        check_refused(&mut raw, CloseCode::Invalid, text);
+        check_refused(&mut raw, CloseCode::Invalid, &format!("invalid message: Listing: {NOT_ALLOWED}"));
         assert!(matches!(raw.ended(1), Some(Err(TransferError::ConnectionLost(_)))));
     }
     let mut raw = client().command(1, Command::List { path: RelPath::ROOT, after: None });
