@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use deltasync_benches::{Workload, random, size_name};
+use deltasync_benches::{Case, random, size_name};
 use deltasync_core::{Algorithm, Alignment, ByteLen, ChunkList, Cutter, Segment, TagKey, TagRun, tag_runs};
 
 /// The length of every input, in bytes.
@@ -48,20 +48,19 @@ fn list(c: &mut Criterion) {
 }
 
 fn align(c: &mut Criterion) {
-    let basis = random(SIZE, 1);
-    let cutter = Cutter::for_len(ByteLen::of(&basis));
+    let cutter = Cutter::for_len(ByteLen::new(SIZE as u64));
     let key = TagKey::new(&[1; 16], 1);
     let tags = |bytes: &[u8]| -> (ChunkList, Vec<TagRun>) {
         let list = ChunkList::of(bytes, cutter, Algorithm::Blake3);
         let tags = tag_runs(&list, &key);
         (list, tags)
     };
-    let (_, old) = tags(&basis);
     let mut group = c.benchmark_group("align");
     group.throughput(Throughput::Bytes(SIZE as u64)).sample_size(20);
-    for workload in Workload::ALL {
-        let name = workload.name();
-        let (list, new) = tags(&workload.target(&basis));
+    for Case { shape, basis, target } in Case::all(1, SIZE) {
+        let name = shape.name();
+        let (_, old) = tags(&basis);
+        let (list, new) = tags(&target);
         let alignment = Alignment::of(&old, &new);
         let missing = alignment.segments().iter().map(|segment| match segment {
             Segment::Gap { target, .. } => list.offset_of(target.end) - list.offset_of(target.start),

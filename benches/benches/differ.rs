@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use deltasync_benches::{Workload, random, size_name};
+use deltasync_benches::{Case, random, size_name};
 use deltasync_core::{ByteLen, DeltaSummary, Differ, Limits, Signature, SignatureIndex};
 
 /// As much as a driver reads at once.
@@ -36,12 +36,10 @@ fn differ(c: &mut Criterion) {
         group.bench_function(format!("{workload}/{size}"), |b| b.iter(|| diff(&index, target)));
     };
     for len in [1 << 20, 64 << 20] {
-        let basis = random(len, 1);
-        for workload in Workload::ALL {
-            bench(workload.name(), &basis, &workload.target(&basis));
+        for Case { shape, basis, target } in Case::all(1, len) {
+            bench(shape.name(), &basis, &target);
         }
-        bench("zeros", &vec![0; len], &vec![0; len]);
-        bench("zeros to unrelated", &vec![0; len], &basis);
+        bench("zeros to unrelated", &vec![0; len], &random(len, 1));
     }
     // A constant and, by the Thue-Morse word, blocks of the same weak sum that are none: every offset is a candidate.
     let word = |k: u8| (0..1024u32).map(move |i| if i.count_ones() & 1 == 0 { 100 - k } else { 100 + k });

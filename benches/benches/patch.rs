@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use deltasync_benches::{Workload, random, size_name};
+use deltasync_benches::{Case, size_name};
 use deltasync_core::{ByteLen, DeltaHeader, DeltaSummary, DeltaWriter, Differ, Limits, PatchRequest, Patcher};
 use deltasync_core::{Signature, SignatureIndex};
 
@@ -55,12 +55,10 @@ fn patch(basis: &[u8], delta: &[u8]) -> DeltaSummary {
 fn patch_and_verify(c: &mut Criterion) {
     let mut group = c.benchmark_group("patch");
     for len in [1 << 20, 64 << 20] {
-        let basis = random(len, 1);
         let size = size_name(len);
-        for workload in Workload::ALL {
-            let target = workload.target(&basis);
+        for Case { shape, basis, target } in Case::all(1, len) {
             let delta = delta(&basis, &target);
-            let name = workload.name();
+            let name = shape.name();
             println!("patch/{name}/{size}: {} bytes of delta, {} literal", delta.len(), patch(&basis, &delta).literal);
             group.throughput(Throughput::Bytes(target.len() as u64)).sample_size(10);
             group.bench_function(format!("{name}/{size}"), |b| b.iter(|| patch(&basis, &delta)));
