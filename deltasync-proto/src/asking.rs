@@ -4,12 +4,12 @@
 
 use alloc::vec::Vec;
 
-use deltasync_core::ByteLen;
+use deltasync_core::{ByteLen, Malformed, Name};
 
 use crate::context::{Context, Trouble, wrong_answer};
 use crate::{
-    Answer, Ask, AskRoot, Cutting, Entry, EventKind, List, Listing, Outcome, Phase, Place, RequestId, RootId, RootIs,
-    StorageFault, TransferMessage,
+    Answer, Ask, AskRoot, Cutting, Entry, EventKind, InvalidMessage, List, Listing, MessageKind, Outcome, Phase, Place,
+    RequestId, RootId, RootIs, StorageFault, TransferMessage,
 };
 
 /// Entries in one page: 200 of the longest names fit a control message.
@@ -18,7 +18,8 @@ const PAGE: usize = 200;
 /// The client's side.
 #[derive(Debug)]
 pub(crate) enum Asking {
-    List,
+    /// Only names after this one may come.
+    List(Option<Name>),
     Root,
     Ended(Outcome),
 }
@@ -33,9 +34,10 @@ pub(crate) enum Answering {
 
 impl Asking {
     pub(crate) fn list(list: List, cx: &mut Context<'_>) -> Self {
+        let after = list.after.clone();
         cx.send(TransferMessage::List(list));
         cx.phase(Phase::Waiting);
-        Self::List
+        Self::List(after)
     }
 
     pub(crate) fn root(ask: AskRoot, cx: &mut Context<'_>) -> Self {
@@ -46,7 +48,13 @@ impl Asking {
 
     pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match (self, message) {
-            (Self::List, TransferMessage::Listing(Listing { entries, more })) => {
+            (Self::List(mut after), TransferMessage::Listing(Listing { entries, more })) => {
+                // Out of order, a listing of many pages could go on for ever.
+                let mut in_order = |entry: &Entry| after.replace(entry.name.clone()) < Some(entry.name.clone());
+                if !entries.iter().all(&mut in_order) || more && entries.is_empty() {
+                    let cause = Malformed::Value("page of a listing is out of order, or empty with more to come");
+                    return Err(InvalidMessage::Payload { kind: MessageKind::Listing, cause }.into());
+                }
                 cx.event(EventKind::Listed { entries, more });
                 Ok(Self::Ended(Outcome::default()))
             }

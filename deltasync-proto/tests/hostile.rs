@@ -780,6 +780,23 @@ fn a_listing_with_hostile_names_is_refused() {
     assert!(matches!(raw.ended(1), Some(Ok(_))));
 }
 
+#[test]
+fn a_listing_that_could_go_on_for_ever_is_refused() {
+    let entry = |label: &str| {
+        let name = Name::new(label.as_bytes()).expect("a plain name");
+        Entry { name, kind: EntryKind::File, len: ByteLen::ZERO, modified: 0 }
+    };
+    for labels in [&["m"][..], &["a"], &["n", "n"], &["o", "n"], &[]] {
+        let after = Some(Name::new(*b"m").expect("a plain name"));
+        let mut raw = client().command(1, Command::List { path: RelPath::ROOT, after });
+        raw.take();
+        let entries = labels.iter().map(|label| entry(label)).collect();
+        raw.say(1, TransferMessage::Listing(Listing { entries, more: true }));
+        let text = "invalid message: Listing: page of a listing is out of order, or empty with more to come";
+        check_refused(&mut raw, CloseCode::Invalid, text);
+    }
+}
+
 // ---- deltas ----
 
 /// A server that has offered its basis of 10,000 bytes to a target of 12,000 and waits for the delta.
