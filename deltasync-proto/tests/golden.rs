@@ -169,6 +169,24 @@ fn a_push_with_a_delta_is_these_bytes() {
     check_conversation(CONVERSATIONS[1], Some(basis), target);
 }
 
+/// The hex in `WIRE.md`, of which literals are cut short by `...`, is the recorded conversation.
+#[test]
+fn the_push_that_is_drawn_is_the_one_that_was_recorded() {
+    let hex =
+        |text: &str| !text.is_empty() && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let (_, drawn) = include_str!("../WIRE.md").split_once("## 15.").expect("the section is there");
+    let fences = drawn.split("```").skip(1).step_by(2).flat_map(str::lines);
+    let digits: String = fences.flat_map(|line| line.split_whitespace().take_while(|word| hex(word))).collect();
+    let frames = read(CONVERSATIONS[1]).into_iter().map(|(name, mut bytes)| {
+        if name == "client sends the delta" {
+            bytes.truncate(bytes.len() - 1932 + 4);
+        }
+        bytes
+    });
+    let recorded: String = frames.flatten().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, recorded);
+}
+
 fn digest() -> Digest {
     Digest::from_bytes(core::array::from_fn(|at| at as u8))
 }
