@@ -99,5 +99,21 @@ pub use delta_reader::{DeltaReader, InvalidDelta};
 mod patch;
 pub use patch::{PatchError, PatchRequest, Patcher};
 
+mod common;
+pub use common::CommonRange;
+
+mod equal;
+
+mod window;
+
+mod exact;
+pub use exact::ExactDiffer;
+
+mod columns;
+pub use columns::{InvalidColumns, pack_ops, unpack_ops};
+
+mod history;
+pub use history::{History, level_for, pack_with_history, unpack_with_history};
+
 #[cfg(test)]
 mod reference;

@@ -1,0 +1,54 @@
+//! Finding what a target has of a basis when both are at hand.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use deltasync_benches::{Workload, random, size_name};
+use deltasync_core::{ByteLen, ExactDiffer, History, Limits, level_for, pack_ops, pack_with_history};
+
+fn diff(basis: &[u8], target: &[u8]) -> ByteLen {
+    ExactDiffer::new(basis, target, &Limits::default()).map(|piece| ByteLen::of(&piece.literals)).sum()
+}
+
+/// How many bytes the columns and the literals of a delta pack to.
+fn packed(basis: &[u8], target: &[u8]) -> (usize, usize) {
+    let mut history = History::new(ByteLen::of(basis));
+    let (mut columns, mut literals) = (Vec::new(), Vec::new());
+    for piece in ExactDiffer::new(basis, target, &Limits::default()) {
+        history.push(&piece.ops);
+        pack_ops(&piece.ops, 19, &mut columns);
+        literals.extend_from_slice(&piece.literals);
+    }
+    let ranges = history.finish();
+    let old: Vec<u8> =
+        ranges.iter().flat_map(|range| &basis[range.start.get() as usize..range.end.get() as usize]).copied().collect();
+    let packed = pack_with_history(&literals, &old, level_for(old.len() + literals.len()));
+    (columns.len(), packed.map_or(literals.len(), |packed| packed.len()))
+}
+
+fn exact(c: &mut Criterion) {
+    let mut group = c.benchmark_group("exact");
+    let mut bench = |workload: &str, basis: &[u8], target: &[u8]| {
+        let size = size_name(basis.len());
+        let (columns, literals) = packed(basis, target);
+        let mut differ = ExactDiffer::new(basis, target, &Limits::default());
+        differ.by_ref().for_each(drop);
+        let work = differ.work();
+        println!("exact/{workload}/{size}: {columns} bytes of columns, {literals} of literals; {work} units of work");
+        group.throughput(Throughput::Bytes(target.len() as u64)).sample_size(10);
+        group.bench_function(format!("{workload}/{size}"), |b| b.iter(|| diff(basis, target)));
+    };
+    for len in [1 << 20, 64 << 20] {
+        let basis = random(len, 1);
+        for workload in Workload::ALL {
+            bench(workload.name(), &basis, &workload.target(&basis));
+        }
+        bench("zeros", &vec![0; len], &vec![0; len]);
+        bench("zeros to unrelated", &vec![0; len], &basis);
+    }
+    // A million equal windows, none of which goes on as in the basis.
+    let windows = |seed| random(8 << 20, seed).chunks(8).flat_map(|new| [&[9; 56], new].concat()).collect::<Vec<_>>();
+    bench("equal windows", &windows(2), &windows(3));
+    group.finish();
+}
+
+criterion_group!(benches, exact);
+criterion_main!(benches);
