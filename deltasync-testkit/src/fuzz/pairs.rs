@@ -126,7 +126,8 @@ fn apply(run: &mut Run, rng: &mut Rng, kind: u8, a: usize, b: usize) {
         6 => run.new.rotate_left(at),
         7 => run.new.iter_mut().skip(a).take(1).for_each(|byte| *byte ^= b as u8),
         8 => run.link = if b & 1 == 0 { Link::split_every(1 + a % 5000) } else { Link::split_randomly(1 + a % 5000) },
-        9 => run.link = link.delay(Duration::from_millis(a as u64)),
+        // There and back within the time that a hello may take.
+        9 => run.link = link.delay(Duration::from_millis((a % 4000) as u64)),
         10 => (run.link, run.fault) = (link.cut(direction, a as u64), Fault::Loss),
         11 => (run.link, run.fault) = (link.stall(direction, a as u64), Fault::Loss),
         12 => (run.link, run.fault) = (link.flip(direction, a as u64), Fault::Flip),
