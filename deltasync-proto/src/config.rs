@@ -14,7 +14,7 @@ pub struct Config {
     pub limits: Limits,
     /// The most transfers that run at once: a client lets more wait, a server refuses more (default 32 and 256).
     pub transfers: usize,
-    /// The literal bytes of one piece of a delta, in bytes (default 256 KiB).
+    /// The literal bytes of one piece of a delta, in bytes: 1 to 512 KiB (default 256 KiB), others are brought within.
     pub piece: usize,
     /// The zstd level of literals, 0 to send them raw (default 3).
     pub level: i32,

@@ -162,6 +162,8 @@ const COPY_MAX: usize = 16 << 10;
 const CONTROL_MAX_QUEUED: usize = 1 << 20;
 /// The longest payload of any frame: a piece of literals, its operations and some room.
 const PAYLOAD_MAX: usize = 4 << 20;
+/// The most literal bytes that we put into one piece.
+const PIECE_MAX: usize = 512 << 10;
 /// The most transfers a client runs at once.
 const CLIENT_TRANSFERS: usize = 32;
 
@@ -178,7 +180,9 @@ impl Session {
         Self::new(Role::Server, config, entropy)
     }
 
-    fn new(role: Role, config: Config, entropy: [u8; 32]) -> Self {
+    fn new(role: Role, mut config: Config, entropy: [u8; 32]) -> Self {
+        // A piece that passes the credit of a fresh transfer could never leave.
+        config.piece = config.piece.clamp(1, PIECE_MAX);
         let nonce = *entropy.first_chunk().expect("16 of 32 bytes");
         Self {
             role,

@@ -128,6 +128,16 @@ fn sha256_roots_travel_too() {
 }
 
 #[test]
+fn a_piece_larger_than_the_first_credit_does_not_stop_a_transfer() {
+    for piece in [0, 1000, 64 << 20] {
+        let mut config = Config::default().level(0);
+        config.piece = piece;
+        let target = random(22, if piece == 0 { 300 } else { 3 << 20 });
+        check_both_ways(None, &target, target.len(), Link::perfect(), &config);
+    }
+}
+
+#[test]
 fn text_is_compressed_on_its_way() {
     let text: Vec<u8> = (0..40_000).flat_map(|row: u32| format!("row {row} of a table\n").into_bytes()).collect();
     let ran = Pair::new(10).target(text.clone()).run_to_end();
