@@ -1,7 +1,7 @@
 //! Finding what a target has of a basis when both are at hand.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use deltasync_benches::{Workload, random, size_name};
+use deltasync_benches::{Case, random, size_name};
 use deltasync_core::{ByteLen, ExactDiffer, History, Limits, level_for, pack_ops, pack_with_history};
 
 fn diff(basis: &[u8], target: &[u8]) -> ByteLen {
@@ -37,12 +37,10 @@ fn exact(c: &mut Criterion) {
         group.bench_function(format!("{workload}/{size}"), |b| b.iter(|| diff(basis, target)));
     };
     for len in [1 << 20, 64 << 20] {
-        let basis = random(len, 1);
-        for workload in Workload::ALL {
-            bench(workload.name(), &basis, &workload.target(&basis));
+        for Case { shape, basis, target } in Case::all(1, len) {
+            bench(shape.name(), &basis, &target);
         }
-        bench("zeros", &vec![0; len], &vec![0; len]);
-        bench("zeros to unrelated", &vec![0; len], &basis);
+        bench("zeros to unrelated", &vec![0; len], &random(len, 1));
     }
     // A million equal windows, none of which goes on as in the basis.
     let windows = |seed| random(8 << 20, seed).chunks(8).flat_map(|new| [&[9; 56], new].concat()).collect::<Vec<_>>();
