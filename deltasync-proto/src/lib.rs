@@ -57,5 +57,8 @@ mod receiving;
 mod sending;
 mod transfer;
 
+mod driving;
+pub use driving::{Input, Output, Stats};
+
 mod session;
-pub use session::{Input, Output, Session, Stats};
+pub use session::Session;

@@ -70,3 +70,6 @@ pub use dashboard::{DashboardConfig, bind_dashboard, run_dashboard};
 
 mod log;
 pub use log::LogFormat;
+
+mod program;
+pub use program::run_program;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use deltasync_server::{DashboardConfig, LogFormat, Shutdown, bind_dashboard, run_dashboard};
+use deltasync_server::{DashboardConfig, LogFormat, Shutdown, bind_dashboard, run_dashboard, run_program};
 
 /// Shows one or several deltasync servers on one live page.
 ///
@@ -40,19 +40,7 @@ fn address(text: &str) -> Result<String, String> {
 fn main() -> ExitCode {
     let args = Args::parse();
     args.log_format.install();
-    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-        let outcome = runtime.block_on(show(args));
-        // A name that is still being looked up must not hold up the end.
-        runtime.shutdown_background();
-        outcome
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    run_program(tokio::runtime::Builder::new_current_thread(), show(args))
 }
 
 async fn show(args: Args) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use deltasync_io::{LocalOptions, LocalStorage, Threads};
-use deltasync_server::{Listeners, LogFormat, ServerConfig, Shutdown, run};
+use deltasync_server::{Listeners, LogFormat, ServerConfig, Shutdown, run, run_program};
 
 /// Serves a directory to deltasync clients, with a live dashboard beside it.
 ///
@@ -50,19 +50,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     args.log_format.install();
-    let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().and_then(|runtime| {
-        let outcome = runtime.block_on(serve(args));
-        // A blocking thread in the middle of a read of the disk must not hold up the end.
-        runtime.shutdown_background();
-        outcome
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    run_program(tokio::runtime::Builder::new_multi_thread(), serve(args))
 }
 
 async fn serve(args: Args) -> io::Result<()> {
