@@ -1,6 +1,6 @@
 //! Writes the seeds of the fuzz targets anew: `cargo run -p deltasync-testkit --example seeds`.
 //!
-//! To be run after a change of a format. What fuzzers have found lies beside the seeds under names of digits and is left
+//! To be run after a change of a format. What fuzzers have found lies beside the seeds, named by its hash, and is left
 //! alone.
 
 use std::fs;
