@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use deltasync_core::{
     Algorithm, Alignment, ByteLen, ChunkList, CommonRange, Cutter, DeltaPiece, ExactDiffer, History, Limits, Op,
-    Planner, TagKey, level_for, pack_ops, pack_with_history, tag_runs, unpack_with_history,
+    Planner, TagKey, history_level, pack_ops, pack_with_history, tag_runs, unpack_with_history,
 };
 
 /// The level at which columns are packed: they are small.
@@ -42,7 +42,7 @@ fn pack_all(basis: &[u8], pieces: &[DeltaPiece]) -> Sizes {
     let slice =
         |range: &std::ops::Range<deltasync_core::Offset>| &basis[range.start.get() as usize..range.end.get() as usize];
     let old: Vec<u8> = ranges.iter().map(slice).collect::<Vec<_>>().concat();
-    let packed = pack_with_history(&literals, &old, level_for(literals.len() + old.len()));
+    let packed = pack_with_history(&literals, &old, history_level(literals.len() + old.len()));
     if let Some(packed) = &packed {
         assert_eq!(unpack_with_history(packed, &old, literals.len()).as_ref(), Ok(&literals));
     }

@@ -29,9 +29,13 @@ use crate::{ByteLen, CommonRange, DeltaPiece, Limits, Offset};
 /// An edit that is shorter, in bytes, is no reason to index the whole basis.
 const PATCH: usize = 256;
 /// The shortest copy that continues at the last shift, in bytes.
-const CONTINUES: usize = 8;
+const CONTINUES: usize = 16;
 /// A copy at another shift that is shorter, in bytes, is given up when the target returns to the old shift behind it.
-const TRIAL: usize = 48;
+const TRIAL: usize = 64;
+/// The shortest copy from near by, in bytes; below, history and zstd do as well.
+const SHORTEST_NEAR: usize = 40;
+/// The shortest copy from anywhere else, in bytes.
+const SHORTEST_FAR: usize = 48;
 /// How far before and behind the end of the last copy the basis is searched near by, in bytes.
 const NEAR: usize = 1024;
 /// How far into an edit the search near by goes on, in bytes.
@@ -232,7 +236,7 @@ impl<'a> ExactDiffer<'a> {
         candidates.iter_mut().zip(index.candidates(hash)).for_each(|(slot, place)| *slot = Some(place));
         let mut best = near;
         for place in candidates.into_iter().flatten() {
-            let found = self.grow(place).filter(|found| found.len >= WINDOW);
+            let found = self.grow(place).filter(|found| found.len >= SHORTEST_FAR);
             best = longest(best, found);
         }
         best
@@ -254,7 +258,7 @@ impl<'a> ExactDiffer<'a> {
         }
         self.work += 1;
         let place = self.near.find(window, around)?;
-        self.grow(place).filter(|found| found.len >= WINDOW)
+        self.grow(place).filter(|found| found.len >= SHORTEST_NEAR)
     }
 
     /// What is equal around `at` in the target and `place` in the basis.
@@ -460,7 +464,7 @@ mod tests {
         let literal = |target: &[u8]| check_delta_makes_the_target(&basis, target, &[]).literal_len().get();
         let edit = |start: usize, gone: usize, new: &[u8]| [&basis[..start], new, &basis[start + gone..]].concat();
         let flipped: Vec<u8> = basis[50_000..50_100].iter().map(|byte| !byte).collect();
-        for start in [0, 8, 40, 50_000, 99_800] {
+        for start in [0, 16, 40, 50_000, 99_800] {
             assert_eq!(literal(&edit(start, 0, &flipped)), 100, "inserted at {start}");
             assert_eq!(literal(&edit(start, 60, b"")), 0, "deleted at {start}");
         }

@@ -5,7 +5,7 @@
 //! frame; both ends have them, and they are never sent. [`History`] names the ranges of the basis from the operations
 //! alone, at most [`History::MOST`] bytes in order of the delta, so that sender and receiver name the same.
 //!
-//! Cost: packing takes the time of packing history and literals together, see [`level_for`]; unpacking is a copy.
+//! Cost: packing takes the time of packing history and literals together, see [`history_level`]; unpacking is a copy.
 //!
 //! Invariant: `unpack_with_history(pack_with_history(raw, history), history, raw.len()) == raw`. With another history
 //! the result is damaged, or an error: the root tells.
@@ -102,7 +102,7 @@ impl History {
 
 /// The level at which packing or unpacking so many bytes of history and literals stays within about a quarter of a
 /// second.
-pub const fn level_for(bytes: usize) -> i32 {
+pub const fn history_level(bytes: usize) -> i32 {
     match bytes {
         0..0x8_0000 => 19,
         0x8_0000..0x20_0000 => 12,
@@ -169,8 +169,6 @@ pub fn unpack_with_history(_packed: &[u8], _history: &[u8], _raw_len: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     #[cfg(feature = "zstd")]
     fn another_length_or_history_is_no_danger() {
-        let raw = vec![5; 1000];
+        let raw = alloc::vec![5; 1000];
         let packed = pack_with_history(&raw, &raw, 3).expect("packs");
         assert_eq!(unpack_with_history(&packed, &raw, 999), Err(UnpackError::Damaged));
         assert_eq!(unpack_with_history(&packed, &raw, 1001), Err(UnpackError::Length { wanted: 1001, made: 1000 }));

@@ -113,7 +113,7 @@ mod columns;
 pub use columns::{InvalidColumns, pack_ops, unpack_ops};
 
 mod history;
-pub use history::{History, level_for, pack_with_history, unpack_with_history};
+pub use history::{History, history_level, pack_with_history, unpack_with_history};
 
 #[cfg(test)]
 mod reference;
