@@ -65,6 +65,18 @@ pub use chunk::{ChunkList, ChunkRun, Chunker};
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
 
+mod sketch_key;
+pub use sketch_key::SketchKey;
+
+mod sketch;
+pub use sketch::{InvalidSketch, Sketch};
+
+mod estimate;
+pub use estimate::Estimate;
+
+mod peel;
+pub use peel::{Differences, Undecided};
+
 mod gap;
 
 mod align;
