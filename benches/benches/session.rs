@@ -27,7 +27,8 @@ fn pushes(c: &mut Criterion) {
         }
         let target = random(len, 1);
         let pair = || Pair::new(1).target(target.clone());
-        println!("session/no basis/{size}: {} bytes on the wire", pair().run_to_end().up);
+        let ran = pair().run_to_end();
+        println!("session/no basis/{size}: {} bytes on the wire", ran.up + ran.down);
         group.bench_function(format!("no basis/{size}"), |b| {
             b.iter_batched(pair, Pair::run_to_end, BatchSize::PerIteration);
         });
