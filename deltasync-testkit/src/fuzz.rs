@@ -10,6 +10,7 @@
 //! | `signature`, `delta`, `ops`, `names` | the same for the formats in files, for operations, paths, names and digests |
 //! | `sign_diff_patch` | patch(basis, diff(sign(basis), target)) == target, in any split |
 //! | `chunker` | any split cuts alike; an alignment covers the target and pairs equal tags |
+//! | `sketch` | any split makes and reads alike; ours and the differences make theirs; any cells end |
 //! | `patcher` | a hostile delta makes what a naive reading of it makes, or an error |
 //! | `server`, `client` | a peer that says anything ends in no panic, and no file has another root than was reported |
 //! | `pair` | two sessions over a link with faults end in the right file or in a named error |
@@ -19,6 +20,7 @@ mod files;
 mod laws;
 mod pairs;
 mod peer;
+mod sketches;
 mod solo;
 mod take;
 pub use take::Seed;
@@ -84,6 +86,8 @@ targets! {
     SignDiffPatch = "sign_diff_patch": laws::sign_diff_patch, laws::sign_diff_patch_seeds;
     /// Chunk lists and their alignment.
     Chunker = "chunker": laws::chunker, laws::chunker_seeds;
+    /// Cells of a sketch, and the differences they tell.
+    Sketch = "sketch": sketches::sketch, sketches::sketch_seeds;
     /// The patcher and a hostile delta.
     Patcher = "patcher": files::patcher, files::patcher_seeds;
     /// A server and a client that says anything.
