@@ -65,6 +65,9 @@ pub use chunk::{ChunkList, ChunkRun, Chunker};
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
 
+mod context;
+pub use context::context_tags;
+
 mod sketch_key;
 pub use sketch_key::SketchKey;
 

@@ -39,7 +39,12 @@ impl TagKey {
 
     /// The tag of a chunk with this digest.
     pub fn tag(&self, digest: &Digest) -> Tag {
-        let hash = blake3::keyed_hash(&self.key, digest.as_bytes());
+        self.tag_of(digest.as_bytes())
+    }
+
+    /// The tag of any bytes. Those of other lengths than a digest make other kinds of tags.
+    pub(crate) fn tag_of(&self, bytes: &[u8]) -> Tag {
+        let hash = blake3::keyed_hash(&self.key, bytes);
         let (start, _) = hash.as_bytes().split_first_chunk().expect("a hash of 32 bytes has 6");
         Tag(Tag::from_bytes(*start).0 & ((1 << self.bits) - 1))
     }
