@@ -27,6 +27,30 @@ use crate::{Estimate, Sketch, SketchKey, Tag};
 const STEPS: usize = 64;
 
 /// The tags that only one of two sets has, in order.
+///
+/// ```
+/// use deltasync_core::{Differences, Limits, Reader, Sketch, SketchKey, Tag, Undecided};
+///
+/// let key = SketchKey::new(&[7; 16], 1);
+/// let tag = |number: u8| Tag::from_bytes([number, 1, 2, 3, 4, 5]);
+/// let (ours, theirs) = ((0..100).map(tag), (40..200).map(tag));
+///
+/// let cells = Sketch::first_flight(160);
+/// let mut wire = Vec::new();
+/// Sketch::of(key, 0..cells, theirs.clone()).encode(&mut wire);
+///
+/// let limits = Limits::default();
+/// let mut sent = Sketch::decode(key, 0..cells, 160, &mut Reader::new(&wire), &limits)?;
+/// let mut own = Sketch::of(key, 0..cells, ours.clone());
+/// let Err(Undecided::TooFew(estimate)) = Differences::between(&own, &sent) else { panic!("32 cells for 140") };
+///
+/// let more = cells..estimate.cells;
+/// sent.append(Sketch::of(key, more.clone(), theirs));
+/// own.append(Sketch::of(key, more, ours));
+/// let differences = Differences::between(&own, &sent).expect("enough, in 99 cases of 100");
+/// assert_eq!((differences.ours().len(), differences.theirs().len()), (40, 100));
+/// # Ok::<(), deltasync_core::InvalidSketch>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
     ours: Vec<Tag>,
