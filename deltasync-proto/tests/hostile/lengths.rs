@@ -1,0 +1,106 @@
+//! Lengths and counts at their limits and past them.
+
+use super::*;
+
+#[test]
+fn a_frame_over_the_limit_is_refused_at_its_header() {
+    let longest = 4u64 << 20;
+    for len in [longest + 1, 1 << 32, 1 << 63, u64::MAX] {
+        let mut raw = server();
+        let mut header = vec![MessageKind::Delta.code(), 1];
+        write_varint(&mut header, len);
+        raw.feed(header);
+        let text = format!("invalid message: frame payload of {len} is over the limit of {longest}");
+        check_refused(&mut raw, CloseCode::Limit, &text);
+    }
+    let mut raw = server();
+    let mut header = vec![MessageKind::Delta.code(), 1];
+    write_varint(&mut header, longest);
+    raw.feed(header);
+    assert!(raw.finished().is_none(), "the longest frame is waited for");
+    let mut raw = server();
+    raw.frame(MessageKind::Offer.code(), 1, &[0; (64 << 10) + 1]);
+    let text = "invalid message: control payload of 65537 is over the limit of 65536";
+    check_refused(&mut raw, CloseCode::Limit, text);
+}
+
+#[test]
+fn a_file_over_the_limit_is_refused_and_one_at_it_is_not() {
+    let longest = Limits::default().file.get();
+    for len in [longest + 1, 1 << 63, u64::MAX] {
+        let mut raw = server();
+        let offer = Offer { len: ByteLen::new(len), ..offer_of(&target(), Content::Whole) };
+        raw.say(1, TransferMessage::Offer(offer));
+        let text = format!("invalid message: file length of {len} is over the limit of {longest}");
+        check_refused(&mut raw, CloseCode::Limit, &text);
+    }
+    for len in [0, 1 << 32, longest] {
+        let mut raw = server();
+        let offer = Offer { len: ByteLen::new(len), ..offer_of(&target(), Content::Whole) };
+        raw.say(1, TransferMessage::Offer(offer));
+        check_healthy(&mut raw);
+    }
+}
+
+#[test]
+fn more_tags_than_the_limit_or_than_announced_are_refused() {
+    let most = Limits::default().chunks as u32;
+    let mut raw = server();
+    raw.say(1, offer(&target(), Content::Tags { runs: most + 1 }));
+    let text = format!("invalid message: offered tag runs of {} is over the limit of {most}", most + 1);
+    check_refused(&mut raw, CloseCode::Limit, &text);
+    for hold in [(|due| named(due, "Basis")) as fn(&Due) -> bool, |_| false] {
+        let mut raw = server().hold(hold);
+        let tags = tags_of(&target());
+        raw.say(1, offer(&target(), Content::Tags { runs: tags.len() as u32 - 1 }));
+        raw.say(1, TransferMessage::Tags(tags));
+        let text = "invalid message: Tags: more tags than the offer announced";
+        check_refused(&mut raw, CloseCode::Invalid, text);
+    }
+}
+
+#[test]
+fn tags_whose_number_the_frame_cannot_hold_are_refused() {
+    for (payload, cause) in [
+        (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1][..], "bytes end within a value"),
+        (&[1, 1, 2, 3, 4, 5], "bytes end within a value"),
+        (&[1, 1, 2, 3, 4, 5, 6, 1, 1], "run of tags past the last tag"),
+        (&[1, 1, 2, 3, 4, 5, 6, 0, 0], "run of no tags or of 2^32"),
+        (&[1, 1, 2, 3, 4, 5, 6, 0, 0xff, 0xff, 0xff, 0xff, 0x0f], "run of no tags or of 2^32"),
+    ] {
+        let mut raw = server();
+        raw.say(1, offer(&target(), Content::Tags { runs: 1 }));
+        raw.frame(MessageKind::Tags.code(), 1, payload);
+        check_refused(&mut raw, CloseCode::Invalid, &format!("invalid message: Tags: {cause}"));
+    }
+    // The longest run there is stands for 2^32 - 1 chunks, and is only a number.
+    let mut raw = server();
+    raw.say(1, offer(&target(), Content::Tags { runs: 1 }));
+    raw.say(1, TransferMessage::Tags(vec![TagRun { tag: Tag::from_bytes([1; 6]), count: u32::MAX }]));
+    check_healthy(&mut raw);
+}
+
+#[test]
+fn texts_and_cutters_and_roots_that_do_not_fit_are_refused() {
+    let text = "invalid message: text of 513 is over the limit of 512";
+    let mut raw = server();
+    raw.say(1, TransferMessage::Refused(refusal(&"x".repeat(513))));
+    check_refused(&mut raw, CloseCode::Limit, text);
+    let mut raw = server();
+    raw.send(&Message::Close(Close { code: CloseCode::Busy, message: "x".repeat(513) }));
+    check_refused(&mut raw, CloseCode::Limit, text);
+    let mut raw = server();
+    let cutter = Cutter::MinCdc { average: 1000 };
+    raw.say(1, TransferMessage::Offer(Offer { cutter, ..offer_of(&target(), Content::Whole) }));
+    check_refused(&mut raw, CloseCode::Invalid, "invalid message: Offer: cutter outside its range");
+    let mut raw = server();
+    raw.say(1, offer(&target(), Content::Known));
+    let text = "invalid message: Offer: an offer of a root that we do not have as one that we have";
+    check_refused(&mut raw, CloseCode::Invalid, text);
+    // An offer that a pull has asked for does not say where it goes.
+    let mut raw = client().command(1, pull(file(), file()));
+    raw.take();
+    raw.say(1, offer(&target(), Content::Whole));
+    let text = "invalid message: Offer: only a pushed target names where it goes";
+    check_refused(&mut raw, CloseCode::Invalid, text);
+}

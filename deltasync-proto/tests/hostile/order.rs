@@ -1,0 +1,286 @@
+//! Well-formed messages that must not come now.
+
+use super::*;
+
+/// One valid message of each kind, as the given end could send it.
+fn sample(kind: MessageKind, from_client: bool) -> Message {
+    let target = target();
+    let message = match kind {
+        MessageKind::Hello => return hello(1, 1),
+        MessageKind::Unsupported => {
+            return Message::Unsupported(Unsupported { min: 1, max: VERSION, algorithms: 3 });
+        }
+        MessageKind::Close => return Message::Close(Close { code: CloseCode::Busy, message: "full".into() }),
+        MessageKind::Ping => return Message::Ping,
+        MessageKind::Pong => return Message::Pong,
+        MessageKind::Offer if from_client => offer(&target, in_tags(&target)),
+        MessageKind::Offer => served(&target, in_tags(&target)),
+        MessageKind::Tags => TransferMessage::Tags(tags_of(&target)[..1].to_vec()),
+        MessageKind::Same => TransferMessage::Same,
+        MessageKind::Want => want(0, &[]),
+        MessageKind::Delta => raw_delta(false, &[literal(3)], b"abc"),
+        MessageKind::Done => TransferMessage::Done(Generation::new(1)),
+        MessageKind::Repair => TransferMessage::Repair,
+        MessageKind::Changed => TransferMessage::Changed,
+        MessageKind::Refused => TransferMessage::Refused(refusal("no")),
+        MessageKind::Cancel => TransferMessage::Cancel,
+        MessageKind::Credit => TransferMessage::Credit(1000),
+        MessageKind::Working => TransferMessage::Working,
+        MessageKind::Pull => pulls(None),
+        MessageKind::List => TransferMessage::List(List { path: RelPath::ROOT, after: None }),
+        MessageKind::Listing => TransferMessage::Listing(Listing { entries: Vec::new(), more: false }),
+        MessageKind::AskRoot => TransferMessage::AskRoot(AskRoot { path: file(), algorithm: Algorithm::Blake3 }),
+        MessageKind::RootIs => TransferMessage::RootIs(RootIs { len: ByteLen::ZERO, root: Digest::default() }),
+        other => panic!("no sample of {other:?}"),
+    };
+    Message::Transfer(TransferId::new(1), message)
+}
+
+/// Kinds that a transfer takes in any state.
+const ALWAYS: [MessageKind; 4] = [MessageKind::Refused, MessageKind::Cancel, MessageKind::Credit, MessageKind::Working];
+
+/// Sends each kind to a session whose transfer 1 is in a state that takes only `allowed`.
+#[track_caller]
+fn check_state(build: impl Fn() -> Raw, state: &str, allowed: &[MessageKind]) {
+    let from_client = !build().is_client();
+    for kind in MessageKind::ALL.iter().copied() {
+        let mut raw = build();
+        assert!(raw.finished().is_none() && raw.ended(1).is_none(), "{state} is not reached");
+        raw.take();
+        raw.send(&sample(kind, from_client));
+        match kind {
+            MessageKind::Hello => {
+                let text = "peer misbehaved: Hello came while open (transfer 0)";
+                check_refused(&mut raw, CloseCode::Misbehaved, text);
+            }
+            MessageKind::Unsupported => {
+                let text = "no version or hash in common: peer speaks versions 1 to 1, we speak 1";
+                check_refused(&mut raw, CloseCode::Unsupported, text);
+            }
+            MessageKind::Close => {
+                let error = SessionError::ClosedByPeer { code: CloseCode::Busy, message: "full".into() };
+                assert_eq!(raw.finished(), Some(&Err(error)));
+                assert_eq!(raw.closing(), None, "nobody is there to be told");
+            }
+            MessageKind::Refused => {
+                assert_eq!(raw.ended(1), Some(&Err(TransferError::Refused(refusal("no")))), "{state}");
+                check_healthy(&mut raw);
+            }
+            MessageKind::Cancel => {
+                assert_eq!(raw.ended(1), Some(&Err(TransferError::CancelledByPeer)), "{state}");
+                check_healthy(&mut raw);
+            }
+            kind if kind.is_connection() || ALWAYS.contains(&kind) => check_healthy(&mut raw),
+            kind if allowed.contains(&kind) => {
+                let unexpected = |error: &SessionError| {
+                    matches!(error, SessionError::PeerMisbehaved(PeerMisbehaved::Unexpected { .. }))
+                };
+                assert!(!matches!(raw.finished(), Some(Err(error)) if unexpected(error)), "{kind:?} in {state}");
+                assert_eq!(raw.content("file"), Some(basis().into()));
+            }
+            kind => {
+                let text = format!("peer misbehaved: {kind:?} came while {state} (transfer 1)");
+                check_refused(&mut raw, CloseCode::Misbehaved, &text);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_takes_no_message_out_of_order_when_it_receives() {
+    use MessageKind as K;
+    let offered = |hold: fn(&Due) -> bool, content: Content| {
+        let mut raw = server().hold(hold);
+        raw.say(1, offer(&target(), content));
+        raw
+    };
+    let tagged = |hold| {
+        let mut raw = offered(hold, in_tags(&target()));
+        raw.say(1, TransferMessage::Tags(tags_of(&target())));
+        raw
+    };
+    let sent = |hold| {
+        let mut raw = offered(hold, Content::Whole);
+        raw.say(1, whole(&target()));
+        raw
+    };
+    check_state(|| offered(|due| named(due, "Basis"), in_tags(&target())), "opening the basis", &[K::Tags]);
+    let early = &[K::Delta, K::Changed];
+    // Tags are refused there as more than were announced: none.
+    let late = &[K::Delta, K::Changed, K::Tags];
+    check_state(|| offered(|due| named(due, "Basis"), Content::Whole), "opening the basis", late);
+    check_state(|| offered(|_| false, in_tags(&target())), "collecting tags", &[K::Tags]);
+    check_state(|| tagged(|due| named(due, "Job")), "matching", &[]);
+    check_state(|| tagged(|_| false), "patching", &[K::Delta, K::Tags, K::Changed]);
+    let known = || {
+        let mut raw = server();
+        raw.say(1, offer(&basis(), Content::Whole));
+        raw
+    };
+    check_state(known, "letting known content pass", early);
+    check_state(|| sent(|due| named(due, "Seal")), "verifying", &[]);
+    check_state(|| sent(|due| named(due, "Commit")), "committing", &[]);
+    let changed = || {
+        let mut raw = tagged(|_| false);
+        raw.say(1, TransferMessage::Changed);
+        raw
+    };
+    check_state(changed, "waiting for an offer", &[K::Offer]);
+}
+
+#[test]
+fn a_server_takes_no_message_out_of_order_when_it_sends_or_answers() {
+    use MessageKind as K;
+    let asked = |hold: fn(&Due) -> bool, message: TransferMessage| {
+        let mut raw = server().hold(hold);
+        raw.say(1, message);
+        raw
+    };
+    check_state(|| asked(|due| named(due, "Describe"), pulls(None)), "describing the source", &[]);
+    let other = Some(Digest::default());
+    check_state(|| asked(|_| false, pulls(other)), "waiting for the receiver's answer", &[K::Same, K::Want]);
+    check_state(|| asked(|due| named(due, "Read"), pulls(None)), "sending the delta", &[]);
+    let finish = &[K::Done, K::Same, K::Repair];
+    check_state(|| asked(|_| false, pulls(None)), "waiting for the receiver to finish", finish);
+    let list = || TransferMessage::List(List { path: RelPath::ROOT, after: None });
+    check_state(|| asked(|due| named(due, "List"), list()), "answering a request", &[]);
+    let root = || TransferMessage::AskRoot(AskRoot { path: file(), algorithm: Algorithm::Blake3 });
+    check_state(|| asked(|due| named(due, "Describe"), root()), "answering a request", &[]);
+}
+
+#[test]
+fn a_client_takes_no_message_out_of_order() {
+    use MessageKind as K;
+    let told =
+        |hold: fn(&Due) -> bool, command: Command| client().file("other", &b"tiny"[..]).hold(hold).command(1, command);
+    let other = || RelPath::new(*b"other").expect("a plain name");
+    let pushes = |hold| told(hold, push(file(), file()));
+    let pulls = |hold| told(hold, pull(file(), file()));
+    check_state(|| pushes(|due| named(due, "Describe")), "describing the source", &[]);
+    check_state(|| pushes(|_| false), "waiting for the receiver's answer", &[K::Same, K::Want]);
+    let wanted = || {
+        let mut raw = pushes(|due| named(due, "Read"));
+        raw.say(1, want(0, &[]));
+        raw
+    };
+    check_state(wanted, "sending the delta", &[]);
+    let tiny = || told(|_| false, push(other(), other()));
+    check_state(tiny, "waiting for the receiver to finish", &[K::Done, K::Same, K::Repair]);
+    check_state(|| pulls(|due| named(due, "Basis")), "looking at the basis", &[]);
+    check_state(|| pulls(|_| false), "waiting for an offer", &[K::Offer]);
+    let collecting = || {
+        let mut raw = pulls(|_| false);
+        raw.say(1, served(&target(), in_tags(&target())));
+        raw
+    };
+    check_state(collecting, "collecting tags", &[K::Tags]);
+    let patching = || {
+        let mut raw = collecting();
+        raw.say(1, TransferMessage::Tags(tags_of(&target())));
+        raw
+    };
+    check_state(patching, "patching", &[K::Delta, K::Tags, K::Changed]);
+    let asks = || told(|_| false, Command::List { path: RelPath::ROOT, after: None });
+    check_state(asks, "waiting for an answer", &[K::Listing]);
+    check_state(|| told(|_| false, Command::Root { path: file() }), "waiting for an answer", &[K::RootIs]);
+}
+
+#[test]
+fn nothing_but_a_hello_or_a_reason_comes_first() {
+    for kind in MessageKind::ALL.iter().copied() {
+        let mut raw = stranger();
+        raw.send(&sample(kind, true));
+        match kind {
+            MessageKind::Hello => check_healthy(&mut raw),
+            MessageKind::Close => assert!(matches!(raw.finished(), Some(Err(SessionError::ClosedByPeer { .. })))),
+            _ => check_refused(&mut raw, CloseCode::Misbehaved, NO_HELLO),
+        }
+    }
+}
+
+#[test]
+fn a_transfer_that_was_never_begun_is_not_talked_about() {
+    for from_client in [true, false] {
+        for kind in MessageKind::ALL.iter().copied().filter(|kind| !kind.is_connection()) {
+            let mut raw = if from_client { server() } else { client() };
+            raw.send(&sample(kind, from_client));
+            let begins = matches!(
+                kind,
+                MessageKind::Offer | MessageKind::Pull | MessageKind::List | MessageKind::AskRoot if from_client
+            );
+            // A client may be at work on it or give it up before it has asked for anything.
+            if begins || matches!(kind, MessageKind::Refused | MessageKind::Cancel | MessageKind::Working) {
+                check_healthy(&mut raw);
+            } else {
+                let text = format!("peer misbehaved: {kind:?} for transfer 1, which was never begun");
+                check_refused(&mut raw, CloseCode::Misbehaved, &text);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_comes_for_a_transfer_that_has_ended_is_dropped() {
+    for kind in MessageKind::ALL.iter().copied().filter(|kind| !kind.is_connection()) {
+        let mut raw = server();
+        raw.say(1, offer(&basis(), in_tags(&basis())));
+        assert!(matches!(raw.ended(1), Some(Ok(_))));
+        raw.take();
+        raw.send(&sample(kind, true));
+        check_healthy(&mut raw);
+    }
+}
+
+#[test]
+fn an_offer_that_starts_over_what_was_never_begun_is_refused() {
+    let mut raw = server();
+    let again = Offer { changes: 1, ..offer_of(&target(), Content::Whole) };
+    raw.say(1, TransferMessage::Offer(again));
+    let text = "peer misbehaved: Offer for transfer 1, which was never begun";
+    check_refused(&mut raw, CloseCode::Misbehaved, text);
+}
+
+#[test]
+fn transfer_0_is_the_connection_and_no_other_number_is() {
+    for kind in MessageKind::ALL.iter().copied() {
+        let frame = sample(kind, true).encode();
+        let bytes = [&frame.head[..], &frame.tail].concat();
+        let wrong = if kind.is_connection() { 1 } else { 0 };
+        let mut raw = server();
+        // Every header here is kind, transfer and length in one or two bytes.
+        let payload = &bytes[bytes.len() - frame.payload..];
+        raw.frame(kind.code(), wrong, payload);
+        let text = format!("invalid message: {kind:?}: transfer number does not go with the kind");
+        check_refused(&mut raw, CloseCode::Invalid, &text);
+    }
+}
+
+#[test]
+fn unknown_kinds_and_damaged_headers_are_refused() {
+    let mut raw = server();
+    raw.frame(0x7f, 1, b"");
+    check_refused(&mut raw, CloseCode::Invalid, "invalid message: unknown frame kind 0x7f");
+    let mut raw = server();
+    raw.feed(&b"\x10\x80\x00\x00"[..]);
+    let text = "invalid message: frame header: varint is not in its shortest form or passes 64 bits";
+    check_refused(&mut raw, CloseCode::Invalid, text);
+    let mut raw = server();
+    raw.feed(&b"\x10\x80\x80\x80\x80\x10\x00"[..]);
+    let text = "invalid message: frame header: transfer number passes 32 bits";
+    check_refused(&mut raw, CloseCode::Invalid, text);
+}
+
+#[test]
+fn payloads_where_none_belong_and_bytes_left_over_are_refused() {
+    for kind in
+        [MessageKind::Same, MessageKind::Repair, MessageKind::Changed, MessageKind::Cancel, MessageKind::Working]
+    {
+        let mut raw = server();
+        raw.frame(kind.code(), 1, b"x");
+        let text = format!("invalid message: {kind:?}: 1 bytes left over after the last value");
+        check_refused(&mut raw, CloseCode::Invalid, &text);
+    }
+    let mut raw = server();
+    raw.frame(MessageKind::List.code(), 1, &[0, 0, 9]);
+    check_refused(&mut raw, CloseCode::Invalid, "invalid message: List: 1 bytes left over after the last value");
+}
