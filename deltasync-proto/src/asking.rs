@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 
 use deltasync_core::{ByteLen, Malformed, Name};
 
-use crate::context::{Context, Trouble, wrong_answer};
+use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::{
     Answer, Ask, AskRoot, Cutting, Entry, EventKind, InvalidMessage, List, Listing, MessageKind, Outcome, Phase, Place,
-    RequestId, RootId, RootIs, StorageFault, TransferMessage,
+    RequestId, RootId, RootIs, TransferMessage,
 };
 
 /// Entries in one page: 200 of the longest names fit a control message.
@@ -79,12 +79,7 @@ impl Answering {
         Self::Describing(cx.ask(Ask::Describe { place, cutting: Cutting::ByLength, algorithm: ask.algorithm }))
     }
 
-    pub(crate) fn on_answer(
-        self,
-        id: RequestId,
-        answer: Result<Answer, StorageFault>,
-        cx: &mut Context<'_>,
-    ) -> Result<Self, Trouble> {
+    pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match self {
             Self::Listing(request) if request == id => {
                 let Answer::Listed { entries, more } = answer? else { return Err(wrong_answer()) };

@@ -9,9 +9,12 @@ use deltasync_core::TagKey;
 use crate::flow::Flow;
 use crate::job::Work;
 use crate::{
-    Ask, Config, Event, EventKind, Job, JobId, Message, MessageKind, Output, PeerMisbehaved, Phase, Progress, Request,
-    RequestId, SessionError, StorageFault, TransferError, TransferId, TransferMessage,
+    Answer, Ask, Config, Event, EventKind, Job, JobId, Message, MessageKind, Output, PeerMisbehaved, Phase, Progress,
+    Request, RequestId, SessionError, StorageFault, TransferError, TransferId, TransferMessage,
 };
+
+/// What a storage says to a request.
+pub(crate) type Answered = Result<Answer, StorageFault>;
 
 /// Why a handler could not go on: the transfer ends, or the whole session.
 #[derive(Debug)]

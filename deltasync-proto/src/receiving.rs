@@ -19,12 +19,11 @@ use bytes::Bytes;
 use deltasync_core::{Algorithm, ByteLen, Generation, Malformed, Ops, Plan, Planner, RelPath, TagRun};
 
 use crate::bulk::{Delta, Literals, Want, WantRun};
-use crate::context::{Context, Trouble, wrong_answer};
+use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::job::{Product, Work};
 use crate::{
     Answer, Ask, Content, Cutting, Destination, EventKind, FileHandle, InvalidMessage, JobId, MessageKind, Offer,
-    OpenedFile, Outcome, Phase, Place, Progress, Pull, RequestId, RootId, StageHandle, StorageFault, TransferError,
-    TransferMessage,
+    OpenedFile, Outcome, Phase, Place, Progress, Pull, RequestId, RootId, StageHandle, TransferError, TransferMessage,
 };
 
 /// How many pieces are unpacked ahead of the storage.
@@ -238,12 +237,7 @@ impl Receiving {
         }
     }
 
-    pub(crate) fn on_answer(
-        self,
-        id: RequestId,
-        answer: Result<Answer, StorageFault>,
-        cx: &mut Context<'_>,
-    ) -> Result<Self, Trouble> {
+    pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match self {
             Self::Preparing(state) if state.request == id => state.on_basis(answer?, cx),
             Self::Opening(state) if state.request == id => {
@@ -491,12 +485,7 @@ impl Patching {
         self.go_on(cx)
     }
 
-    fn on_answer(
-        mut self,
-        id: RequestId,
-        answer: Result<Answer, StorageFault>,
-        cx: &mut Context<'_>,
-    ) -> Result<Receiving, Trouble> {
+    fn on_answer(mut self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         if self.stage.is_none() && id == self.staging {
             let Answer::Staged(stage) = answer? else { return Err(wrong_answer()) };
             self.stage = Some(stage);

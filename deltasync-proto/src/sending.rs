@@ -19,12 +19,12 @@ use bytes::Bytes;
 use deltasync_core::{Algorithm, ByteLen, Digest, Ops};
 
 use crate::bulk::{Delta, Literals, Want, WantRun};
-use crate::context::{Context, Trouble, wrong_answer};
+use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::cursor::{DeltaCursor, Piece};
 use crate::job::{Product, Work};
 use crate::{
     Answer, Ask, Content, Cutting, EventKind, FaultKind, FileHandle, JobId, Offer, OpenedFile, Outcome, Phase, Place,
-    Progress, RequestId, StorageFault, TransferError, TransferMessage, Wish,
+    Progress, RequestId, TransferError, TransferMessage, Wish,
 };
 
 /// A pushed file of at most this many bytes goes with its offer: it is cheaper than the round trip it saves.
@@ -155,12 +155,7 @@ impl Sending {
         }
     }
 
-    pub(crate) fn on_answer(
-        self,
-        id: RequestId,
-        answer: Result<Answer, StorageFault>,
-        cx: &mut Context<'_>,
-    ) -> Result<Self, Trouble> {
+    pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match self {
             Self::Describing(state) if state.request == id => state.on_described(answer?, cx),
             Self::Delivering(state) => state.on_answer(id, answer, cx),
@@ -312,12 +307,7 @@ impl Delivering {
         cx.progress(&mut self.progress);
     }
 
-    fn on_answer(
-        mut self,
-        id: RequestId,
-        answer: Result<Answer, StorageFault>,
-        cx: &mut Context<'_>,
-    ) -> Result<Sending, Trouble> {
+    fn on_answer(mut self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
         let reading = |piece: &Ahead| matches!(piece.literals, Preparing::Reading(request, _) if request == id);
         if self.recheck != Some(id) && !self.pieces.iter().any(reading) {
             // Asked for before the transfer started over.

@@ -1,14 +1,14 @@
 //! One transfer of a session: its flow and whichever machine carries it.
 
 use crate::asking::{Answering, Asking};
-use crate::context::{Context, Trouble};
+use crate::context::{Answered, Context, Trouble};
 use crate::flow::Flow;
 use crate::job::Product;
 use crate::receiving::Receiving;
 use crate::sending::{Origin, Sending};
 use crate::{
-    Answer, AskRoot, Command, Config, FaultKind, JobId, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId,
-    RootId, StorageFault, TransferError, TransferMessage, Verb, Wish,
+    AskRoot, Command, Config, FaultKind, JobId, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId, RootId,
+    TransferError, TransferMessage, Verb, Wish,
 };
 
 /// A transfer that has not ended.
@@ -83,12 +83,7 @@ impl Machine {
         })
     }
 
-    pub(crate) fn on_answer(
-        self,
-        id: RequestId,
-        answer: Result<Answer, StorageFault>,
-        cx: &mut Context<'_>,
-    ) -> Result<Self, Trouble> {
+    pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         Ok(match self {
             Self::Sending(machine) => Self::Sending(machine.on_answer(id, answer, cx)?),
             Self::Receiving(machine) => Self::Receiving(machine.on_answer(id, answer, cx)?),
