@@ -53,11 +53,11 @@ const MEMORY: usize = 16 << 20;
 /// ```
 /// use deltasync_core::{ExactDiffer, Limits};
 ///
-/// let (basis, target) = (b"the quick brown fox jumps over", b"the quick red fox jumps over");
-/// let mut differ = ExactDiffer::new(basis, target, &Limits::default());
-/// let literals: Vec<u8> = differ.by_ref().flat_map(|piece| piece.literals).collect();
-/// assert_eq!(literals, b"red fox jumps over", "too short to be searched");
-/// # Ok::<(), core::convert::Infallible>(())
+/// let basis: Vec<u8> = (0..2000u32).flat_map(|row| row.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+/// let target = [&basis[..5000], b"a byte more or two", &basis[5000..]].concat();
+/// let differ = ExactDiffer::new(&basis, &target, &Limits::default());
+/// let literals: Vec<u8> = differ.flat_map(|piece| piece.literals).collect();
+/// assert_eq!(literals, b"a byte more or two");
 /// ```
 #[derive(Clone, Debug)]
 pub struct ExactDiffer<'a> {
