@@ -11,18 +11,18 @@
 //! |---|---|---|
 //! | length and kind | varint | twice the bytes that follow, and 1 more when they are packed |
 //! | raw length | varint | only when packed |
-//! | values | | varints, as [`encode_ops`] writes them, or one zstd frame of them |
+//! | values | | varints, as [`encode_ops`](crate::encode_ops) writes them, or one zstd frame of them |
 //!
 //! Like compresses with like: the lengths of an edited table repeat, and so do the distances of its rows. For a handful
-//! of operations nothing packs, and this is a few bytes longer than [`encode_ops`].
+//! of operations nothing packs, and this is a few bytes longer than [`encode_ops`](crate::encode_ops).
 //!
 //! Invariant: `unpack_ops(pack_ops(ops)) == ops`, for as many operations as the limits allow.
 
 use alloc::vec::Vec;
 
+use crate::op::columns_of;
 use crate::{
-    InvalidOps, LimitExceeded, Limits, Malformed, Ops, Reader, UnpackError, decode_ops, encode_ops, pack, unpack,
-    write_varint,
+    InvalidOps, LimitExceeded, Limits, Malformed, Ops, Reader, UnpackError, decode_ops, pack, unpack, write_varint,
 };
 
 /// The longest varint, in bytes.
@@ -30,12 +30,10 @@ const LONGEST: usize = 10;
 
 /// Appends the columns of `ops`, each packed at `level` (as for [`pack`](crate::pack())) where that makes it smaller.
 pub fn pack_ops(ops: &Ops, level: i32, out: &mut Vec<u8>) {
-    let mut plain = Vec::new();
-    encode_ops(ops, &mut plain);
-    let (pairs, columns) = split(&plain).expect("what was just encoded can be read");
+    let (pairs, columns) = columns_of(ops);
     write_varint(out, pairs);
     for column in columns {
-        match pack(column, level) {
+        match pack(&column, level) {
             Some(packed) => {
                 write_varint(out, packed.len() as u64 * 2 + 1);
                 write_varint(out, column.len() as u64);
@@ -43,7 +41,7 @@ pub fn pack_ops(ops: &Ops, level: i32, out: &mut Vec<u8>) {
             }
             None => {
                 write_varint(out, column.len() as u64 * 2);
-                out.extend_from_slice(column);
+                out.extend_from_slice(&column);
             }
         }
     }
@@ -84,19 +82,6 @@ pub fn unpack_ops(reader: &mut Reader<'_>, limits: &Limits) -> Result<Ops, Inval
     Ok(ops)
 }
 
-/// The number of pairs and the three columns of what [`encode_ops`] wrote.
-fn split(plain: &[u8]) -> Result<(u64, [&[u8]; 3]), Malformed> {
-    let mut reader = Reader::new(plain);
-    let pairs = reader.varint()?;
-    let mut lengths = || {
-        let column = reader.rest();
-        (0..pairs).try_for_each(|_| reader.varint().map(drop))?;
-        Ok(&column[..column.len() - reader.rest().len()])
-    };
-    let (literals, copies) = (lengths()?, lengths()?);
-    Ok((pairs, [literals, copies, reader.rest()]))
-}
-
 /// Why bytes are no packed operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -127,6 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encode_ops;
     use crate::{ByteLen, Offset, Op};
 
     fn ops(parts: impl IntoIterator<Item = (u64, u64, u64)>) -> Ops {

@@ -110,6 +110,13 @@ impl FromIterator<Op> for Ops {
 
 /// Appends the columns of `ops`: their number of pairs, then literal lengths, copy lengths, changes of offset.
 pub fn encode_ops(ops: &Ops, out: &mut Vec<u8>) {
+    let (pairs, columns) = columns_of(ops);
+    write_varint(out, pairs);
+    columns.iter().for_each(|column| out.extend_from_slice(column));
+}
+
+/// The number of pairs, and their literal lengths, copy lengths and changes of offset.
+pub(crate) fn columns_of(ops: &Ops) -> (u64, [Vec<u8>; 3]) {
     let mut pairs: Vec<(ByteLen, Option<(Offset, ByteLen)>)> = Vec::new();
     for op in ops.as_slice() {
         match (*op, pairs.last_mut()) {
@@ -118,14 +125,17 @@ pub fn encode_ops(ops: &Ops, out: &mut Vec<u8>) {
             (Op::Copy { from, len }, _) => pairs.push((ByteLen::ZERO, Some((from, len)))),
         }
     }
-    write_varint(out, pairs.len() as u64);
-    pairs.iter().for_each(|(literal, _)| write_varint(out, literal.get()));
-    pairs.iter().for_each(|(_, copy)| write_varint(out, copy.map_or(0, |(_, len)| len.get())));
+    let (mut literals, mut copies, mut changes) = (Vec::new(), Vec::new(), Vec::new());
     let mut expected = Offset::ZERO;
-    for (from, len) in pairs.iter().filter_map(|(_, copy)| *copy) {
-        write_signed(out, from.get().wrapping_sub(expected.get()) as i64);
-        expected = from.checked_add(len).unwrap_or(Offset::ZERO);
+    for (literal, copy) in &pairs {
+        write_varint(&mut literals, literal.get());
+        write_varint(&mut copies, copy.map_or(0, |(_, len)| len.get()));
+        if let Some((from, len)) = *copy {
+            write_signed(&mut changes, from.get().wrapping_sub(expected.get()) as i64);
+            expected = from.checked_add(len).unwrap_or(Offset::ZERO);
+        }
     }
+    (pairs.len() as u64, [literals, copies, changes])
 }
 
 /// Reads columns that [`encode_ops`] wrote.
