@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::context::{Context, Effects, Trouble, control_cost};
 use crate::flow::Flow;
 use crate::message::bounded_text;
-use crate::transfer::{Machine, Parts, Transfer, refusal, verb_of_command, verb_of_message};
+use crate::transfer::{Machine, Transfer, refusal, verb_of_command, verb_of_message};
 use crate::{
     ApiMisuse, CONTROL_MAX, Capabilities, Close, CloseCode, Command, Config, Encoded, EventKind, Frame, FrameDecoder,
     Hello, Input, InvalidMessage, Message, MessageKind, Outcome, Output, PeerMisbehaved, Refusal, RefusalCode,
@@ -459,7 +459,7 @@ impl Session {
             self.effects.event(id, EventKind::Started { verb, path });
         }
         let mut flow = Flow::new(self.now);
-        let started = Machine::start(command.clone(), &mut self.parts(id, 0).context(&mut flow));
+        let started = Machine::start(command.clone(), &mut self.context(id, 0, &mut flow));
         self.keep(id, flow, started, Some(command));
         true
     }
@@ -537,14 +537,16 @@ impl Session {
         self.effects.event(id, EventKind::Started { verb, path });
         let mut flow = Flow::new(self.now);
         flow.received(id, message.kind(), payload)?;
-        let started = Machine::serve(message, &mut self.parts(id, payload.len()).context(&mut flow));
+        let started = Machine::serve(message, &mut self.context(id, payload.len(), &mut flow));
         self.keep(id, flow, started, None);
         Ok(())
     }
 
-    fn parts(&mut self, id: TransferId, payload: usize) -> Parts<'_> {
+    /// What the machine of one transfer works with.
+    fn context<'a>(&'a mut self, id: TransferId, payload: usize, flow: &'a mut Flow) -> Context<'a> {
         let may_pack = matches!(&self.link, Link::Open { peer } if peer.capabilities.has(Capabilities::ZSTD));
-        Parts { id, config: &self.config, nonce: &self.nonce, may_pack, payload, effects: &mut self.effects }
+        let Self { config, nonce, effects, .. } = self;
+        Context { id, config, nonce, may_pack, payload, flow, effects }
     }
 
     /// Hands something to a transfer's machine, if it has not ended.
@@ -555,7 +557,7 @@ impl Session {
         handler: impl FnOnce(Machine, &mut Context<'_>) -> Result<Machine, Trouble>,
     ) {
         let Some(Transfer { mut flow, machine, command }) = self.transfers.remove(&id) else { return };
-        let stepped = handler(machine, &mut self.parts(id, payload).context(&mut flow));
+        let stepped = handler(machine, &mut self.context(id, payload, &mut flow));
         self.keep(id, flow, stepped, command);
     }
 

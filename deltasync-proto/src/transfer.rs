@@ -1,5 +1,7 @@
 //! One transfer of a session: its flow and whichever machine carries it.
 
+use deltasync_core::{Name, RelPath};
+
 use crate::asking::{Answering, Asking};
 use crate::context::{Answered, Context, Trouble};
 use crate::flow::Flow;
@@ -7,7 +9,7 @@ use crate::job::Product;
 use crate::receiving::Receiving;
 use crate::sending::{Origin, Sending};
 use crate::{
-    AskRoot, Command, Config, FaultKind, JobId, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId, RootId,
+    AskRoot, Command, FaultKind, JobId, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId, RootId,
     TransferError, TransferMessage, Verb, Wish,
 };
 
@@ -120,12 +122,11 @@ impl Machine {
 }
 
 /// What a message that begins a transfer asks for, and of which path.
-pub(crate) fn verb_of_message(message: &TransferMessage) -> Option<(Verb, deltasync_core::RelPath)> {
+pub(crate) fn verb_of_message(message: &TransferMessage) -> Option<(Verb, RelPath)> {
     match message {
         TransferMessage::Offer(offer) => {
             let wish = offer.to.as_ref()?;
-            let inside = if wish.directory { wish.path.join(&wish.name).ok() } else { None };
-            Some((Verb::Push, inside.unwrap_or_else(|| wish.path.clone())))
+            Some((Verb::Push, pushed_path(&wish.path, &wish.name, wish.directory)))
         }
         TransferMessage::Pull(pull) => Some((Verb::Pull, pull.path.clone())),
         TransferMessage::List(list) => Some((Verb::List, list.path.clone())),
@@ -135,17 +136,20 @@ pub(crate) fn verb_of_message(message: &TransferMessage) -> Option<(Verb, deltas
 }
 
 /// What a command asks for, and of which path at the server.
-pub(crate) fn verb_of_command(command: &Command) -> Option<(Verb, deltasync_core::RelPath)> {
+pub(crate) fn verb_of_command(command: &Command) -> Option<(Verb, RelPath)> {
     match command {
-        Command::Push { path, name, directory, .. } => {
-            let inside = if *directory { path.join(name).ok() } else { None };
-            Some((Verb::Push, inside.unwrap_or_else(|| path.clone())))
-        }
+        Command::Push { path, name, directory, .. } => Some((Verb::Push, pushed_path(path, name, *directory))),
         Command::Pull { path, .. } => Some((Verb::Pull, path.clone())),
         Command::List { path, .. } => Some((Verb::List, path.clone())),
         Command::Root { path } => Some((Verb::Root, path.clone())),
         Command::Cancel => None,
     }
+}
+
+/// Where a push goes, as far as its own words tell: what is there already may still be a directory.
+fn pushed_path(path: &RelPath, name: &Name, directory: bool) -> RelPath {
+    let inside = if directory { path.join(name).ok() } else { None };
+    inside.unwrap_or_else(|| path.clone())
 }
 
 /// What to tell the peer about a transfer that failed on our side; `None` when the peer knows.
@@ -168,22 +172,4 @@ pub(crate) fn refusal(error: &TransferError) -> Option<TransferMessage> {
     };
     let message = crate::message::bounded_text(alloc::format!("{error}"));
     Some(TransferMessage::Refused(Refusal { code, message, current: None }))
-}
-
-/// What a session lends to a machine beside its flow.
-#[derive(Debug)]
-pub(crate) struct Parts<'a> {
-    pub(crate) id: crate::TransferId,
-    pub(crate) config: &'a Config,
-    pub(crate) nonce: &'a [u8; 16],
-    pub(crate) may_pack: bool,
-    pub(crate) payload: usize,
-    pub(crate) effects: &'a mut crate::context::Effects,
-}
-
-impl<'a> Parts<'a> {
-    pub(crate) fn context(self, flow: &'a mut Flow) -> Context<'a> {
-        let Self { id, config, nonce, may_pack, payload, effects } = self;
-        Context { id, config, nonce, may_pack, payload, flow, effects }
-    }
 }
