@@ -16,6 +16,7 @@ use deltasync_proto::{
     Ask, Command, Config, Destination, Event, EventKind, Outcome, Place, RootId, Session, SessionError, Stats,
     TransferError, TransferId,
 };
+use deltasync_testkit::Rng;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -131,14 +132,7 @@ fn pull(text: &str) -> Command {
 }
 
 fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..len).map(|_| next()).collect()
+    Rng::new(seed).bytes(len)
 }
 
 fn memory(files: &[(&str, &[u8])]) -> Arc<MemoryStorage> {

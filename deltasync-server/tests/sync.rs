@@ -13,6 +13,7 @@ use deltasync_proto::{
     TransferId,
 };
 use deltasync_server::State;
+use deltasync_testkit::Rng;
 use support::{Answer, Server, get, until};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinHandle;
@@ -23,14 +24,7 @@ fn path(text: &str) -> RelPath {
 
 /// Bytes that do not compress and do not repeat.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut x = seed | 1;
-    let mut next = || {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        x.to_le_bytes()
-    };
-    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
+    Rng::new(seed).bytes(len)
 }
 
 /// One client, connected.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use deltasync_io::{LocalOptions, LocalStorage, Threads};
 use deltasync_server::{Listeners, ServerConfig, Shutdown, Stopper, run};
+use deltasync_testkit::Rng;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -108,15 +109,7 @@ impl Scratch {
 
 /// Bytes that compress to nothing, from a seed.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2) | 1;
-    let mut next = || {
-        // xorshift64*
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()[0]
-    };
-    (0..len).map(|_| next()).collect()
+    Rng::new(seed).bytes(len)
 }
 
 /// A server over TCP in this process, behind a relay that counts every byte. It stops with the test.
