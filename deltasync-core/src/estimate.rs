@@ -51,7 +51,13 @@ impl Estimate {
         // Half as many differences as there were cells would have been told.
         let least = (excess.abs() as u64).max(cells.len() as u64 / 2).max(1);
         let likely = |differences: f64| (differences as u64).max(least).min(elements);
-        let enough = Self::cells_for(likely(mean * Self::margin(freedom)));
+        // The margin covers how the number of cells varies for one number of differences, too: that is far less.
+        let most = likely(mean * Self::margin(freedom));
+        let enough = match most {
+            0..0x10_0000 => (most * 34).div_ceil(25) + most.isqrt() + 16,
+            _ => Sketch::CELLS_MAX as u64,
+        };
+        let enough = enough.min(Sketch::CELLS_MAX as u64) as usize;
         let more = cells.len() + cells.len() / 4 + 1;
         Self { differences: likely(mean), cells: enough.max(more).min(Sketch::CELLS_MAX) }
     }

@@ -10,9 +10,10 @@
 //! 2 ln m) steps of some nanoseconds and 16 bytes a cell, nothing for a tag. Continuing it is another pass, which steps
 //! over the cells before the range and is therefore as long as one from the start; no state between the two.
 //!
-//! On the wire a cell is its 6 bytes of tags, its 3 bytes of check sums, and a signed varint that says how many more
-//! elements it holds than expected: with n elements in the set, cell i is expected to hold 2 n / (i + 2), rounded to
-//! the nearest. About 10 bytes.
+//! On the wire a cell is its 6 bytes of tags, its check sums, and a signed varint that says how many more elements it
+//! holds than expected: with n elements in the set, cell i is expected to hold 2 n / (i + 2), rounded to the nearest.
+//! The check sums of the first 64 cells are 3 bytes and those of all others 2, as the place of an element, which must be
+//! right too, says more the further behind it is. About 9 bytes.
 //!
 //! Invariant: the cells depend on the key and the set only, not on the order of the tags nor on how the range is split.
 //! A tag that a side has twice leaves its cells as they were, but for the count: see `Differences`.
@@ -30,22 +31,24 @@ use crate::{LimitExceeded, Limits, Malformed, Reader, SketchKey, Tag, write_sign
 pub(crate) struct Cell {
     /// 48 bits.
     pub(crate) tags: u64,
-    /// 24 bits.
+    /// 24 bits, or 16 from cell [`LONG_CHECKS`] on.
     pub(crate) checks: u32,
     /// In a difference: ours less theirs.
     pub(crate) count: i32,
 }
 
 impl Cell {
-    /// The bytes of a cell but for the count.
-    const SUMS: usize = Tag::LEN + 3;
-
     /// One element of ours, and the cells below `end` that hold it.
     #[inline]
     pub(crate) fn of(key: &SketchKey, tag: Tag, end: usize) -> (Self, Cells) {
         let (checks, cells) = key.place(tag, end);
-        let [a, b, c, d, e, f] = tag.to_bytes();
-        (Self { tags: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), checks, count: 1 }, cells)
+        (Self { tags: tag.number(), checks, count: 1 }, cells)
+    }
+
+    /// This as it stands in a cell: with as many bits of the check sum as that has.
+    #[inline]
+    pub(crate) const fn at(self, position: usize) -> Self {
+        Self { checks: if position < LONG_CHECKS { self.checks } else { self.checks & 0xffff }, ..self }
     }
 
     #[inline]
@@ -66,14 +69,13 @@ impl Cell {
 
     /// The element that is alone in this cell of a difference, if it looks so, and its cells below `end`. It may be
     /// there several times: an even number cancels, an odd one leaves the tag.
-    pub(crate) fn single(&self, key: &SketchKey, end: usize) -> Option<(Tag, Cells)> {
+    pub(crate) fn single(&self, position: usize, key: &SketchKey, end: usize) -> Option<(Tag, Cells)> {
         if self.count % 2 == 0 {
             return None;
         }
-        let [a, b, c, d, e, f, ..] = self.tags.to_le_bytes();
-        let tag = Tag::from_bytes([a, b, c, d, e, f]);
+        let tag = Tag::of_number(self.tags);
         let (element, cells) = Self::of(key, tag, end);
-        (element.checks == self.checks).then_some((tag, cells))
+        (element.at(position).checks == self.checks).then_some((tag, cells))
     }
 
     /// True when its tags and check sums are those of no element.
@@ -81,6 +83,17 @@ impl Cell {
         self.tags == 0 && self.checks == 0
     }
 }
+
+/// So many cells have check sums of 24 bits.
+const LONG_CHECKS: usize = 64;
+
+/// The bytes of the check sums of a cell.
+const fn check_bytes(position: usize) -> usize {
+    if position < LONG_CHECKS { 3 } else { 2 }
+}
+
+/// The fewest bytes of a cell on the wire.
+const FEWEST: usize = Tag::LEN + 3;
 
 /// A range of the cells of a set of tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,8 +154,8 @@ impl Sketch {
         assert!(self.elements < Self::ELEMENTS_MAX, "a sketch of more than {} elements", Self::ELEMENTS_MAX);
         self.elements += 1;
         let (element, cells) = Cell::of(&self.key, tag, self.end());
-        for cell in cells.filter_map(|cell| cell.checked_sub(self.start)) {
-            self.cells[cell].add(element);
+        for position in cells.filter(|position| *position >= self.start) {
+            self.cells[position - self.start].add(element.at(position));
         }
     }
 
@@ -174,10 +187,10 @@ impl Sketch {
 
     /// Appends the cells as they travel; key, range and number of elements are not among them.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.reserve(self.cells.len() * (Cell::SUMS + 2));
+        out.reserve(self.cells.len() * (FEWEST + 1));
         for (position, cell) in (self.start..).zip(&self.cells) {
             out.extend_from_slice(&cell.tags.to_le_bytes()[..Tag::LEN]);
-            out.extend_from_slice(&cell.checks.to_le_bytes()[..3]);
+            out.extend_from_slice(&cell.checks.to_le_bytes()[..check_bytes(position)]);
             write_signed(out, i64::from(cell.count) - expected(self.elements, position));
         }
     }
@@ -205,19 +218,22 @@ impl Sketch {
         // Where a set is tiny, its first flight has more cells than it has elements.
         let most = limits.chunks.clamp(Self::first_flight(0), Self::CELLS_MAX);
         LimitExceeded::check("cells of a sketch", cells.start.max(cells.end) as u64, most as u64)?;
-        if cells.len() > reader.rest().len() / (Cell::SUMS + 1) {
+        if cells.len() > reader.rest().len() / FEWEST {
             return Err(Malformed::Truncated.into());
         }
         let elements = u32::try_from(elements).expect("checked above");
         let mut sketch = Self { key, start: cells.start, elements, cells: Vec::with_capacity(cells.len()) };
         for position in cells {
-            let [a, b, c, d, e, f, x, y, z] = reader.array::<{ Cell::SUMS }>()?;
+            let tags = Tag::from_bytes(reader.array()?).number();
+            let mut checks = [0; 4];
+            let len = check_bytes(position);
+            checks[..len].copy_from_slice(reader.bytes(len)?);
             let count = reader.signed()?.checked_add(expected(elements, position));
             let count = count.filter(|count| (0..=i64::from(elements)).contains(count));
             let count = count.filter(|count| position > 0 || *count == i64::from(elements));
             sketch.cells.push(Cell {
-                tags: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
-                checks: u32::from_le_bytes([x, y, z, 0]),
+                tags,
+                checks: u32::from_le_bytes(checks),
                 count: count.ok_or(Malformed::Value("a cell holds a number of elements that it cannot"))? as i32,
             });
         }
@@ -325,12 +341,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_cell_takes_ten_bytes() {
+    fn a_cell_takes_nine_bytes_and_one_of_the_first_64_a_byte_more() {
         for (elements, cells) in [(0, 1000), (1, 1), (6000, 32), (100_000, 1024)] {
             let sketch = Sketch::of(key(1), 0..cells, tags(3, elements));
             check_round_trip(&sketch);
             let len = encode(&sketch).len();
-            assert!(len >= cells * 10 && len * 10 <= cells * 104 + 10, "{len} bytes for {cells} cells");
+            let least = cells * 9 + cells.min(64);
+            assert!(len >= least && len * 100 <= least * 104 + 100, "{len} bytes for {cells} cells");
         }
         check_round_trip(&Sketch::of(key(1), 900..1024, tags(3, 1000)));
     }
@@ -370,7 +387,7 @@ pub(crate) mod tests {
     #[test]
     fn counts_that_no_set_of_so_many_elements_has_are_refused() {
         let cell = |position: usize, count: i64| {
-            let mut bytes = vec![0; Cell::SUMS];
+            let mut bytes = vec![0; FEWEST];
             write_signed(&mut bytes, count - expected(9, position));
             decode(&bytes, position..position + 1, 9).is_ok()
         };

@@ -29,10 +29,19 @@ pub struct SketchKey {
 impl SketchKey {
     /// The key of transfer number `transfer` on a connection whose client drew `nonce`.
     pub fn new(nonce: &[u8; 16], transfer: u32) -> Self {
+        Self::derive("deltasync 2025 sketch v1", nonce, transfer)
+    }
+
+    /// The key of the same transfer for the sketch of the edges between what both ends share.
+    pub fn of_edges(nonce: &[u8; 16], transfer: u32) -> Self {
+        Self::derive("deltasync 2026 sketch of edges v2", nonce, transfer)
+    }
+
+    fn derive(context: &str, nonce: &[u8; 16], transfer: u32) -> Self {
         let mut material = [0; 20];
         material[..16].copy_from_slice(nonce);
         material[16..].copy_from_slice(&transfer.to_le_bytes());
-        let key = blake3::derive_key("deltasync 2025 sketch v1", &material);
+        let key = blake3::derive_key(context, &material);
         let (words, _) = key.as_chunks();
         Self { place: u64::from_le_bytes(words[0]), check: u64::from_le_bytes(words[1]) }
     }

@@ -42,9 +42,21 @@ impl TagKey {
         self.tag_of(digest.as_bytes())
     }
 
+    /// The tag of a sequence of tags.
+    pub(crate) fn sequence(&self, tags: impl Iterator<Item = Tag>) -> Tag {
+        let mut hasher = blake3::Hasher::new_keyed(&blake3::derive_key("deltasync 2026 order of tags v2", &self.key));
+        for tag in tags {
+            hasher.update(&tag.to_bytes());
+        }
+        self.start_of(&hasher.finalize())
+    }
+
     /// The tag of any bytes. Those of other lengths than a digest make other kinds of tags.
     pub(crate) fn tag_of(&self, bytes: &[u8]) -> Tag {
-        let hash = blake3::keyed_hash(&self.key, bytes);
+        self.start_of(&blake3::keyed_hash(&self.key, bytes))
+    }
+
+    fn start_of(&self, hash: &blake3::Hash) -> Tag {
         let (start, _) = hash.as_bytes().split_first_chunk().expect("a hash of 32 bytes has 6");
         Tag(Tag::from_bytes(*start).0 & ((1 << self.bits) - 1))
     }
@@ -65,12 +77,23 @@ impl Tag {
     /// The length of a tag, in bytes.
     pub const LEN: usize = 6;
 
-    const BITS: u32 = 8 * Self::LEN as u32;
+    /// The length of a tag, in bits.
+    pub(crate) const BITS: u32 = 8 * Self::LEN as u32;
 
     /// The tag as it travels, least significant byte first.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let [a, b, c, d, e, f, ..] = self.0.to_le_bytes();
         [a, b, c, d, e, f]
+    }
+
+    /// The tag as a number below 2^48.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The tag of a number below 2^48.
+    pub(crate) const fn of_number(number: u64) -> Self {
+        Self(number)
     }
 
     /// A tag that travelled; any bytes are one.
