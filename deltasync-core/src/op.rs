@@ -149,19 +149,24 @@ pub(crate) fn columns_of(ops: &Ops) -> (u64, [Vec<u8>; 3]) {
 /// Takes hostile bytes: allocates at most what the bytes at hand can fill, and offsets and lengths are only numbers
 /// until a [`Planner`](crate::Planner) has checked them against a basis.
 pub fn decode_ops(reader: &mut Reader<'_>, limits: &Limits) -> Result<Ops, InvalidOps> {
-    let wanted = reader.varint()?;
+    let pairs = reader.varint()?;
+    decode_columns(reader, pairs, limits)
+}
+
+/// The same of columns whose number of pairs was read already.
+pub(crate) fn decode_columns(reader: &mut Reader<'_>, pairs: u64, limits: &Limits) -> Result<Ops, InvalidOps> {
     // Each pair is at most two operations and at least two bytes.
-    LimitExceeded::check("operations in a piece", wanted.saturating_mul(2), limits.ops as u64)?;
-    if wanted > reader.rest().len() as u64 / 2 {
+    LimitExceeded::check("operations in a piece", pairs.saturating_mul(2), limits.ops as u64)?;
+    if pairs > reader.rest().len() as u64 / 2 {
         return Err(Malformed::Truncated.into());
     }
-    let column = |reader: &mut Reader<'_>| (0..wanted).map(|_| reader.varint()).collect::<Result<Vec<_>, _>>();
+    let column = |reader: &mut Reader<'_>| (0..pairs).map(|_| reader.varint()).collect::<Result<Vec<_>, _>>();
     let literals = column(reader)?;
     let copies = column(reader)?;
     let mut ops = Ops::new();
     let mut expected = Offset::ZERO;
     for (pair, (literal, copy)) in (1..).zip(literals.into_iter().zip(copies)) {
-        if copy == 0 && (literal == 0 || pair < wanted) {
+        if copy == 0 && (literal == 0 || pair < pairs) {
             return Err(Malformed::Value("a pair without a copy is empty or not the last").into());
         }
         ops.push(Op::Literal { len: ByteLen::new(literal) });
