@@ -36,6 +36,12 @@ const TRIAL: usize = 64;
 const SHORTEST_NEAR: usize = 40;
 /// The shortest copy from anywhere else, in bytes.
 const SHORTEST_FAR: usize = 48;
+/// What a jump to another shift and back costs, in bytes, and what an edit costs that is left as a literal, beside its
+/// bytes.
+const LEAVING: usize = 24;
+const STAYING: usize = 4;
+/// How far the target is compared with the old shift before it is left, in bytes.
+const HOME_REACH: usize = 1024;
 /// How far before and behind the end of the last copy the basis is searched near by, in bytes.
 const NEAR: usize = 1024;
 /// How far into an edit the search near by goes on, in bytes.
@@ -169,7 +175,7 @@ impl<'a> ExactDiffer<'a> {
 
     /// Decides what is at `at`, and moves on.
     fn search(&mut self) {
-        match self.continued_or_known().or_else(|| self.found()) {
+        match self.continued_or_known().or_else(|| self.found().filter(|found| self.is_worth_leaving_for(found))) {
             Some(found) => self.take(found),
             None => {
                 let most =
@@ -214,6 +220,33 @@ impl<'a> ExactDiffer<'a> {
     /// True for a copy at an old shift that is long enough, or reaches the end.
     fn is_worth(&self, found: &Match) -> bool {
         found.len >= CONTINUES || found.at + found.len == self.target.len() && found.len >= CONTINUES / 2
+    }
+
+    /// True unless the target goes on at the old shift but for less than leaving and coming back would cost.
+    fn is_worth_leaving_for(&mut self, found: &Match) -> bool {
+        if found.shift() == self.shift {
+            return true;
+        }
+        let len = (found.at + found.len - self.at).clamp(TRIAL, HOME_REACH);
+        let ahead = &self.target[self.at..self.target.len().min(self.at + len)];
+        let home = self.basis.get(self.at.wrapping_add(self.shift)..).unwrap_or_default();
+        let home = &home[..home.len().min(ahead.len())];
+        if home.len() < ahead.len() {
+            return true;
+        }
+        self.work += 1 + ahead.len() as u64 / 64;
+        let (mut cost, mut at) = (0, 0);
+        while at < ahead.len() && cost < LEAVING {
+            let equal = common_prefix(&ahead[at..], &home[at..]);
+            // A few equal bytes within an edit are no copy.
+            if equal < CONTINUES && at + equal < ahead.len() {
+                cost += equal + 1;
+            } else {
+                cost += STAYING;
+            }
+            at += equal + 1;
+        }
+        cost >= LEAVING
     }
 
     /// The longest copy by the indexes.
