@@ -57,6 +57,61 @@ impl Cutter {
         Self::MinCdc { average: u32::try_from(average).expect("at most LONGEST") }
     }
 
+    /// The cutter for a file of `len` bytes that starts with `start` (100 bytes or more tell all there is to tell): by its
+    /// pages for a database that keeps them in place, which is where its edits begin and end; otherwise as
+    /// [`Cutter::for_len`].
+    ///
+    /// Source: "Database File Format" of SQLite, section 1.3, for its header and the page size in it.
+    pub fn for_file(len: ByteLen, start: &[u8]) -> Self {
+        let usual = Self::for_len(len);
+        let Self::MinCdc { average } = usual else { return usual };
+        match start {
+            [
+                b'S',
+                b'Q',
+                b'L',
+                b'i',
+                b't',
+                b'e',
+                b' ',
+                b'f',
+                b'o',
+                b'r',
+                b'm',
+                b'a',
+                b't',
+                b' ',
+                b'3',
+                0,
+                high,
+                low,
+                ..,
+            ] => {
+                // 65536 is written as 1.
+                let page = match u16::from_be_bytes([*high, *low]) {
+                    1 => 1 << 16,
+                    page => u32::from(page),
+                };
+                let pages =
+                    Self::Fixed { size: page.max(Self::SHORTEST).max(if average > 8 << 10 { average } else { 0 }) };
+                pages.validate().unwrap_or(usual)
+            }
+            _ => usual,
+        }
+    }
+
+    /// True when a file of `len` bytes that was cut so before may go on being cut so: its chunks are at most twice as long
+    /// or as short as [`Cutter::for_len`] would make them. A file that grows past a border keeps its cut points for a
+    /// while, and what is remembered of it stays of use.
+    pub fn suits(self, len: ByteLen) -> bool {
+        match (self, Self::for_len(len)) {
+            (Self::MinCdc { average }, Self::MinCdc { average: usual }) => {
+                average <= usual.saturating_mul(2) && usual <= average.saturating_mul(2)
+            }
+            (Self::Fixed { .. }, _) | (_, Self::Fixed { .. }) => true,
+        }
+    }
+
     /// The cutter itself, once its average or size is known to be a power of two in range.
     ///
     /// # Errors
@@ -180,6 +235,21 @@ pub(crate) mod tests {
             points.push(at);
         }
         points
+    }
+
+    #[test]
+    fn a_database_is_cut_by_its_pages() {
+        let start = |high, low| [&b"SQLite format 3\0"[..], &[high, low], &[0; 82]].concat();
+        let cutter = |len, start: &[u8]| Cutter::for_file(ByteLen::new(len), start);
+        assert_eq!(cutter(90 << 20, &start(0x10, 0)), Cutter::Fixed { size: 4096 });
+        assert_eq!(cutter(90 << 20, &start(0, 1)), Cutter::Fixed { size: 65536 });
+        assert_eq!(cutter(90 << 20, &start(2, 0)), Cutter::Fixed { size: 1024 }, "pages of 512 by twos");
+        assert_eq!(cutter(64 << 30, &start(0x10, 0)), Cutter::Fixed { size: 65536 }, "about 2^20 of them");
+        for (other, why) in
+            [(start(0x10, 1), "no page size"), (vec![], "nothing"), (start(0x10, 0)[..17].to_vec(), "cut off")]
+        {
+            assert_eq!(cutter(90 << 20, &other), Cutter::for_len(ByteLen::new(90 << 20)), "{why}");
+        }
     }
 
     #[test]
