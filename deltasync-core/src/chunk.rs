@@ -115,7 +115,7 @@ impl ChunkList {
         offset
     }
 
-    fn new(cutter: Cutter, algorithm: Algorithm, root: Digest, runs: Vec<ChunkRun>) -> Self {
+    pub(crate) fn new(cutter: Cutter, algorithm: Algorithm, root: Digest, runs: Vec<ChunkRun>) -> Self {
         let mut marks = Vec::with_capacity(runs.len() / GROUP + 2);
         let mut at = Mark::default();
         marks.push(at);

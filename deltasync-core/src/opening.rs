@@ -2,7 +2,7 @@
 //!
 //! | field | bytes | |
 //! |---|---|---|
-//! | magic | 4 | says signature or delta; its first byte is no ASCII, so text is never taken for one |
+//! | magic | 4 | says signature, delta or chunk list; its first byte is no ASCII, so text is never taken for one |
 //! | version | 1 | 1 |
 //! | algorithm | 1 | 0 BLAKE3, 1 SHA-256 |
 
@@ -21,6 +21,8 @@ pub enum FileFormat {
     Signature,
     /// The operations and literals that make a target.
     Delta,
+    /// The chunks of a file.
+    Chunks,
 }
 
 impl FileFormat {
@@ -28,6 +30,7 @@ impl FileFormat {
         match self {
             Self::Signature => *b"\xd5sig",
             Self::Delta => *b"\xd5dlt",
+            Self::Chunks => *b"\xd5chk",
         }
     }
 
@@ -35,6 +38,7 @@ impl FileFormat {
         match self {
             Self::Signature => "signature",
             Self::Delta => "delta",
+            Self::Chunks => "chunk list",
         }
     }
 }
