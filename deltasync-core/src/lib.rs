@@ -62,6 +62,9 @@ pub use cut::{Cutter, InvalidCutter};
 mod chunk;
 pub use chunk::{ChunkList, ChunkRun, Chunker};
 
+mod chunk_file;
+pub use chunk_file::InvalidChunkFile;
+
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
 
@@ -80,6 +83,30 @@ pub use estimate::Estimate;
 mod peel;
 pub use peel::{Differences, Undecided};
 
+mod bits;
+pub use bits::{BitReader, BitWriter, rice_for};
+
+mod fine;
+pub use fine::{FineKey, FineShape, FineSummer, read_sums, write_sums};
+
+mod fine_index;
+pub use fine_index::{FineIndex, InvalidStretches, OldStretch};
+
+mod fine_match;
+pub use fine_match::Pairing;
+
+mod elements;
+pub use elements::{Elements, read_tags};
+
+mod shared;
+pub use shared::{Break, Shared};
+
+mod survey;
+pub use survey::{InvalidSurvey, OldContent, OldPiece, Survey, old_pieces};
+
+mod reconcile;
+pub use reconcile::{Compared, LIST_AT_ONCE, Received, Wanted};
+
 mod gap;
 
 mod align;
@@ -90,6 +117,9 @@ pub use op::{InvalidOps, Op, Ops, decode_ops, encode_ops};
 
 mod pack;
 pub use pack::{CAN_PACK, UnpackError, pack, unpack};
+
+mod stream;
+pub use stream::{LiteralPacker, LiteralUnpacker};
 
 mod plan;
 pub use plan::{Plan, PlanError, Planner, Step};
@@ -114,6 +144,12 @@ pub use delta_reader::{DeltaReader, InvalidDelta};
 mod patch;
 pub use patch::{PatchError, PatchRequest, Patcher};
 
+mod script;
+pub use script::{Gap, Part, Script, neighbours};
+
+mod mend;
+pub use mend::MendKey;
+
 mod common;
 pub use common::CommonRange;
 
@@ -128,7 +164,7 @@ mod columns;
 pub use columns::{InvalidColumns, pack_ops, unpack_ops};
 
 mod history;
-pub use history::{History, history_level, pack_with_history, unpack_with_history};
+pub use history::{History, history_level};
 
 #[cfg(test)]
 mod reference;
