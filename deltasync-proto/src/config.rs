@@ -24,7 +24,10 @@ pub struct Config {
     pub keepalive: Duration,
     /// After how long without a byte from the peer the connection is given up (default 30 s).
     pub silence: Duration,
-    /// How many bits of a chunk tag are used; fewer than 48 make collisions, to exercise repair.
+    /// Whether our storage is asked to remember what both ends have after a push, so that the next one needs less
+    /// (default false).
+    pub remember: bool,
+    /// How many bits of tags and fine sums are used; fewer make collisions, to exercise repair.
     #[doc(hidden)]
     pub tag_bits: u32,
     /// The highest version we speak, to exercise negotiation.
@@ -43,6 +46,7 @@ impl Default for Config {
             handshake: Duration::from_secs(10),
             keepalive: Duration::from_secs(10),
             silence: Duration::from_secs(30),
+            remember: false,
             tag_bits: 48,
             version: crate::VERSION,
         }
@@ -93,7 +97,19 @@ impl Config {
         self
     }
 
-    /// Sets how many bits of a chunk tag are used (1 to 48).
+    /// Sets whether our storage is asked to remember what both ends have after a push.
+    #[must_use]
+    pub fn remember(mut self, remember: bool) -> Self {
+        self.remember = remember;
+        self
+    }
+
+    /// The most bytes of a receiver's survey: 16 for each chunk that we could have offered.
+    pub(crate) fn survey_max(&self) -> u64 {
+        (self.limits.chunks as u64).saturating_mul(16)
+    }
+
+    /// Sets how many bits of tags and fine sums are used (1 to 48).
     #[doc(hidden)]
     #[must_use]
     pub fn tag_bits(mut self, bits: u32) -> Self {

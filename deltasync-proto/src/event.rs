@@ -160,6 +160,13 @@ pub struct Progress {
     pub wire: ByteLen,
 }
 
+impl Progress {
+    /// Bytes of the target that were made or sent.
+    pub fn made(&self) -> ByteLen {
+        self.copied + self.literal
+    }
+}
+
 /// How a transfer went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -173,4 +180,6 @@ pub struct Outcome {
     pub progress: Progress,
     /// How often a result had to be sent again.
     pub repairs: u32,
+    /// The sender knew what the receiver had, or that it had the target, so the ends compared nothing.
+    pub known: bool,
 }

@@ -42,10 +42,23 @@ pub struct Destination {
 /// How a file is to be cut into chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cutting {
-    /// As its length suggests, see [`Cutter::for_len`].
-    ByLength,
+    /// As its length and its first bytes suggest, see [`Cutter::for_file`].
+    ByContent,
     /// So, because the peer's file was.
     Exactly(Cutter),
+    /// So, because an earlier version was, unless its length has become quite another.
+    Like(Cutter),
+}
+
+impl Cutting {
+    /// The cutter for a file of `len` bytes that starts with `start`, which holds the first 100 bytes or all.
+    pub fn cutter(self, len: ByteLen, start: &[u8]) -> Cutter {
+        match self {
+            Self::Exactly(cutter) => cutter,
+            Self::Like(cutter) if cutter.suits(len) => cutter,
+            Self::ByContent | Self::Like(_) => Cutter::for_file(len, start),
+        }
+    }
 }
 
 /// One request: the driver answers with `Input::Answered` and the same id.
@@ -79,6 +92,24 @@ pub enum Ask {
         cutting: Cutting,
         /// Which digests.
         algorithm: Algorithm,
+        /// The root and length of the target: where the storage knows of a file elsewhere that has them, it opens it.
+        wanted: Option<(Digest, ByteLen)>,
+    },
+    /// What was the file at this place, as far as it is remembered? Answer: [`Answer::Recalled`]. Nothing is no fault.
+    Recall {
+        /// The file, by the name that was given with it.
+        key: Known,
+        /// Only with this root; otherwise the newest.
+        root: Option<Digest>,
+    },
+    /// Remember how a file looks that both ends have now. Answer: [`Answer::Remembered`], also when nothing could be.
+    Remember {
+        /// The file, by a name to find it again.
+        key: Known,
+        /// Where it was published.
+        generation: Generation,
+        /// What it looks like, still open.
+        file: OpenedFile,
     },
     /// Read these ranges of an opened file, one after the other into one piece. Answer: [`Answer::Read`] with exactly
     /// the sum of their lengths, or a fault of kind [`FaultKind::Changed`] when the file has become shorter.
@@ -118,6 +149,12 @@ pub enum Ask {
         /// The stage.
         stage: StageHandle,
     },
+    /// Open what was appended to a stage, as a file to read and to copy from; nothing more is appended to it. Answer:
+    /// [`Answer::Reopened`].
+    Reopen {
+        /// The stage.
+        stage: StageHandle,
+    },
     /// Make the staged target durable and publish it, replacing what was there in one step. Answer:
     /// [`Answer::Committed`], only when a power cut can no longer undo it.
     Commit {
@@ -147,7 +184,13 @@ pub enum Answer {
         place: Place,
         /// The file that is there, if any.
         file: Option<OpenedFile>,
+        /// A file elsewhere that has the wanted root, if one is known. Its content is checked like any other.
+        twin: Option<FileHandle>,
     },
+    /// To [`Ask::Recall`].
+    Recalled(Option<Remembered>),
+    /// To [`Ask::Remember`].
+    Remembered,
     /// To [`Ask::Read`].
     Read(Bytes),
     /// To [`Ask::Recheck`]: true when nothing has changed.
@@ -159,6 +202,8 @@ pub enum Answer {
     Staged(StageHandle),
     /// To [`Ask::Apply`].
     Applied,
+    /// To [`Ask::Reopen`]: the staged bytes.
+    Reopened(FileHandle),
     /// To [`Ask::Seal`]: the digest of the staged bytes.
     Sealed(Digest),
     /// To [`Ask::Commit`]: published as this generation.
@@ -179,6 +224,41 @@ pub struct OpenedFile {
     pub file: FileHandle,
     /// Its chunks, length and root.
     pub chunks: Arc<ChunkList>,
+}
+
+/// The name under which a file is remembered: what a command called it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Known {
+    /// The path at the server, as it was named.
+    pub path: RelPath,
+    /// The source's own name, where the path may be a directory.
+    pub name: Option<Name>,
+}
+
+/// How a file looked when both ends had it.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// Where it was published.
+    pub generation: Generation,
+    /// Its chunks, length and root.
+    pub chunks: Arc<ChunkList>,
+    /// What is kept of its bytes.
+    pub kept: Kept,
+}
+
+/// What is kept of the bytes of a remembered file.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// All of them.
+    Copy(FileHandle),
+    /// The sums of its blocks, [`FineShape::KEPT`](deltasync_core::FineShape::KEPT), one after the other in 4 bytes each
+    /// (least significant first), to be read like a file.
+    Sums {
+        /// The sums.
+        file: FileHandle,
+        /// The secret under which they were made, see [`FineKey::kept`](deltasync_core::FineKey::kept).
+        secret: [u8; 32],
+    },
 }
 
 /// One path in a listing.
