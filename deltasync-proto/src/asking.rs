@@ -76,7 +76,7 @@ impl Answering {
     pub(crate) fn root(ask: AskRoot, cx: &mut Context<'_>) -> Self {
         let place = Place { root: RootId::new(0), path: ask.path };
         cx.phase(Phase::Describing);
-        Self::Describing(cx.ask(Ask::Describe { place, cutting: Cutting::ByLength, algorithm: ask.algorithm }))
+        Self::Describing(cx.ask(Ask::Describe { place, cutting: Cutting::ByContent, algorithm: ask.algorithm }))
     }
 
     pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {

@@ -1,38 +1,59 @@
-//! The payloads with fixed layouts: tags, wanted runs and pieces of a delta.
+//! The payloads with fixed layouts: cells and lists of sets, answers to them, orders, pieces of a delta, sums of ranges.
 //!
 //! They carry most of the bytes, so they are packed by hand where the small control messages are postcard. `WIRE.md`
-//! draws each of them.
+//! draws each of them. What needs a key, a chunk list or the other end's numbers to be understood stays bytes here: the
+//! machine that waits for it reads it.
 
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use deltasync_core::{
-    LimitExceeded, Limits, Malformed, Offset, Ops, Reader, Tag, TagRun, decode_ops, encode_ops, write_signed,
+    BitReader, BitWriter, Break, ByteLen, LimitExceeded, Limits, Malformed, Ops, Reader, pack_ops, unpack_ops,
     write_varint,
 };
 
-use crate::InvalidMessage;
+use crate::{InvalidMessage, MessageKind};
 
-/// One maximal run in a receiver's answer: so many offered chunks it lacks, then so many it has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WantRun {
-    /// Chunks to send.
-    pub missing: u64,
-    /// Chunks that the basis has one after the other.
-    pub have: u64,
-    /// Where the first of them starts in the basis, in bytes. Zero when there are none.
-    pub from: Offset,
+/// Cells of a sketch, or tags of a sorted list: `count` of them from position `start` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetPart {
+    /// Cells or tags before these.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+    /// As [`Sketch::encode`](deltasync_core::Sketch::encode) or [`Elements::encode`](deltasync_core::Elements::encode)
+    /// write them.
+    pub bytes: Bytes,
 }
 
-/// A part of a receiver's answer to the offered tags. No runs at all, in the last part, means all chunks are missing.
+/// Cells of the sketch of the edges between the chunks that both ends have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
-    /// No further part follows.
-    pub last: bool,
-    /// How long the basis is, in bytes.
-    pub basis: u64,
-    /// Runs in the order of the target.
-    pub runs: Vec<WantRun>,
+pub struct Edges {
+    /// How many edges the set has.
+    pub elements: u32,
+    /// Some of its cells.
+    pub cells: SetPart,
+}
+
+/// A part of a receiver's answer to an offered set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Everything is missing: nothing, or next to nothing, is known.
+    All,
+    /// The next bytes of a survey, see [`Survey`](deltasync_core::Survey).
+    Survey {
+        /// No further part follows.
+        last: bool,
+        /// The bytes.
+        bytes: Bytes,
+    },
+}
+
+/// The order in which a basis has the shared chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Where it differs from the sender's.
+    pub breaks: Vec<Break>,
 }
 
 /// A piece of a delta.
@@ -40,9 +61,9 @@ pub struct Want {
 pub struct Delta {
     /// No further piece follows.
     pub last: bool,
-    /// The operations of the piece.
+    /// The next operations; their literals may follow in later pieces.
     pub ops: Ops,
-    /// Its literal bytes.
+    /// The next bytes of the literals of all operations so far.
     pub literals: Literals,
 }
 
@@ -51,118 +72,194 @@ pub struct Delta {
 pub enum Literals {
     /// As they are.
     Raw(Bytes),
-    /// One zstd frame.
+    /// The next part of the transfer's zstd frame.
     Packed {
-        /// The frame.
+        /// What the frame has as its history.
+        prefix: Prefix,
+        /// The part.
         bytes: Bytes,
-        /// How many bytes it must make.
+        /// How many bytes it makes.
         raw_len: usize,
     },
 }
 
-const LAST: u8 = 1;
-const PACKED: u8 = 2;
+/// What stands before the literals of a transfer when they are packed: bytes that both ends have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Prefix {
+    /// Nothing.
+    #[default]
+    None,
+    /// The chunks beside the old gaps that the receiver's survey told of.
+    Neighbours,
+    /// The bytes around and under each literal, see [`History`](deltasync_core::History).
+    Replaced,
+    /// The bytes of the copies beside each literal.
+    Around,
+}
 
-/// Appends the payload of a frame of tags: their number, 6 bytes each, then for each run of more than one chunk how
-/// many entries lie between it and the one before, and its count less 1.
-pub(crate) fn encode_tags(runs: &[TagRun], out: &mut Vec<u8>) {
-    write_varint(out, runs.len() as u64);
-    runs.iter().for_each(|run| out.extend_from_slice(&run.tag.to_bytes()));
-    let mut next = 0;
-    for (index, run) in runs.iter().enumerate().filter(|(_, run)| run.count > 1) {
-        write_varint(out, (index - next) as u64);
-        write_varint(out, u64::from(run.count - 1));
-        next = index + 1;
+/// What a receiver has made of a delta that did not become the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// How many bytes it has made.
+    pub made: u64,
+    /// The length of the ranges that are summed, in bytes; 0 asks for everything anew.
+    pub range: u64,
+    /// The sum of each range of what was made.
+    pub sums: Vec<u64>,
+}
+
+const LAST: u8 = 1;
+const ALL: u8 = 2;
+
+const OPS: u8 = 2;
+const PACKED: u8 = 4;
+const PREFIX_SHIFT: u32 = 3;
+
+/// The level at which the columns of operations are packed.
+const COLUMNS_LEVEL: i32 = 19;
+
+impl SetPart {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        write_varint(out, self.start.into());
+        write_varint(out, self.count.into());
+        out.extend_from_slice(&self.bytes);
+    }
+
+    fn read(mut reader: Reader<'_>, payload: &Bytes) -> Result<Self, Malformed> {
+        let mut number = || narrow(reader.varint()?);
+        let (start, count) = (number()?, number()?);
+        if start.checked_add(count).is_none() {
+            return Err(Malformed::Value("positions pass 32 bits"));
+        }
+        Ok(Self { start, count, bytes: payload.slice_ref(reader.rest()) })
+    }
+
+    /// Reads a payload of cells or tags.
+    pub(crate) fn decode(payload: &Bytes) -> Result<Self, Malformed> {
+        Self::read(Reader::new(payload), payload)
+    }
+
+    /// The position behind the last.
+    pub(crate) const fn end(&self) -> usize {
+        self.start as usize + self.count as usize
     }
 }
 
-/// Reads a payload of tags.
-///
-/// # Errors
-///
-/// [`Malformed`] when it is damaged.
-///
-/// # Security
-///
-/// Allocates no more than the payload's own length calls for.
-pub(crate) fn decode_tags(payload: &[u8]) -> Result<Vec<TagRun>, Malformed> {
-    let mut reader = Reader::new(payload);
-    let count = reader.varint()?;
-    if count > (reader.rest().len() / Tag::LEN) as u64 {
-        return Err(Malformed::Truncated);
+impl Edges {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        write_varint(out, self.elements.into());
+        self.cells.encode(out);
     }
-    let tag = |reader: &mut Reader<'_>| Ok(TagRun { tag: Tag::from_bytes(reader.array()?), count: 1 });
-    let mut runs = (0..count).map(|_| tag(&mut reader)).collect::<Result<Vec<_>, Malformed>>()?;
-    let mut next = 0u64;
-    while !reader.is_empty() {
-        let index = next.checked_add(reader.varint()?).filter(|index| *index < count);
-        let index = index.ok_or(Malformed::Value("run of tags past the last tag"))?;
-        let more = u32::try_from(reader.varint()?).ok().filter(|more| *more > 0);
-        let more = more.ok_or(Malformed::Value("run of no tags or of 2^32"))?;
-        runs[index as usize].count = more.checked_add(1).ok_or(Malformed::Value("run of no tags or of 2^32"))?;
-        next = index + 1;
+
+    pub(crate) fn decode(payload: &Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(payload);
+        let elements = narrow(reader.varint()?)?;
+        Ok(Self { elements, cells: SetPart::read(reader, payload)? })
     }
-    Ok(runs)
 }
 
 impl Want {
-    /// Appends the payload.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(if self.last { LAST } else { 0 });
-        write_varint(out, self.basis);
-        let mut expected = 0u64;
-        for run in &self.runs {
-            write_varint(out, run.missing);
-            write_varint(out, run.have);
-            if run.have > 0 {
-                write_signed(out, run.from.get().wrapping_sub(expected) as i64);
-                expected = run.from.get();
+    /// Appends the payload but for the bytes of the survey, which end it.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Bytes {
+        match self {
+            Self::All => {
+                out.push(LAST | ALL);
+                Bytes::new()
+            }
+            Self::Survey { last, bytes } => {
+                out.push(if *last { LAST } else { 0 });
+                bytes.clone()
             }
         }
     }
 
-    /// Reads a payload.
-    ///
-    /// # Errors
-    ///
-    /// [`Malformed`] when it is damaged.
-    ///
-    /// # Security
-    ///
-    /// Counts and offsets are only numbers until the sender has checked them against its chunk list.
-    pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn decode(payload: &Bytes) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload);
-        let last = match reader.byte()? {
-            0 => false,
-            LAST => true,
-            _ => return Err(Malformed::Value("unknown flags of a want")),
-        };
-        let basis = reader.varint()?;
-        let mut runs = Vec::new();
-        let mut expected = 0u64;
-        while !reader.is_empty() {
-            let (missing, have) = (reader.varint()?, reader.varint()?);
-            if missing == 0 && have == 0 {
-                return Err(Malformed::Value("a run of no chunks"));
-            }
-            if have > 0 {
-                expected = expected.wrapping_add(reader.signed()? as u64);
-            }
-            runs.push(WantRun { missing, have, from: Offset::new(if have > 0 { expected } else { 0 }) });
+        let flags = reader.byte()?;
+        let bytes = payload.slice_ref(reader.rest());
+        match flags {
+            0 | LAST => Ok(Self::Survey { last: flags == LAST, bytes }),
+            _ if flags == LAST | ALL && bytes.is_empty() => Ok(Self::All),
+            _ => Err(Malformed::Value("unknown flags of a want")),
         }
-        Ok(Self { last, basis, runs })
+    }
+}
+
+impl Order {
+    /// Appends the payload: how many breaks, how many bits a rank takes, then for each what stands left and right of it.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let ends = self.breaks.iter().flat_map(|broken| [broken.left, broken.right]);
+        let number = |rank: Option<u32>| rank.map_or(0, |rank| u64::from(rank) + 1);
+        // Also what names nothing takes a bit, so that a reader can bound how many there are.
+        let bits = ends.clone().map(|end| u64::BITS - number(end).max(1).leading_zeros()).max().unwrap_or(0);
+        write_varint(out, self.breaks.len() as u64);
+        out.push(bits as u8);
+        let mut writer = BitWriter::new(out);
+        ends.for_each(|end| writer.bits(number(end), bits));
+        writer.finish();
+    }
+
+    pub(crate) fn decode(payload: &Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(payload);
+        let (count, bits) = (reader.varint()?, u32::from(reader.byte()?));
+        let mut reader = BitReader::new(reader.rest());
+        if bits > 33 || count.saturating_mul(2 * u64::from(bits.max(1))) > reader.left() as u64 {
+            return Err(Malformed::Truncated);
+        }
+        let mut rank = || -> Result<Option<u32>, Malformed> {
+            let number = reader.bits(bits)?;
+            number.checked_sub(1).map(narrow).transpose()
+        };
+        let breaks =
+            (0..count).map(|_| Ok(Break { left: rank()?, right: rank()? })).collect::<Result<_, Malformed>>()?;
+        match reader.finish()? {
+            [] => Ok(Self { breaks }),
+            rest => Err(Malformed::Trailing(rest.len())),
+        }
+    }
+}
+
+impl Literals {
+    /// How many bytes of the target they are.
+    pub fn raw_len(&self) -> ByteLen {
+        match self {
+            Self::Raw(bytes) => ByteLen::of(bytes),
+            Self::Packed { raw_len, .. } => ByteLen::new(*raw_len as u64),
+        }
+    }
+}
+
+impl Prefix {
+    const ALL: [Self; 4] = [Self::None, Self::Neighbours, Self::Replaced, Self::Around];
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Neighbours => 1,
+            Self::Replaced => 2,
+            Self::Around => 3,
+        }
     }
 }
 
 impl Delta {
-    /// Appends the payload but for the bytes of the literals, which end it: they are returned so as not to be copied.
-    pub fn encode(&self, out: &mut Vec<u8>) -> Bytes {
-        let packed = if matches!(self.literals, Literals::Packed { .. }) { PACKED } else { 0 };
-        out.push(packed | if self.last { LAST } else { 0 });
-        encode_ops(&self.ops, out);
+    /// Appends the payload but for the bytes of the literals, which end it: they are returned so as not to be copied. The
+    /// operations are packed where the peer can unpack them.
+    pub fn encode(&self, unpacks: bool, out: &mut Vec<u8>) -> Bytes {
+        let mut flags = if self.last { LAST } else { 0 };
+        if !self.ops.is_empty() {
+            flags |= OPS;
+        }
+        if let Literals::Packed { prefix, .. } = &self.literals {
+            flags |= PACKED | prefix.code() << PREFIX_SHIFT;
+        }
+        out.push(flags);
+        if !self.ops.is_empty() {
+            pack_ops(&self.ops, if unpacks { COLUMNS_LEVEL } else { 0 }, out);
+        }
         match &self.literals {
             Literals::Raw(bytes) => bytes.clone(),
-            Literals::Packed { bytes, raw_len } => {
+            Literals::Packed { bytes, raw_len, .. } => {
                 write_varint(out, *raw_len as u64);
                 bytes.clone()
             }
@@ -180,108 +277,80 @@ impl Delta {
     /// The length that packed literals announce is checked against `limits` here; operations are only numbers until a
     /// planner has checked them.
     pub fn decode(payload: &Bytes, limits: &Limits) -> Result<Self, InvalidMessage> {
-        let damaged = |cause| InvalidMessage::Payload { kind: crate::MessageKind::Delta, cause };
+        let damaged = |cause| InvalidMessage::Payload { kind: MessageKind::Delta, cause };
         let mut reader = Reader::new(payload);
         let flags = reader.byte().map_err(damaged)?;
-        if flags & !(LAST | PACKED) != 0 {
+        let prefix = flags >> PREFIX_SHIFT;
+        if usize::from(prefix) >= Prefix::ALL.len() || prefix != 0 && flags & PACKED == 0 {
             return Err(damaged(Malformed::Value("unknown flags of a delta")));
         }
-        let ops = decode_ops(&mut reader, limits)?;
+        let mut ops = Ops::new();
+        if flags & OPS != 0 {
+            ops = unpack_ops(&mut reader, limits)?;
+            if ops.is_empty() {
+                return Err(damaged(Malformed::Value("operations are announced and there are none")));
+            }
+        }
         let raw_len = if flags & PACKED != 0 { Some(reader.varint().map_err(damaged)?) } else { None };
         let rest = reader.rest();
         let bytes = payload.slice_ref(rest);
         LimitExceeded::check("literal bytes in a piece", raw_len.unwrap_or(rest.len() as u64), limits.piece as u64)?;
         let literals = match raw_len {
-            Some(raw_len) => Literals::Packed { bytes, raw_len: raw_len as usize },
+            Some(raw_len) => {
+                Literals::Packed { prefix: Prefix::ALL[usize::from(prefix)], bytes, raw_len: raw_len as usize }
+            }
             None => Literals::Raw(bytes),
         };
         Ok(Self { last: flags & LAST != 0, ops, literals })
     }
 }
 
+impl Repair {
+    /// Asks for everything anew.
+    pub const ALL: Self = Self { made: 0, range: 0, sums: Vec::new() };
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        write_varint(out, self.made);
+        write_varint(out, self.range);
+        self.sums.iter().for_each(|sum| out.extend_from_slice(&sum.to_le_bytes()));
+    }
+
+    pub(crate) fn decode(payload: &Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(payload);
+        let (made, range) = (reader.varint()?, reader.varint()?);
+        let (sums, rest) = reader.rest().as_chunks();
+        let sums: Vec<u64> = sums.iter().map(|sum| u64::from_le_bytes(*sum)).collect();
+        // Without ranges nothing can have been made: who sums would divide by their length.
+        let wanted = if range == 0 { (made == 0).then_some(0) } else { Some(made.div_ceil(range)) };
+        if !rest.is_empty() || wanted != Some(sums.len() as u64) {
+            return Err(Malformed::Value("sums do not cover what was made"));
+        }
+        Ok(Self { made, range, sums })
+    }
+}
+
+fn narrow(number: u64) -> Result<u32, Malformed> {
+    u32::try_from(number).map_err(|_| Malformed::Value("a number passes 32 bits"))
+}
+
 #[cfg(test)]
 mod tests {
-    use deltasync_core::{ByteLen, Op};
-    use proptest::prelude::*;
+    use alloc::vec;
 
     use super::*;
 
-    fn check_tags_round_trip(runs: &[TagRun]) {
-        let mut payload = Vec::new();
-        encode_tags(runs, &mut payload);
-        assert_eq!(decode_tags(&payload).as_deref(), Ok(runs));
-    }
-
-    fn check_want_round_trip(want: &Want) {
-        let mut payload = Vec::new();
-        want.encode(&mut payload);
-        assert_eq!(Want::decode(&payload).as_ref(), Ok(want));
-    }
-
-    fn check_delta_round_trip(delta: &Delta) {
-        let mut payload = Vec::new();
-        let tail = delta.encode(&mut payload);
-        payload.extend_from_slice(&tail);
-        assert_eq!(Delta::decode(&payload.into(), &Limits::default()).as_ref(), Ok(delta));
+    fn check_order(breaks: Vec<Break>) {
+        let order = Order { breaks };
+        let mut bytes = Vec::new();
+        order.encode(&mut bytes);
+        assert_eq!(Order::decode(&Bytes::from(bytes)), Ok(order));
     }
 
     #[test]
-    fn a_number_of_tags_that_the_payload_cannot_hold_is_refused() {
-        let mut payload = Vec::new();
-        write_varint(&mut payload, 1 << 60);
-        payload.extend_from_slice(&[0; 60]);
-        assert_eq!(decode_tags(&payload), Err(Malformed::Truncated));
-        assert_eq!(
-            decode_tags(&[1, 0, 0, 0, 0, 0, 0, 1, 1]),
-            Err(Malformed::Value("run of tags past the last tag")),
-            "the run's index is past the one tag"
-        );
-    }
-
-    #[test]
-    fn packed_literals_may_not_announce_more_than_a_piece() {
-        let mut payload = Vec::new();
-        let literals = Literals::Packed { bytes: Bytes::from_static(b"x"), raw_len: usize::MAX };
-        let tail = Delta { last: true, ops: Ops::new(), literals }.encode(&mut payload);
-        payload.extend_from_slice(&tail);
-        let error = Delta::decode(&payload.into(), &Limits::default()).expect_err("too long");
-        assert!(matches!(error, InvalidMessage::Limit(_)), "{error}");
-    }
-
-    proptest! {
-        #[test]
-        fn tags_round_trip(tags in prop::collection::vec((any::<[u8; 6]>(), 1u32..5), 0..100)) {
-            let runs: Vec<_> = tags.into_iter().map(|(t, count)| TagRun { tag: Tag::from_bytes(t), count }).collect();
-            check_tags_round_trip(&runs);
-        }
-
-        #[test]
-        fn wants_round_trip(
-            last: bool, basis: u64, runs in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>()), 0..50),
-        ) {
-            let run = |(missing, have, from)| match have {
-                0 => WantRun { missing: missing | 1, have, from: Offset::ZERO },
-                _ => WantRun { missing, have, from: Offset::new(from) },
-            };
-            check_want_round_trip(&Want { last, basis, runs: runs.into_iter().map(run).collect() });
-        }
-
-        #[test]
-        fn deltas_round_trip(last: bool, packed: bool, copies in prop::collection::vec((any::<u64>(), 1u64..9), 0..20),
-            literals in prop::collection::vec(any::<u8>(), 0..100)) {
-            let len = ByteLen::of(&literals);
-            let copy = |(from, len)| Op::Copy { from: Offset::new(from), len: ByteLen::new(len) };
-            let ops = core::iter::once(Op::Literal { len }).chain(copies.into_iter().map(copy)).collect();
-            let bytes = Bytes::from(literals);
-            let literals = if packed { Literals::Packed { bytes, raw_len: 7 } } else { Literals::Raw(bytes) };
-            check_delta_round_trip(&Delta { last, ops, literals });
-        }
-
-        #[test]
-        fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode_tags(&bytes);
-            let _ = Want::decode(&bytes);
-            let _ = Delta::decode(&bytes.into(), &Limits::default());
-        }
+    fn an_order_of_breaks_between_start_and_end_alone_is_read_back() {
+        check_order(vec![]);
+        check_order(vec![Break { left: None, right: None }]);
+        check_order(vec![Break { left: None, right: None }; 20]);
+        check_order(vec![Break { left: Some(0), right: None }, Break { left: Some(u32::MAX), right: Some(7) }]);
     }
 }

@@ -4,7 +4,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use deltasync_core::TagKey;
+use deltasync_core::{FineKey, MendKey, SketchKey, TagKey};
 
 use crate::flow::Flow;
 use crate::job::Work;
@@ -106,6 +106,8 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
     /// The client's nonce, which keys the tags.
     pub(crate) nonce: &'a [u8; 16],
+    /// The server's nonce, once it is known.
+    pub(crate) server_nonce: &'a [u8; 16],
     /// The peer has said that it can unpack.
     pub(crate) may_pack: bool,
     /// The payload bytes of the message that is being handled.
@@ -116,7 +118,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     pub(crate) fn send(&mut self, message: TransferMessage) {
-        self.flow.queue(self.id, message);
+        self.flow.queue(self.id, message, self.may_pack);
     }
 
     pub(crate) fn ask(&mut self, ask: Ask) -> RequestId {
@@ -167,6 +169,26 @@ impl Context<'_> {
     /// The key of this transfer's tags.
     pub(crate) fn tag_key(&self) -> TagKey {
         TagKey::new(self.nonce, self.id.get()).with_bits(self.config.tag_bits)
+    }
+
+    /// The key of the sketch of this transfer's chunks.
+    pub(crate) fn sketch_key(&self) -> SketchKey {
+        SketchKey::new(self.nonce, self.id.get())
+    }
+
+    /// The key of the sketch of the edges between them.
+    pub(crate) fn edge_key(&self) -> SketchKey {
+        SketchKey::of_edges(self.nonce, self.id.get())
+    }
+
+    /// The key of this transfer's fine sums. Both hellos have come when they are used.
+    pub(crate) fn fine_key(&self) -> FineKey {
+        FineKey::new(self.nonce, self.server_nonce, self.id.get())
+    }
+
+    /// The key of the sums of a repair's ranges.
+    pub(crate) fn mend_key(&self, repair: u32) -> MendKey {
+        MendKey::new(self.nonce, self.server_nonce, self.id.get(), repair)
     }
 
     /// The error for a message that must not come now.

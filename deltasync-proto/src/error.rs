@@ -6,7 +6,9 @@
 use alloc::string::String;
 use core::time::Duration;
 
-use deltasync_core::{Digest, Generation, InvalidOps, LimitExceeded, Malformed, PlanError};
+use deltasync_core::{
+    Digest, Generation, InvalidColumns, InvalidOps, InvalidSketch, InvalidSurvey, LimitExceeded, Malformed, PlanError,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{MessageKind, StorageFault, TransferId};
@@ -82,7 +84,9 @@ impl SessionError {
             Self::PeerMisbehaved(_) => Some(CloseCode::Misbehaved),
             Self::InvalidMessage(
                 InvalidMessage::Limit(_)
-                | InvalidMessage::Ops(InvalidOps::Limit(_))
+                | InvalidMessage::Ops(InvalidColumns::Ops(InvalidOps::Limit(_)))
+                | InvalidMessage::Sketch(InvalidSketch::Limit(_))
+                | InvalidMessage::Survey(InvalidSurvey::Limit(_))
                 | InvalidMessage::Plan(PlanError::Limit(_)),
             ) => Some(CloseCode::Limit),
             Self::InvalidMessage(_) => Some(CloseCode::Invalid),
@@ -123,13 +127,11 @@ pub enum PeerMisbehaved {
         /// How many too many.
         by: u64,
     },
-    /// Its answer does not cover the offered chunks.
-    #[error("want covers {got} of {offered} offered chunks")]
-    WantCoverage {
-        /// Chunks it covers.
-        got: u64,
-        /// Chunks that were offered.
-        offered: u64,
+    /// It asks for more of a set than it can need: what it has already, or beyond the end.
+    #[error("more of a set was asked for than it has, or no more than was sent")]
+    TooMuch {
+        /// On which transfer.
+        transfer: TransferId,
     },
     /// It began the connection with something that is not a hello.
     #[error("the first bytes are no hello of deltasync")]
@@ -159,7 +161,13 @@ pub enum InvalidMessage {
     Limit(#[from] LimitExceeded),
     /// The operations of a delta are damaged.
     #[error(transparent)]
-    Ops(#[from] InvalidOps),
+    Ops(#[from] InvalidColumns),
+    /// The cells of a sketch are damaged.
+    #[error(transparent)]
+    Sketch(#[from] InvalidSketch),
+    /// What the receiver says of its basis is damaged.
+    #[error(transparent)]
+    Survey(#[from] InvalidSurvey),
     /// A delta that does not fit its basis or its announced length.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -57,10 +57,10 @@ impl Flow {
         }
     }
 
-    /// Queues a message behind those that wait.
-    pub(crate) fn queue(&mut self, id: TransferId, message: TransferMessage) {
+    /// Queues a message behind those that wait, for a peer that can unpack or one that cannot.
+    pub(crate) fn queue(&mut self, id: TransferId, message: TransferMessage, unpacks: bool) {
         let kind = message.kind();
-        let frame = Message::Transfer(id, message).encode();
+        let frame = Message::Transfer(id, message).encode_for(unpacks);
         self.queued += frame.payload;
         self.queue.push_back(Queued { kind, frame });
     }
@@ -149,10 +149,10 @@ impl Flow {
 mod tests {
     use alloc::vec;
 
-    use deltasync_core::{Ops, TagRun};
+    use deltasync_core::Ops;
 
     use super::*;
-    use crate::{Delta, Literals};
+    use crate::{Delta, Literals, SetPart};
 
     const ID: TransferId = TransferId::new(1);
 
@@ -164,8 +164,8 @@ mod tests {
     #[test]
     fn bulk_waits_for_credit_and_what_is_behind_it_keeps_its_place() {
         let mut flow = Flow::new(Timestamp::new(0));
-        flow.queue(ID, piece(INITIAL_CREDIT as usize));
-        flow.queue(ID, TransferMessage::Changed);
+        flow.queue(ID, piece(INITIAL_CREDIT as usize), true);
+        flow.queue(ID, TransferMessage::Changed, true);
         assert!(flow.pop().is_none(), "the frame's own cost is over the credit");
         flow.credited(1 << 10);
         assert_eq!(flow.pop().map(|(kind, _)| kind), Some(MessageKind::Delta));
@@ -201,8 +201,8 @@ mod tests {
     #[test]
     fn an_ended_transfer_keeps_only_its_last_words() {
         let mut flow = Flow::new(Timestamp::new(0));
-        flow.queue(ID, TransferMessage::Tags(alloc::vec::Vec::<TagRun>::new()));
-        flow.queue(ID, TransferMessage::Cancel);
+        flow.queue(ID, TransferMessage::Tags(SetPart { start: 0, count: 0, bytes: Bytes::new() }), true);
+        flow.queue(ID, TransferMessage::Cancel, true);
         let kinds: alloc::vec::Vec<_> = flow.into_control().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, [MessageKind::Cancel]);
     }

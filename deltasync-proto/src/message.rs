@@ -1,4 +1,4 @@
-//! The messages: what each frame kind means in version 1.
+//! The messages: what each frame kind means in version 2.
 //!
 //! Control messages are small and written by postcard; the bulk ones have the layouts of `bulk.rs`. A message is decoded
 //! as a whole or refused, and every limit that a payload can pass is checked here.
@@ -9,14 +9,14 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use deltasync_core::{
     Algorithm, ByteLen, Cutter, Digest, Generation, InvalidPath, LimitExceeded, Limits, Malformed, Name, Reader,
-    RelPath, TagRun, write_varint,
+    RelPath, write_varint,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::bulk::{decode_tags, encode_tags};
 use crate::{
-    CloseCode, Delta, Entry, Frame, Hello, InvalidMessage, Refusal, TransferId, Unsupported, Want, encode_header,
+    CloseCode, Delta, Edges, Entry, Frame, Hello, InvalidMessage, Order, Refusal, Repair, SetPart, TransferId,
+    Unsupported, Want, encode_header,
 };
 
 /// The longest payload of a control message, in bytes.
@@ -26,7 +26,7 @@ pub const TEXT_MAX: usize = 512;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
-        /// The frame kinds of version 1.
+        /// The frame kinds of version 2.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum MessageKind {
@@ -68,20 +68,24 @@ kinds! {
     Pong = 0x04,
     /// Sender: this is my target.
     Offer = 0x10,
-    /// Sender: tags of the offered chunks.
+    /// Sender: the lowest tags of my set, sorted.
     Tags = 0x11,
     /// Receiver: nothing to do.
     Same = 0x12,
-    /// Receiver: which chunks I lack, and where the others lie in my basis.
+    /// Receiver: which chunks I lack, and what I have in their place.
     Want = 0x13,
     /// Sender: a piece of the delta.
     Delta = 0x14,
     /// Receiver: rebuilt, verified, durable, published.
     Done = 0x15,
-    /// Receiver: the root differs, send it all again as literals.
+    /// Receiver: the root differs, this is what I have made.
     Repair = 0x16,
     /// Sender: my file changed while I read it, a new offer follows.
     Changed = 0x17,
+    /// Sender: cells of the sketch of my set.
+    Cells = 0x18,
+    /// Receiver: I need more of the set, or of the edges.
+    More = 0x19,
     /// Either: this transfer ends, and why.
     Refused = 0x1a,
     /// Client: end this transfer.
@@ -90,6 +94,10 @@ kinds! {
     Credit = 0x1c,
     /// Either: I am still at work on this transfer.
     Working = 0x1d,
+    /// Sender: cells of the sketch of the edges of what we share.
+    Edges = 0x1e,
+    /// Receiver: where my order breaks yours.
+    Order = 0x1f,
     /// Client: offer me this file.
     Pull = 0x20,
     /// Client: list this directory.
@@ -100,12 +108,16 @@ kinds! {
     AskRoot = 0x23,
     /// Server: this.
     RootIs = 0x24,
+    /// Receiver: the basis you named is here, send the delta.
+    Current = 0x25,
+    /// Receiver: it is not, offer anew.
+    Stale = 0x26,
 }
 
 impl MessageKind {
     /// True for the kinds that are counted against the credit of their transfer.
     pub const fn is_bulk(self) -> bool {
-        matches!(self, Self::Tags | Self::Want | Self::Delta)
+        matches!(self, Self::Tags | Self::Want | Self::Delta | Self::Cells | Self::Edges | Self::Order | Self::Repair)
     }
 
     /// True for the kinds that belong to the connection and not to a transfer.
@@ -136,18 +148,30 @@ pub enum Message {
 pub enum TransferMessage {
     /// This is my target.
     Offer(Offer),
-    /// Tags of the offered chunks.
-    Tags(Vec<TagRun>),
+    /// The lowest tags of my set.
+    Tags(SetPart),
+    /// Cells of the sketch of my set.
+    Cells(SetPart),
+    /// I need more of it.
+    More(More),
     /// Nothing to do.
     Same,
     /// Which chunks I lack.
     Want(Want),
+    /// Cells of the sketch of the edges of what we share.
+    Edges(Edges),
+    /// Where my order breaks yours.
+    Order(Order),
+    /// The basis you named is here.
+    Current,
+    /// It is not.
+    Stale,
     /// A piece of the delta.
     Delta(Delta),
     /// Rebuilt, verified, durable, published as this generation.
     Done(Generation),
-    /// The root differs, send it all again as literals.
-    Repair,
+    /// The root differs, this is what I have made.
+    Repair(Repair),
     /// My file changed while I read it, a new offer follows.
     Changed,
     /// This transfer ends, and why.
@@ -183,8 +207,8 @@ pub struct Offer {
     pub algorithm: Algorithm,
     /// How it was cut into chunks.
     pub cutter: Cutter,
-    /// How often the transfer has started over because the file changed; an offer with 0 begins a transfer.
-    pub changes: u8,
+    /// How many offers of this transfer came before; one with 0 begins it.
+    pub attempt: u8,
     /// What follows.
     pub content: Content,
 }
@@ -203,15 +227,35 @@ pub struct Wish {
 /// What follows an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
-    /// Nothing: it is the root that the receiver said it has.
+    /// Nothing: the receiver has said that it has this root, or is remembered to have it.
     Known,
     /// The whole content as literals, at once: it is tiny, or the receiver said it has nothing.
     Whole,
-    /// So many tag runs, in frames of tags.
-    Tags {
-        /// How many.
-        runs: u32,
+    /// The beginning of the set of its elements: all their tags when they are few, else cells.
+    Set {
+        /// How many elements.
+        elements: u32,
     },
+    /// A delta for a basis that the receiver has said it has, or is remembered to have.
+    Delta {
+        /// The root of the basis.
+        basis: Digest,
+        /// Its length.
+        len: ByteLen,
+        /// The delta follows at once, else when the receiver says that the basis is there.
+        follows: bool,
+    },
+}
+
+/// What a receiver needs more of; each number counts from the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum More {
+    /// All cells below this position.
+    Cells(u32),
+    /// All tags below this rank.
+    Tags(u32),
+    /// All cells of the edges below this position.
+    Edges(u32),
 }
 
 /// Asks for a file.
@@ -221,8 +265,8 @@ pub struct Pull {
     pub path: RelPath,
     /// In which hash its root should be.
     pub algorithm: Algorithm,
-    /// The root of what the receiver has under that name, if anything.
-    pub have: Option<Digest>,
+    /// The root and length of what the receiver has under that name, if anything.
+    pub have: Option<(Digest, ByteLen)>,
 }
 
 /// Asks for a page of a listing.
@@ -281,7 +325,7 @@ pub(crate) fn bounded_text(mut text: String) -> String {
 pub struct Encoded {
     /// The frame up to its literal bytes.
     pub head: Vec<u8>,
-    /// The literal bytes of a delta; empty for all other messages.
+    /// The literal bytes of a delta, the bytes of a survey; empty for all other messages.
     pub tail: Bytes,
     /// How many bytes of this are payload.
     pub payload: usize,
@@ -297,7 +341,13 @@ impl TransferMessage {
             Self::Want(_) => MessageKind::Want,
             Self::Delta(_) => MessageKind::Delta,
             Self::Done(_) => MessageKind::Done,
-            Self::Repair => MessageKind::Repair,
+            Self::Cells(_) => MessageKind::Cells,
+            Self::More(_) => MessageKind::More,
+            Self::Edges(_) => MessageKind::Edges,
+            Self::Order(_) => MessageKind::Order,
+            Self::Current => MessageKind::Current,
+            Self::Stale => MessageKind::Stale,
+            Self::Repair(_) => MessageKind::Repair,
             Self::Changed => MessageKind::Changed,
             Self::Refused(_) => MessageKind::Refused,
             Self::Cancel => MessageKind::Cancel,
@@ -325,8 +375,13 @@ impl Message {
         }
     }
 
-    /// The frame of this message.
+    /// The frame of this message, for a peer that can unpack.
     pub fn encode(&self) -> Encoded {
+        self.encode_for(true)
+    }
+
+    /// The frame of this message, for a peer that can unpack or one that cannot.
+    pub fn encode_for(&self, unpacks: bool) -> Encoded {
         let mut payload = Vec::new();
         let mut tail = Bytes::new();
         let mut transfer = TransferId::new(0);
@@ -337,7 +392,7 @@ impl Message {
             Self::Ping | Self::Pong => {}
             Self::Transfer(id, message) => {
                 transfer = *id;
-                tail = encode_transfer(message, &mut payload);
+                tail = encode_transfer(message, unpacks, &mut payload);
             }
         }
         let len = payload.len() + tail.len();
@@ -389,17 +444,29 @@ impl Message {
                 // Behind the byte that says that there is a wish.
                 let offer: Offer = from_postcard(payload).map_err(damaged_request(1))?;
                 LimitExceeded::check("file length", offer.len.get(), limits.file.get())?;
-                if let Content::Tags { runs } = offer.content {
-                    LimitExceeded::check("offered tag runs", u64::from(runs), limits.chunks as u64)?;
+                match offer.content {
+                    Content::Set { elements } => {
+                        LimitExceeded::check("offered elements", u64::from(elements), limits.chunks as u64)?;
+                    }
+                    Content::Delta { len, .. } => {
+                        LimitExceeded::check("file length", len.get(), limits.file.get())?;
+                    }
+                    Content::Known | Content::Whole => {}
                 }
                 let invalid = Malformed::Value("cutter outside its range");
                 offer.cutter.validate().map_err(|_| damaged(invalid))?;
                 TransferMessage::Offer(offer)
             }
-            MessageKind::Tags => TransferMessage::Tags(decode_tags(payload).map_err(damaged)?),
+            MessageKind::Tags => TransferMessage::Tags(SetPart::decode(payload).map_err(damaged)?),
+            MessageKind::Cells => TransferMessage::Cells(SetPart::decode(payload).map_err(damaged)?),
+            MessageKind::More => TransferMessage::More(from_postcard(payload).map_err(damaged)?),
+            MessageKind::Edges => TransferMessage::Edges(Edges::decode(payload).map_err(damaged)?),
+            MessageKind::Order => TransferMessage::Order(Order::decode(payload).map_err(damaged)?),
+            MessageKind::Current => empty().map(|()| TransferMessage::Current)?,
+            MessageKind::Stale => empty().map(|()| TransferMessage::Stale)?,
             MessageKind::Want => TransferMessage::Want(Want::decode(payload).map_err(damaged)?),
             MessageKind::Same => empty().map(|()| TransferMessage::Same)?,
-            MessageKind::Repair => empty().map(|()| TransferMessage::Repair)?,
+            MessageKind::Repair => TransferMessage::Repair(Repair::decode(payload).map_err(damaged)?),
             MessageKind::Changed => empty().map(|()| TransferMessage::Changed)?,
             MessageKind::Working => empty().map(|()| TransferMessage::Working)?,
             MessageKind::Cancel => empty().map(|()| TransferMessage::Cancel)?,
@@ -420,14 +487,19 @@ impl Message {
     }
 }
 
-fn encode_transfer(message: &TransferMessage, out: &mut Vec<u8>) -> Bytes {
+fn encode_transfer(message: &TransferMessage, unpacks: bool, out: &mut Vec<u8>) -> Bytes {
     match message {
-        TransferMessage::Delta(delta) => return delta.encode(out),
+        TransferMessage::Delta(delta) => return delta.encode(unpacks, out),
         TransferMessage::Offer(offer) => postcard_into(offer, out),
-        TransferMessage::Tags(runs) => encode_tags(runs, out),
-        TransferMessage::Want(want) => want.encode(out),
+        TransferMessage::Tags(part) | TransferMessage::Cells(part) => part.encode(out),
+        TransferMessage::More(more) => postcard_into(more, out),
+        TransferMessage::Want(want) => return want.encode(out),
+        TransferMessage::Edges(edges) => edges.encode(out),
+        TransferMessage::Order(order) => order.encode(out),
+        TransferMessage::Repair(repair) => repair.encode(out),
         TransferMessage::Same
-        | TransferMessage::Repair
+        | TransferMessage::Current
+        | TransferMessage::Stale
         | TransferMessage::Changed
         | TransferMessage::Cancel
         | TransferMessage::Working => {}
