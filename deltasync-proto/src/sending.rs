@@ -1,44 +1,45 @@
 //! The end of a transfer that has the target.
 //!
 //! ```text
-//!                 Describing ── Known, Tags ──► Offered ── Same ──► ended
-//!                   ▲     └──── Whole ────┐        │ Want
-//!       changed     │                     ▼        ▼
-//!       (3 times)   └──────────────── Delivering ◄─┘◄──┐ Repair
-//!                                         │ last piece │
-//!                                         └──► Delivered ── Done, Same ──► ended
+//! Recalling ──► Describing ──Whole──────────────────────────────────────► Delivering ──► Delivered ── Done, Same ──► ended
+//!                │  │   └──── Known ──► Proposed ── Same ──► ended           ▲  ▲  │ changed       │ Repair
+//!                │  └─ remembered ► Aligning ► Searching ► Preparing ─Delta──┘  │  └► Describing   ▼
+//!                │                                              └► Proposed ─ Current ──┘   ▲    Mending
+//!                └──► Listing ──Set──► Offered ── Want ──► Laying ──► Searching ────────────┘       │
+//!                        ▲               └► More           │  ▲ Order                            ranges
+//!                        └── Stale ── Proposed, Delivering └──► Ordering
 //! ```
 //!
-//! The file is read in pieces as the link takes them, a few ahead, and looked at again before the last one leaves: when
-//! it changed meanwhile, the transfer starts over.
+//! What a receiver is remembered to have makes the offer: the same root, or a delta for it that was found without asking.
+//! Otherwise the offer is the set of our chunks' tags, and what the receiver says of its basis is searched. The file is
+//! read in pieces as the link takes them, a few ahead, and looked at again before the last one leaves: when it changed
+//! meanwhile, the transfer starts over.
 
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 
-use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, Digest, Ops};
+use deltasync_core::{Algorithm, ByteLen, Digest, FineKey, FineShape};
 
-use crate::bulk::{Delta, Literals, Want, WantRun};
+use crate::bulk::Want;
 use crate::context::{Answered, Context, Trouble, wrong_answer};
-use crate::cursor::{DeltaCursor, Piece};
+use crate::delivering::Delivering;
+use crate::delivery::Delivery;
 use crate::job::{Product, Work};
+use crate::mending::{Mended, Mending};
+use crate::offering::{Offered, Ordering, Surveyed};
+use crate::recalling::{Aligning, aligned, prepare};
+use crate::search::{Reads, Source};
+use crate::searching::Searching;
 use crate::{
-    Answer, Ask, Content, Cutting, EventKind, FaultKind, FileHandle, JobId, Offer, OpenedFile, Outcome, Phase, Place,
-    Progress, RequestId, TransferError, TransferMessage, Wish,
+    Answer, Ask, Content, Cutting, EventKind, FaultKind, JobId, Kept, Known, More, Offer, OpenedFile, Outcome, Phase,
+    Place, Progress, Remembered, Repair, RequestId, TransferError, TransferMessage, Wish,
 };
 
 /// A pushed file of at most this many bytes goes with its offer: it is cheaper than the round trip it saves.
-const TINY: ByteLen = ByteLen::new(4096);
-/// How many pieces are read and packed ahead of the link.
-const AHEAD: usize = 4;
-/// Pieces are not prepared while this many bytes wait to leave.
-const QUEUED_MAX: usize = 512 << 10;
-/// Below this many bytes packing cannot pay.
-const PACK_MIN: usize = 64;
+const TINY: ByteLen = ByteLen::new(1024);
 /// How often a source may change before we give up.
 const CHANGES_MAX: u8 = 3;
-/// Tag runs in one frame.
-const TAGS_A_FRAME: usize = 32 << 10;
+/// How often a receiver may ask for a repair.
+const REPAIRS_MAX: u32 = 2;
 
 /// What is being sent, enough to start over.
 #[derive(Debug)]
@@ -47,135 +48,282 @@ pub(crate) struct Origin {
     /// Where it should go, in a push.
     pub(crate) to: Option<Wish>,
     /// What the receiver said it has, in a pull.
-    pub(crate) have: Option<Digest>,
+    pub(crate) have: Option<(Digest, ByteLen)>,
     pub(crate) algorithm: Algorithm,
+    /// The name under which the receiver's file is remembered.
+    pub(crate) key: Known,
 }
 
 /// The sender's states.
 #[derive(Debug)]
 pub(crate) enum Sending {
-    Describing(Describing),
-    Offered(Offered),
-    Delivering(Delivering),
-    Delivered(Delivered),
+    /// Our storage tells how the receiver's file is remembered.
+    Recalling(Common, RequestId),
+    /// Our storage opens, cuts and hashes the file.
+    Describing(Common, RequestId),
+    /// The elements of our chunk list are computed.
+    Listing(Common, OpenedFile, JobId),
+    /// The receiver compares.
+    Offered(Box<Offered>),
+    /// The receiver's survey is laid out over our chunks.
+    Laying(Box<Surveyed>, JobId),
+    /// The receiver tells where its order breaks ours.
+    Ordering(Box<Surveyed>, Ordering),
+    /// What is remembered of the receiver's file is aligned with ours.
+    Aligning(Common, OpenedFile, Box<Remembered>, Aligning),
+    /// Gaps are searched.
+    Searching(Common, OpenedFile, Box<Searching>),
+    /// A delta is prepared before it is offered.
+    Preparing(Common, OpenedFile, Box<Delivery>),
+    /// The receiver looks whether it has what we think it has; a delta may wait for that.
+    Proposed(Common, OpenedFile, Option<Box<Delivery>>),
+    /// The delta is on its way.
+    Delivering(Box<Delivering>),
+    /// All is sent; the receiver verifies and commits.
+    Delivered(Common, OpenedFile, Progress),
+    /// What the receiver has made is compared with the file.
+    Mending(Common, Box<Mending>),
+    /// Our storage remembers what both ends have now.
+    Remembering(Outcome, RequestId),
     Ended(Outcome),
 }
 
 /// What all states know.
 #[derive(Debug)]
-struct Common {
-    origin: Origin,
-    changes: u8,
-    repairs: u32,
-}
-
-/// Our storage opens, cuts and hashes the file.
-#[derive(Debug)]
-pub(crate) struct Describing {
-    common: Common,
-    request: RequestId,
-}
-
-/// The receiver compares.
-#[derive(Debug)]
-pub(crate) struct Offered {
-    common: Common,
-    target: OpenedFile,
-    tagging: Option<JobId>,
-    runs: Vec<WantRun>,
-}
-
-/// The delta is on its way.
-#[derive(Debug)]
-pub(crate) struct Delivering {
-    common: Common,
-    target: OpenedFile,
-    cursor: DeltaCursor,
-    pieces: VecDeque<Ahead>,
-    recheck: Option<RequestId>,
-    progress: Progress,
-}
-
-/// All is sent; the receiver verifies and commits.
-#[derive(Debug)]
-pub(crate) struct Delivered {
-    common: Common,
-    target: OpenedFile,
-    progress: Progress,
-}
-
-/// A piece on its way from the file to the link.
-#[derive(Debug)]
-struct Ahead {
-    ops: Ops,
-    last: bool,
-    literals: Preparing,
-}
-
-#[derive(Debug)]
-enum Preparing {
-    Reading(RequestId, ByteLen),
-    Packing(JobId),
-    Ready(Literals),
+pub(crate) struct Common {
+    pub(crate) origin: Origin,
+    /// Offers so far.
+    pub(crate) attempt: u8,
+    pub(crate) changes: u8,
+    pub(crate) repairs: u32,
+    /// How the receiver's file is remembered, until that proved wrong.
+    pub(crate) remembered: Option<Box<Remembered>>,
+    /// The receiver may still say that it has not what we thought.
+    pub(crate) presumed: bool,
+    /// It may still say so of an offer that we have taken back.
+    pub(crate) retracted: bool,
+    /// An offer has been made and not taken back.
+    pub(crate) standing: bool,
+    /// The last offer was made for what we knew of the receiver.
+    pub(crate) known: bool,
 }
 
 impl Sending {
-    /// Starts by describing the file.
+    /// Starts by recalling what the receiver has, where it can have something.
     pub(crate) fn begin(origin: Origin, cx: &mut Context<'_>) -> Self {
-        Self::describe(Common { origin, changes: 0, repairs: 0 }, cx)
+        let root = origin.have.map(|(root, _)| root);
+        let may_have = origin.to.is_some() || root.is_some();
+        let recall = may_have.then(|| cx.ask(Ask::Recall { key: origin.key.clone(), root }));
+        let common = Common {
+            origin,
+            attempt: 0,
+            changes: 0,
+            repairs: 0,
+            remembered: None,
+            presumed: false,
+            retracted: false,
+            standing: false,
+            known: false,
+        };
+        match recall {
+            Some(request) => Self::Recalling(common, request),
+            None => Self::describe(common, cx),
+        }
     }
 
     fn describe(common: Common, cx: &mut Context<'_>) -> Self {
         cx.phase(Phase::Describing);
         let (place, algorithm) = (common.origin.place.clone(), common.origin.algorithm);
-        let request = cx.ask(Ask::Describe { place, cutting: Cutting::ByLength, algorithm });
-        Self::Describing(Describing { common, request })
+        let like = common.remembered.as_ref().map(|remembered| remembered.chunks.cutter());
+        let cutting = like.map_or(Cutting::ByContent, Cutting::Like);
+        let request = cx.ask(Ask::Describe { place, cutting, algorithm });
+        Self::Describing(common, request)
     }
 
     /// The file is no longer what was offered.
-    fn start_over(mut common: Common, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+    pub(crate) fn start_over(mut common: Common, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         common.changes += 1;
         // The receiver counts repairs afresh with each offer.
         common.repairs = 0;
+        if core::mem::take(&mut common.presumed) {
+            // It may be stale: what the receiver has is not guessed twice, so that it says so once at most.
+            common.retracted = true;
+            common.remembered = None;
+        }
         if common.changes >= CHANGES_MAX {
             return Err(TransferError::Changed { times: common.changes.into() }.into());
         }
-        cx.send(TransferMessage::Changed);
+        if core::mem::take(&mut common.standing) {
+            cx.send(TransferMessage::Changed);
+        }
         cx.event(EventKind::Restarted);
         Ok(Self::describe(common, cx))
     }
 
-    pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
-        match self {
-            Self::Describing(_) => Err(cx.unexpected(&message, "describing the source")),
-            Self::Offered(state) => state.on_message(message, cx),
-            Self::Delivering(_) => Err(cx.unexpected(&message, "sending the delta")),
-            Self::Delivered(state) => state.on_message(message, cx),
-            Self::Ended(_) => Ok(self),
+    /// Offers the set of our chunks, whatever is remembered.
+    pub(crate) fn list(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Self {
+        common.remembered = None;
+        common.presumed = false;
+        let job = cx.compute(Work::List { chunks: target.chunks.clone(), key: cx.tag_key() });
+        Self::Listing(common, target, job)
+    }
+
+    pub(crate) fn on_message(mut self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        if message == TransferMessage::Stale
+            && self.common_mut().is_some_and(|common| core::mem::take(&mut common.retracted))
+        {
+            return Ok(self);
+        }
+        match (self, message) {
+            (Self::Offered(state), message) => state.on_message(message, cx),
+            (Self::Ordering(answered, state), TransferMessage::More(More::Edges(end))) => {
+                state.more(end as usize, cx).map(|state| Self::Ordering(answered, state))
+            }
+            (Self::Ordering(answered, _), TransferMessage::Want(Want::All)) => {
+                cx.used(cx.payload);
+                let Surveyed { common, target, .. } = *answered;
+                Ok(Delivering::whole(common, target, cx))
+            }
+            (Self::Ordering(answered, _), TransferMessage::Order(order)) => {
+                cx.used(cx.payload);
+                Ok(answered.lay(Some(order.breaks), cx))
+            }
+            (Self::Proposed(common, target, delivery), message) => match (message, delivery) {
+                (TransferMessage::Same, _) => Ok(ended(&common, &target, None, None, cx)),
+                // It had the content under another name.
+                (TransferMessage::Done(generation), _) => Ok(ended(&common, &target, Some(generation), None, cx)),
+                (TransferMessage::Stale, _) => Ok(Self::list(common, target, cx)),
+                (TransferMessage::Current, Some(delivery)) => Ok(Delivering::begin(common, target, *delivery, cx)),
+                (other, _) => Err(cx.unexpected(&other, "waiting for the receiver to look at its basis")),
+            },
+            (Self::Delivering(state), TransferMessage::Stale) if state.common.presumed => {
+                cx.flow.clear();
+                Ok(Self::list(state.common, state.target, cx))
+            }
+            (Self::Delivered(common, target, progress), message) => match message {
+                TransferMessage::Done(generation) => Ok(ended(&common, &target, Some(generation), Some(progress), cx)),
+                TransferMessage::Same => Ok(ended(&common, &target, None, None, cx)),
+                TransferMessage::Stale if common.presumed => Ok(Self::list(common, target, cx)),
+                TransferMessage::Repair(repair) if common.repairs < REPAIRS_MAX => {
+                    cx.used(cx.payload);
+                    Self::mend(common, target, repair, cx)
+                }
+                other => Err(cx.unexpected(&other, "waiting for the receiver to finish")),
+            },
+            (state @ (Self::Remembering(..) | Self::Ended(_)), _) => Ok(state),
+            (Self::Recalling(..) | Self::Describing(..) | Self::Listing(..), message) => {
+                Err(cx.unexpected(&message, "describing the source"))
+            }
+            (Self::Laying(..) | Self::Aligning(..) | Self::Searching(..) | Self::Preparing(..), message) => {
+                Err(cx.unexpected(&message, "searching the gaps"))
+            }
+            (Self::Ordering(..), message) => Err(cx.unexpected(&message, "waiting for the order of the basis")),
+            (Self::Delivering(_), message) => Err(cx.unexpected(&message, "sending the delta")),
+            (Self::Mending(..), message) => Err(cx.unexpected(&message, "comparing what was made")),
         }
     }
 
     pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        let changed = matches!(&answer, Err(fault) if fault.kind == FaultKind::Changed);
         match self {
-            Self::Describing(state) if state.request == id => state.on_described(answer?, cx),
+            Self::Recalling(mut common, request) if request == id => {
+                // What cannot be recalled is not remembered.
+                if let Ok(Answer::Recalled(Some(remembered))) = answer {
+                    common.remembered = Some(Box::new(remembered));
+                }
+                Ok(Self::describe(common, cx))
+            }
+            Self::Describing(common, request) if request == id => {
+                let Answer::Described(target) = answer? else { return Err(wrong_answer()) };
+                described(common, target, cx)
+            }
+            Self::Aligning(common, target, remembered, Aligning::Sums(script, request)) if request == id => {
+                let Ok(Answer::Read(sums)) = answer else { return Ok(Self::list(common, target, cx)) };
+                let Kept::Sums { secret, .. } = &remembered.kept else { return Ok(Self::list(common, target, cx)) };
+                let (key, stretches) = (FineKey::kept(secret), script.stretches().to_vec());
+                let job = cx.compute(Work::Index { key, stretches, sums });
+                Ok(Self::Aligning(common, target, remembered, Aligning::Index(script, job)))
+            }
+            Self::Searching(common, target, mut state) => {
+                match state.search.reads(id) {
+                    Some(Reads::Target) if changed => return Self::start_over(common, cx),
+                    // What is kept is damaged or gone.
+                    Some(Reads::Basis) if answer.is_err() => return Ok(Self::list(common, target, cx)),
+                    Some(_) => state.search.on_answer(id, answer, cx)?,
+                    None => {}
+                }
+                Ok(state.go_on(common, target, cx))
+            }
+            Self::Preparing(common, target, mut delivery) => {
+                if delivery.waits_for(id) {
+                    match answer {
+                        Err(_) if changed => return Self::start_over(common, cx),
+                        // The prefix cannot be read.
+                        Err(_) => return Ok(Self::list(common, target, cx)),
+                        answer => delivery.on_answer(id, answer, cx)?,
+                    }
+                }
+                Ok(prepare(common, target, delivery, cx))
+            }
             Self::Delivering(state) => state.on_answer(id, answer, cx),
+            Self::Mending(common, state) if state.waits_for(id) => {
+                if changed {
+                    return Self::start_over(common, cx);
+                }
+                let mended = state.on_answer(answer, cx)?;
+                Self::mended(common, mended, cx)
+            }
+            Self::Remembering(outcome, request) if request == id => Ok(Self::Ended(outcome)),
             // Asked for before the transfer started over.
-            Self::Describing(_) | Self::Offered(_) | Self::Delivered(_) | Self::Ended(_) => Ok(self),
+            other => Ok(other),
         }
     }
 
-    pub(crate) fn on_computed(mut self, id: JobId, product: Product, cx: &mut Context<'_>) -> Self {
-        match (&mut self, product) {
-            (Self::Offered(state), Product::Tagged(runs)) if state.tagging == Some(id) => {
-                state.tagging = None;
-                runs.chunks(TAGS_A_FRAME).for_each(|runs| cx.send(TransferMessage::Tags(runs.to_vec())));
-                cx.phase(Phase::Waiting);
+    pub(crate) fn on_computed(self, id: JobId, product: Product, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        match (self, product) {
+            (Self::Listing(common, target, job), Product::Listed(elements)) if job == id => {
+                Ok(Offered::begin(common, target, elements, cx))
             }
-            (Self::Delivering(state), Product::Packed { raw, packed }) => state.on_packed(id, raw, packed),
+            (Self::Offered(mut state), Product::Parts(parts)) => {
+                state.send(id, parts, cx);
+                Ok(Self::Offered(state))
+            }
+            (Self::Ordering(answered, mut state), Product::Parts(parts)) => {
+                state.send(id, parts, cx);
+                Ok(Self::Ordering(answered, state))
+            }
+            (Self::Laying(answered, job), Product::Laid(laid)) if job == id => answered.on_laid(laid?, cx),
+            (Self::Aligning(common, target, remembered, Aligning::Lists(job)), Product::Aligned(script))
+                if job == id =>
+            {
+                Ok(aligned(common, target, remembered, script, cx))
+            }
+            (Self::Aligning(common, target, remembered, Aligning::Index(script, job)), Product::Indexed(index))
+                if job == id =>
+            {
+                let Some(index) = index else { return Ok(Self::list(common, target, cx)) };
+                let common = Common { remembered: Some(remembered), ..common };
+                Ok(Searching::begin(common, target, script, Source::Sums(index), None, cx))
+            }
+            (Self::Searching(common, target, mut state), product) => {
+                state.search.on_computed(id, product);
+                Ok(state.go_on(common, target, cx))
+            }
+            (Self::Preparing(common, target, mut delivery), product) => {
+                delivery.on_computed(id, product, cx);
+                Ok(prepare(common, target, delivery, cx))
+            }
+            (Self::Delivering(mut state), product) => {
+                state.delivery.on_computed(id, product, cx);
+                Ok(Self::Delivering(state))
+            }
+            (Self::Mending(common, state), Product::Ranges(sums)) => {
+                let mended = state.on_sums(id, sums, cx);
+                Self::mended(common, mended, cx)
+            }
             // Computed for a state that a quick receiver or a change of the file has ended.
-            _ => {}
+            (other, _) => Ok(other),
         }
-        self
     }
 
     /// Prepares and queues more while there is room.
@@ -185,191 +333,122 @@ impl Sending {
             other => other,
         }
     }
+
+    fn common_mut(&mut self) -> Option<&mut Common> {
+        match self {
+            Self::Recalling(common, _)
+            | Self::Describing(common, _)
+            | Self::Listing(common, ..)
+            | Self::Aligning(common, ..)
+            | Self::Searching(common, ..)
+            | Self::Preparing(common, ..)
+            | Self::Proposed(common, ..)
+            | Self::Delivered(common, ..)
+            | Self::Mending(common, _) => Some(common),
+            Self::Offered(state) => Some(&mut state.common),
+            Self::Laying(state, _) | Self::Ordering(state, _) => Some(&mut state.common),
+            Self::Delivering(state) => Some(&mut state.common),
+            Self::Remembering(..) | Self::Ended(_) => None,
+        }
+    }
+
+    /// The receiver's result is not the target: what of it is not?
+    fn mend(mut common: Common, target: OpenedFile, repair: Repair, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        common.repairs += 1;
+        cx.event(EventKind::Repairing);
+        cx.phase(Phase::Describing);
+        let place = common.origin.place.clone();
+        let state = Mending::begin(place, target, repair, common.repairs, cx)?;
+        Ok(Self::Mending(common, Box::new(state)))
+    }
+
+    fn mended(common: Common, mended: Mended, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        match mended {
+            Mended::Going(state) => Ok(Self::Mending(common, state)),
+            Mended::Changed => Self::start_over(common, cx),
+            Mended::Ready(target, ops) => {
+                let delivery = Delivery::raw(target.file.clone(), ops);
+                Ok(Delivering::begin(common, target, delivery, cx))
+            }
+        }
+    }
 }
 
-impl Describing {
-    fn on_described(self, answer: Answer, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
-        let Answer::Described(target) = answer else { return Err(wrong_answer()) };
-        let Common { origin, .. } = &self.common;
-        let chunks = &target.chunks;
-        let content = match (&origin.to, origin.have) {
-            (None, Some(root)) if root == chunks.root() => Content::Known,
-            (None, None) => Content::Whole,
-            (Some(_), _) if chunks.len() <= TINY => Content::Whole,
-            _ => match u32::try_from(chunks.runs().len()) {
-                Ok(runs) => Content::Tags { runs },
-                // More runs than a list can name: the receiver could not hold them either.
-                Err(_) => Content::Whole,
-            },
-        };
+/// The file is described: what to offer?
+fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
+    let chunks = &target.chunks;
+    let same = |root: Digest, len: ByteLen| root == chunks.root() && len == chunks.len();
+    if common.origin.have.is_some_and(|(root, len)| same(root, len)) {
+        common.offer(&target, Content::Known, cx);
+        return Ok(Sending::Proposed(common, target, None));
+    }
+    if let Some(remembered) = common.remembered.take() {
+        let basis = &remembered.chunks;
+        if basis.algorithm() == chunks.algorithm() {
+            if same(basis.root(), basis.len()) {
+                common.offer(&target, Content::Known, cx);
+                common.presumed = true;
+                common.remembered = Some(remembered);
+                return Ok(Sending::Proposed(common, target, None));
+            }
+            let block = matches!(remembered.kept, Kept::Sums { .. }).then(|| FineShape::KEPT.block() as u64);
+            let job = cx.compute(Work::Align { basis: basis.clone(), target: chunks.clone(), block });
+            return Ok(Sending::Aligning(common, target, remembered, Aligning::Lists(job)));
+        }
+    }
+    let is_pull = common.origin.to.is_none();
+    let whole = if is_pull { common.origin.have.is_none() } else { chunks.len() <= TINY };
+    if whole {
+        common.offer(&target, Content::Whole, cx);
+        return Ok(Delivering::whole(common, target, cx));
+    }
+    Ok(Sending::list(common, target, cx))
+}
+
+impl Common {
+    pub(crate) fn offer(&mut self, target: &OpenedFile, content: Content, cx: &mut Context<'_>) {
+        self.known = content.is_of_known();
         cx.send(TransferMessage::Offer(Offer {
-            to: origin.to.clone(),
-            len: chunks.len(),
-            root: chunks.root(),
-            algorithm: chunks.algorithm(),
-            cutter: chunks.cutter(),
-            changes: self.common.changes,
+            to: self.origin.to.clone(),
+            len: target.chunks.len(),
+            root: target.chunks.root(),
+            algorithm: target.chunks.algorithm(),
+            cutter: target.chunks.cutter(),
+            attempt: self.attempt,
             content,
         }));
-        let mut tagging = None;
-        match content {
-            Content::Whole => return Ok(Delivering::begin(self.common, target.clone(), whole(&target), cx)),
-            Content::Tags { .. } => {
-                tagging = Some(cx.compute(Work::Tag { chunks: chunks.clone(), key: cx.tag_key() }));
-            }
-            Content::Known => cx.phase(Phase::Waiting),
-        }
-        Ok(Sending::Offered(Offered { common: self.common, target, tagging, runs: Vec::new() }))
+        self.attempt = self.attempt.saturating_add(1);
+        self.standing = true;
+        cx.phase(Phase::Waiting);
     }
 }
 
-fn whole(target: &OpenedFile) -> DeltaCursor {
-    DeltaCursor::whole(target.chunks.clone())
-}
-
-impl Offered {
-    fn on_message(mut self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
-        match message {
-            TransferMessage::Same => Ok(Sending::Ended(same(&self.common, &self.target, cx))),
-            TransferMessage::Want(want) => {
-                self.take(&want, cx)?;
-                if !want.last {
-                    return Ok(Sending::Offered(self));
-                }
-                // Tags that still wait are of no use to a receiver that has answered.
-                cx.flow.clear();
-                let chunks = self.target.chunks.clone();
-                let cursor = if self.runs.is_empty() {
-                    DeltaCursor::whole(chunks)
-                } else {
-                    DeltaCursor::new(chunks, ByteLen::new(want.basis), self.runs)?
-                };
-                Ok(Delivering::begin(self.common, self.target, cursor, cx))
-            }
-            other => Err(cx.unexpected(&other, "waiting for the receiver's answer")),
-        }
-    }
-
-    fn take(&mut self, want: &Want, cx: &mut Context<'_>) -> Result<(), Trouble> {
-        // Every run covers a chunk at least, so more runs than chunks cannot be right.
-        let (got, offered) = ((self.runs.len() + want.runs.len()) as u64, self.target.chunks.chunk_count());
-        if got > offered {
-            return Err(crate::PeerMisbehaved::WantCoverage { got, offered }.into());
-        }
-        self.runs.extend_from_slice(&want.runs);
-        cx.used(cx.payload);
-        Ok(())
-    }
-}
-
-fn same(common: &Common, target: &OpenedFile, cx: &Context<'_>) -> Outcome {
+/// The transfer went well: it is over once our storage has remembered what the receiver has now.
+pub(crate) fn ended(
+    common: &Common,
+    target: &OpenedFile,
+    generation: Option<deltasync_core::Generation>,
+    progress: Option<Progress>,
+    cx: &mut Context<'_>,
+) -> Sending {
     let len = target.chunks.len();
-    let wire = ByteLen::new(cx.flow.wire);
-    let progress = Progress { total: len, copied: len, wire, ..Progress::default() };
-    Outcome { len, root: target.chunks.root(), generation: None, progress, repairs: common.repairs }
+    let mut progress = progress.unwrap_or(Progress { total: len, copied: len, ..Progress::default() });
+    progress.wire = ByteLen::new(cx.flow.wire);
+    let Common { repairs, known, .. } = *common;
+    let outcome = Outcome { len, root: target.chunks.root(), generation, progress, repairs, known };
+    let is_remembered = common.remembered.as_ref().is_some_and(|remembered| remembered.chunks.root() == outcome.root);
+    if !cx.config.remember || common.origin.to.is_none() || is_remembered {
+        return Sending::Ended(outcome);
+    }
+    let key = common.origin.key.clone();
+    let generation = generation.unwrap_or_default();
+    let request = cx.ask(Ask::Remember { key, generation, file: target.clone() });
+    Sending::Remembering(outcome, request)
 }
 
-impl Delivering {
-    fn begin(common: Common, target: OpenedFile, cursor: DeltaCursor, cx: &mut Context<'_>) -> Sending {
-        cx.phase(Phase::Moving);
-        let progress = Progress { total: target.chunks.len(), ..Progress::default() };
-        let state = Self { common, target, cursor, pieces: VecDeque::new(), recheck: None, progress };
-        Sending::Delivering(state)
-    }
-
-    fn pump(mut self, cx: &mut Context<'_>) -> Sending {
-        while self.pieces.len() < AHEAD && cx.flow.queued() < QUEUED_MAX {
-            let Some(Piece { ops, ranges, last }) = self.cursor.next_piece(cx.config.piece) else { break };
-            let literals = if ranges.is_empty() {
-                Preparing::Ready(Literals::Raw(Bytes::new()))
-            } else {
-                let file: FileHandle = self.target.file.clone();
-                Preparing::Reading(cx.ask(Ask::Read { file, ranges }), ops.literal_len())
-            };
-            self.pieces.push_back(Ahead { ops, last, literals });
-        }
-        while let Some(Ahead { last: false, literals: Preparing::Ready(_), .. }) = self.pieces.front() {
-            self.send_front(cx);
-        }
-        if let Some(Ahead { last: true, literals: Preparing::Ready(_), .. }) = self.pieces.front()
-            && self.recheck.is_none()
-        {
-            self.recheck = Some(cx.ask(Ask::Recheck { file: self.target.file.clone() }));
-        }
-        Sending::Delivering(self)
-    }
-
-    fn send_front(&mut self, cx: &mut Context<'_>) {
-        let Some(Ahead { ops, last, literals: Preparing::Ready(literals) }) = self.pieces.pop_front() else { return };
-        self.progress.copied += ops.copied_len();
-        self.progress.literal += ops.literal_len();
-        cx.send(TransferMessage::Delta(Delta { last, ops, literals }));
-        cx.progress(&mut self.progress);
-    }
-
-    fn on_answer(mut self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
-        let reading = |piece: &Ahead| matches!(piece.literals, Preparing::Reading(request, _) if request == id);
-        if self.recheck != Some(id) && !self.pieces.iter().any(reading) {
-            // Asked for before the transfer started over.
-            return Ok(Sending::Delivering(self));
-        }
-        if matches!(&answer, Err(fault) if fault.kind == FaultKind::Changed) {
-            return Sending::start_over(self.common, cx);
-        }
-        if self.recheck == Some(id) {
-            let Answer::Rechecked { unchanged } = answer? else { return Err(wrong_answer()) };
-            if !unchanged {
-                return Sending::start_over(self.common, cx);
-            }
-            self.send_front(cx);
-            cx.phase(Phase::Waiting);
-            let Self { common, target, progress, .. } = self;
-            return Ok(Sending::Delivered(Delivered { common, target, progress }));
-        }
-        if let Some(piece) = self.pieces.iter_mut().find(|piece| reading(piece)) {
-            let Answer::Read(raw) = answer? else { return Err(wrong_answer()) };
-            if !matches!(piece.literals, Preparing::Reading(_, len) if len == ByteLen::of(&raw)) {
-                return Err(wrong_answer());
-            }
-            let level = cx.config.level;
-            piece.literals = if cx.may_pack && level != 0 && raw.len() >= PACK_MIN {
-                Preparing::Packing(cx.compute(Work::Pack { raw, level }))
-            } else {
-                Preparing::Ready(Literals::Raw(raw))
-            };
-        }
-        Ok(Sending::Delivering(self))
-    }
-
-    fn on_packed(&mut self, id: JobId, raw: Bytes, packed: Option<Bytes>) {
-        let packing = |piece: &&mut Ahead| matches!(piece.literals, Preparing::Packing(job) if job == id);
-        if let Some(piece) = self.pieces.iter_mut().find(packing) {
-            piece.literals = Preparing::Ready(match packed {
-                Some(bytes) => Literals::Packed { bytes, raw_len: raw.len() },
-                None => Literals::Raw(raw),
-            });
-        }
-    }
-}
-
-impl Delivered {
-    fn on_message(mut self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
-        match message {
-            TransferMessage::Done(generation) => {
-                let mut outcome = same(&self.common, &self.target, cx);
-                outcome.generation = Some(generation);
-                outcome.progress = self.progress;
-                outcome.progress.wire = ByteLen::new(cx.flow.wire);
-                Ok(Sending::Ended(outcome))
-            }
-            TransferMessage::Same => Ok(Sending::Ended(same(&self.common, &self.target, cx))),
-            TransferMessage::Repair if self.common.repairs == 0 => {
-                self.common.repairs += 1;
-                cx.event(EventKind::Repairing);
-                let cursor = whole(&self.target);
-                Ok(Delivering::begin(self.common, self.target, cursor, cx))
-            }
-            other => Err(cx.unexpected(&other, "waiting for the receiver to finish")),
-        }
+impl Common {
+    /// The root and length of the basis that is remembered.
+    pub(crate) fn basis(&self) -> Option<(Digest, ByteLen)> {
+        self.remembered.as_ref().map(|remembered| (remembered.chunks.root(), remembered.chunks.len()))
     }
 }
