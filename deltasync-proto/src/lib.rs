@@ -29,18 +29,18 @@ mod hello;
 pub use hello::{Capabilities, Hello, Unsupported, VERSION, algorithm_bit, our_algorithms};
 
 mod bulk;
-pub use bulk::{Delta, Literals, Want, WantRun};
+pub use bulk::{Delta, Edges, Literals, Order, Prefix, Repair, SetPart, Want};
 
 mod message;
 pub use message::{
-    AskRoot, CONTROL_MAX, Close, Content, Encoded, List, Listing, Message, MessageKind, Offer, Pull, RootIs, TEXT_MAX,
-    TransferMessage, Wish,
+    AskRoot, CONTROL_MAX, Close, Content, Encoded, List, Listing, Message, MessageKind, More, Offer, Pull, RootIs,
+    TEXT_MAX, TransferMessage, Wish,
 };
 
 mod storage;
 pub use storage::{
-    Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, OpenedFile, Place, Request,
-    StageHandle, StorageFault,
+    Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, Kept, Known, OpenedFile, Place,
+    Remembered, Request, StageHandle, StorageFault,
 };
 
 mod job;
@@ -49,12 +49,43 @@ pub use job::{Computed, Job};
 mod event;
 pub use event::{Command, Event, EventKind, Outcome, Phase, Progress, Verb};
 
-mod asking;
 mod context;
-mod cursor;
 mod flow;
-mod receiving;
+
+mod ranges;
+
+mod exact;
+
+mod search;
+
+mod delivery;
+
+mod delivering;
+
+mod searching;
+
+mod recalling;
+
+mod offering;
+
+mod mending;
+
 mod sending;
+
+mod assembly;
+
+mod comparing;
+
+mod surveying;
+
+mod patching;
+
+mod repairing;
+
+mod receiving;
+
+mod asking;
+
 mod transfer;
 
 mod driving;

@@ -1,60 +1,66 @@
 //! The end of a transfer that has the basis and publishes the result.
 //!
 //! ```text
-//! pull: Preparing ──► Requested ◄──────────── changed ─────────────┐
-//!                         │ Offer                                  │
-//! push: ──── Offer ──► Opening ──► Collecting ──► Matching ──► Patching ──► Verifying ──► Committing ──► ended
-//!                         │ same root      no basis, whole ───────►  ▲          │ root differs, once
-//!                         └──► ended (or Draining first)             └──────────┘
+//! pull: Preparing ──► Requested ◄───────────── changed, stale ──────────────────────────────┐
+//!                         │ Offer                                                           │
+//! push: ──── Offer ──► Opening ──Set──► Comparing ──► Surveying ──► Patching ──► Verifying ──► Committing ──► ended
+//!                         │ same root      └ nothing in common ───────► ▲            │ root differs, twice at most
+//!                         └──► ended (or Draining first)                └─ Repairing ◄┘
 //! ```
 //!
 //! What arrives before it can be used waits in the transfer's credit. The basis stays open from the first look to the
 //! commit, so copies come from the very bytes that were cut, whatever happens to the name meanwhile. Nothing becomes
 //! visible before the staged bytes have the announced root.
 
-use alloc::collections::VecDeque;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, Generation, Malformed, Ops, Plan, Planner, RelPath, TagRun};
+use deltasync_core::{Algorithm, ByteLen, Generation, Malformed, RelPath};
 
-use crate::bulk::{Delta, Literals, Want, WantRun};
+use crate::bulk::{Delta, SetPart, Want};
+use crate::comparing::Comparing;
 use crate::context::{Answered, Context, Trouble, wrong_answer};
-use crate::job::{Product, Work};
+use crate::job::Product;
+use crate::patching::{Basis, Patching};
+use crate::repairing::Repairing;
+use crate::surveying::Surveying;
 use crate::{
     Answer, Ask, Content, Cutting, Destination, EventKind, FileHandle, InvalidMessage, JobId, MessageKind, Offer,
     OpenedFile, Outcome, Phase, Place, Progress, Pull, RequestId, RootId, StageHandle, TransferError, TransferMessage,
 };
 
-/// How many pieces are unpacked ahead of the storage.
-const AHEAD: usize = 4;
-/// A copy is carried out in portions of this many bytes, so that progress shows and memory and time stay bounded.
-const PORTION: ByteLen = ByteLen::new(64 << 20);
-/// Wanted runs in one frame.
-const RUNS_A_FRAME: usize = 16 << 10;
-/// A target of more than this many bytes gets a wider window.
-const LARGE: ByteLen = ByteLen::new(1 << 20);
+/// How often a result may be repaired: first the ranges that differ, then everything.
+pub(crate) const REPAIRS_MAX: u32 = 2;
 
 /// The receiver's states.
 #[derive(Debug)]
 pub(crate) enum Receiving {
     Preparing(Preparing),
     Requested(Requested),
-    Opening(Opening),
-    Collecting(Collecting),
-    Matching(Matching),
+    Opening(Box<Opening>),
+    Comparing(Box<Comparing>),
+    Surveying(Box<Surveying>),
     Draining(Draining),
-    Patching(Patching),
-    Verifying(Verifying),
+    Patching(Box<Patching>),
+    Verifying(Box<Verifying>),
+    Repairing(Box<Repairing>),
     Committing(Committing),
     Ended(Outcome),
 }
 
 /// Where the target goes: in a pull our own wish, in a push the sender's.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Aim {
     Ours(Destination),
     Theirs,
+}
+
+/// What is to be made, and where.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) aim: Aim,
+    pub(crate) offer: Offer,
+    pub(crate) place: Place,
 }
 
 /// A pull looks at what it has.
@@ -70,8 +76,10 @@ pub(crate) struct Preparing {
 #[derive(Debug)]
 pub(crate) struct Requested {
     aim: Aim,
-    /// What a pull found before it asked.
+    /// What was found before: by a pull that asked, or for an offer that proved stale.
     found: Option<Found>,
+    /// The delta of an offer that proved stale may still be on its way.
+    stale: bool,
 }
 
 /// The place of the target and what is there.
@@ -79,6 +87,7 @@ pub(crate) struct Requested {
 struct Found {
     place: Place,
     file: Option<OpenedFile>,
+    twin: Option<FileHandle>,
 }
 
 /// The storage opens the basis; what follows the offer waits.
@@ -90,31 +99,11 @@ pub(crate) struct Opening {
     early: Early,
 }
 
-/// What came behind an offer before it could be used.
+/// What came behind an offer before it could be used, each with its payload's length.
 #[derive(Debug, Default)]
-struct Early {
-    tags: Vec<TagRun>,
-    pieces: Vec<(Delta, usize)>,
-}
-
-/// Waits for all tags.
-#[derive(Debug)]
-pub(crate) struct Collecting {
-    aim: Aim,
-    offer: Offer,
-    place: Place,
-    basis: OpenedFile,
-    tags: Vec<TagRun>,
-}
-
-/// Looks for the offered chunks in the basis.
-#[derive(Debug)]
-pub(crate) struct Matching {
-    aim: Aim,
-    offer: Offer,
-    place: Place,
-    basis: OpenedFile,
-    job: JobId,
+pub(crate) struct Early {
+    pub(crate) parts: Vec<(bool, SetPart, usize)>,
+    pub(crate) pieces: Vec<(Delta, usize)>,
 }
 
 /// The content that came with the offer is here already: it only has to pass by.
@@ -124,50 +113,16 @@ pub(crate) struct Draining {
     offer: Offer,
 }
 
-/// Applies the delta to a stage.
-#[derive(Debug)]
-pub(crate) struct Patching {
-    aim: Aim,
-    offer: Offer,
-    place: Place,
-    basis: Option<OpenedFile>,
-    staging: RequestId,
-    stage: Option<StageHandle>,
-    planner: Planner,
-    pieces: VecDeque<Waiting>,
-    /// The portions of the front piece that are not applied yet.
-    portions: VecDeque<Plan>,
-    applying: Option<(RequestId, Plan)>,
-    last_seen: bool,
-    progress: Progress,
-    repairs: u32,
-}
-
-/// A piece that waits for its turn.
-#[derive(Debug)]
-struct Waiting {
-    ops: Ops,
-    payload: usize,
-    literals: Unpacking,
-}
-
-#[derive(Debug)]
-enum Unpacking {
-    Packed { bytes: Bytes, raw_len: usize },
-    Running(JobId),
-    Ready(Bytes),
-}
-
 /// The storage tells what root the staged bytes have.
 #[derive(Debug)]
 pub(crate) struct Verifying {
-    aim: Aim,
-    offer: Offer,
-    place: Place,
-    stage: StageHandle,
-    request: RequestId,
-    progress: Progress,
-    repairs: u32,
+    pub(crate) task: Task,
+    pub(crate) stage: StageHandle,
+    pub(crate) request: RequestId,
+    pub(crate) progress: Progress,
+    pub(crate) repairs: u32,
+    /// What came behind the offer while a twin was copied.
+    pub(crate) twin: Option<Early>,
 }
 
 /// The storage makes it durable.
@@ -186,30 +141,45 @@ impl Receiving {
     pub(crate) fn pull(path: RelPath, destination: Destination, cx: &mut Context<'_>) -> Self {
         cx.phase(Phase::Describing);
         let algorithm = cx.config.algorithm;
-        let request = cx.ask(Ask::Basis { destination: destination.clone(), cutting: Cutting::ByLength, algorithm });
+        let (cutting, wanted) = (Cutting::ByContent, None);
+        let request = cx.ask(Ask::Basis { destination: destination.clone(), cutting, algorithm, wanted });
         Self::Preparing(Preparing { destination, path, algorithm, request })
     }
 
     /// Starts a push at the server: an offer comes next.
     pub(crate) fn push() -> Self {
-        Self::Requested(Requested { aim: Aim::Theirs, found: None })
+        Self::Requested(Requested { aim: Aim::Theirs, found: None, stale: false })
     }
 
     pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match (self, message) {
             (Self::Requested(state), TransferMessage::Offer(offer)) => state.on_offer(offer, cx),
-            (Self::Opening(mut state), TransferMessage::Tags(tags)) => {
-                take_tags(&mut state.early.tags, tags, &state.offer, cx)?;
-                Ok(Self::Opening(state))
+            (Self::Requested(state), TransferMessage::Delta(_)) if state.stale => {
+                cx.used(cx.payload);
+                Ok(Self::Requested(state))
             }
-            (Self::Opening(mut state), TransferMessage::Delta(delta)) if state.offer.content == Content::Whole => {
-                state.early.pieces.push((delta, cx.payload));
-                Ok(Self::Opening(state))
-            }
-            (Self::Collecting(mut state), TransferMessage::Tags(tags)) => {
-                take_tags(&mut state.tags, tags, &state.offer, cx)?;
-                Ok(state.go_on(cx))
-            }
+            (Self::Requested(state), TransferMessage::Changed) if state.stale => Ok(restart(state.aim, cx)),
+            (Self::Opening(mut state), message) => match message {
+                TransferMessage::Tags(part) if state.offer.content.is_set() => {
+                    state.early.parts.push((true, part, cx.payload));
+                    Ok(Self::Opening(state))
+                }
+                TransferMessage::Cells(part) if state.offer.content.is_set() => {
+                    state.early.parts.push((false, part, cx.payload));
+                    Ok(Self::Opening(state))
+                }
+                TransferMessage::Delta(delta) if state.offer.content.has_delta() => {
+                    state.early.pieces.push((delta, cx.payload));
+                    Ok(Self::Opening(state))
+                }
+                TransferMessage::Changed if state.offer.content.has_delta() => {
+                    state.early.give_back(cx);
+                    Ok(restart(state.aim, cx))
+                }
+                other => Err(cx.unexpected(&other, "opening the basis")),
+            },
+            (Self::Comparing(state), TransferMessage::Tags(part)) => state.on_part(true, part, cx),
+            (Self::Comparing(state), TransferMessage::Cells(part)) => state.on_part(false, part, cx),
             (Self::Draining(state), TransferMessage::Delta(delta)) => {
                 cx.used(cx.payload);
                 if !delta.last {
@@ -218,21 +188,25 @@ impl Receiving {
                 cx.send(TransferMessage::Same);
                 Ok(Self::Ended(same(&state.offer, cx)))
             }
-            (Self::Patching(state), TransferMessage::Delta(delta)) => state.on_delta(delta, cx.payload, cx),
-            // Sent before our answer to the offer arrived.
-            (Self::Patching(state), TransferMessage::Tags(_)) => {
-                cx.used(cx.payload);
-                Ok(Self::Patching(state))
-            }
-            (Self::Patching(state), TransferMessage::Changed) => {
-                state.pieces.iter().for_each(|piece| cx.used(piece.payload));
-                Ok(restart(state.aim, cx))
-            }
-            (Self::Opening(state), TransferMessage::Changed) if state.offer.content == Content::Whole => {
-                state.early.pieces.iter().for_each(|(_, payload)| cx.used(*payload));
-                Ok(restart(state.aim, cx))
-            }
             (Self::Draining(state), TransferMessage::Changed) => Ok(restart(state.aim, cx)),
+            (Self::Patching(state), TransferMessage::Changed) => {
+                let Task { aim, .. } = state.give_back(cx);
+                Ok(restart(aim, cx))
+            }
+            (Self::Patching(state), message) => state.on_message(message, cx),
+            // Sent before our answer to the offer arrived, to a receiver that has a twin of the target.
+            (Self::Verifying(mut state), TransferMessage::Tags(part)) if state.twin.is_some() => {
+                state.twin.get_or_insert_default().parts.push((true, part, cx.payload));
+                Ok(Self::Verifying(state))
+            }
+            (Self::Verifying(mut state), TransferMessage::Cells(part)) if state.twin.is_some() => {
+                state.twin.get_or_insert_default().parts.push((false, part, cx.payload));
+                Ok(Self::Verifying(state))
+            }
+            (Self::Committing(state), TransferMessage::Tags(_) | TransferMessage::Cells(_)) => {
+                cx.used(cx.payload);
+                Ok(Self::Committing(state))
+            }
             (state, message) => Err(cx.unexpected(&message, state.name())),
         }
     }
@@ -241,10 +215,13 @@ impl Receiving {
         match self {
             Self::Preparing(state) if state.request == id => state.on_basis(answer?, cx),
             Self::Opening(state) if state.request == id => {
-                let Answer::Basis { place, file } = answer? else { return Err(wrong_answer()) };
-                decide(state.aim, state.offer, Found { place, file }, state.early, cx)
+                let Answer::Basis { place, file, twin } = answer? else { return Err(wrong_answer()) };
+                let Opening { aim, offer, early, .. } = *state;
+                decide(aim, offer, Found { place, file, twin }, early, cx)
             }
+            Self::Surveying(state) => state.on_answer(id, answer, cx),
             Self::Patching(state) => state.on_answer(id, answer, cx),
+            Self::Repairing(state) => state.on_answer(id, answer, cx),
             Self::Verifying(state) if state.request == id => state.on_sealed(answer?, cx),
             Self::Committing(state) if state.request == id => state.on_committed(answer?, cx),
             // Asked for before the transfer started over.
@@ -253,11 +230,13 @@ impl Receiving {
     }
 
     pub(crate) fn on_computed(self, id: JobId, product: Product, cx: &mut Context<'_>) -> Result<Self, Trouble> {
-        match (self, product) {
-            (Self::Matching(state), Product::Matched(runs)) if state.job == id => state.on_matched(runs, cx),
-            (Self::Patching(state), Product::Unpacked(result)) => state.on_unpacked(id, result, cx),
+        match self {
+            Self::Comparing(state) => state.on_computed(id, product, cx),
+            Self::Surveying(state) => state.on_computed(id, product, cx),
+            Self::Patching(state) => state.on_computed(id, product, cx),
+            Self::Repairing(state) => state.on_computed(id, product, cx),
             // Computed for a state that a changed source has ended.
-            (other, _) => Ok(other),
+            other => Ok(other),
         }
     }
 
@@ -266,51 +245,72 @@ impl Receiving {
             Self::Preparing(_) => "looking at the basis",
             Self::Requested(_) => "waiting for an offer",
             Self::Opening(_) => "opening the basis",
-            Self::Collecting(_) => "collecting tags",
-            Self::Matching(_) => "matching",
+            Self::Comparing(_) => "comparing",
+            Self::Surveying(_) => "summing the old gaps",
             Self::Draining(_) => "letting known content pass",
             Self::Patching(_) => "patching",
             Self::Verifying(_) => "verifying",
+            Self::Repairing(_) => "summing what was made",
             Self::Committing(_) => "committing",
             Self::Ended(_) => "ended",
         }
     }
 }
 
+impl Content {
+    /// The sender knew what we have.
+    pub(crate) const fn is_of_known(&self) -> bool {
+        matches!(self, Self::Known | Self::Delta { .. })
+    }
+
+    const fn is_set(&self) -> bool {
+        matches!(self, Self::Set { .. })
+    }
+
+    /// A delta may come before the receiver has answered.
+    const fn has_delta(&self) -> bool {
+        matches!(self, Self::Whole | Self::Delta { follows: true, .. })
+    }
+}
+
+impl Early {
+    fn give_back(self, cx: &mut Context<'_>) {
+        let parts = self.parts.into_iter().map(|(_, _, payload)| payload);
+        parts.chain(self.pieces.into_iter().map(|(_, payload)| payload)).for_each(|payload| cx.used(payload));
+    }
+}
+
 /// The source changed while it was read: another offer follows.
 fn restart(aim: Aim, cx: &mut Context<'_>) -> Receiving {
     cx.event(EventKind::Restarted);
-    Receiving::Requested(Requested { aim, found: None })
+    Receiving::Requested(Requested { aim, found: None, stale: false })
 }
 
 fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
     let wire = ByteLen::new(cx.flow.wire);
     let progress = Progress { total: offer.len, copied: offer.len, wire, ..Progress::default() };
-    Outcome { len: offer.len, root: offer.root, generation: None, progress, repairs: 0 }
+    let known = offer.content.is_of_known();
+    Outcome { len: offer.len, root: offer.root, generation: None, progress, repairs: 0, known }
 }
 
-fn take_tags(held: &mut Vec<TagRun>, tags: Vec<TagRun>, offer: &Offer, cx: &mut Context<'_>) -> Result<(), Trouble> {
-    let announced = match offer.content {
-        Content::Tags { runs } => runs as usize,
-        Content::Known | Content::Whole => 0,
-    };
-    if held.len() + tags.len() > announced {
-        let cause = Malformed::Value("more tags than the offer announced");
-        return Err(InvalidMessage::Payload { kind: MessageKind::Tags, cause }.into());
+impl Task {
+    /// What seemed to be a twin of the target is none: begins as if there had been none.
+    pub(crate) fn without_twin(self, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
+        let Self { aim, offer, place } = self;
+        let (_, name) = place.path.split_last().ok_or_else(wrong_answer)?;
+        let request = open(Destination { place, name, directory: false }, &offer, false, cx);
+        Ok(Receiving::Opening(Box::new(Opening { aim, offer, request, early })))
     }
-    cx.used(cx.payload);
-    held.extend(tags);
-    Ok(())
 }
 
 impl Preparing {
     fn on_basis(self, answer: Answer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        let Answer::Basis { place, file } = answer else { return Err(wrong_answer()) };
-        let have = file.as_ref().map(|file| file.chunks.root());
+        let Answer::Basis { place, file, .. } = answer else { return Err(wrong_answer()) };
+        let have = file.as_ref().map(|file| (file.chunks.root(), file.chunks.len()));
         cx.send(TransferMessage::Pull(Pull { path: self.path, algorithm: self.algorithm, have }));
         cx.phase(Phase::Waiting);
-        let (aim, found) = (Aim::Ours(self.destination), Some(Found { place, file }));
-        Ok(Receiving::Requested(Requested { aim, found }))
+        let found = Some(Found { place, file, twin: None });
+        Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.destination), found, stale: false }))
     }
 }
 
@@ -333,235 +333,115 @@ impl Requested {
         {
             return decide(self.aim, offer, found, Early::default(), cx);
         }
-        let (cutting, algorithm) = (Cutting::Exactly(offer.cutter), offer.algorithm);
         cx.phase(Phase::Describing);
-        let request = cx.ask(Ask::Basis { destination, cutting, algorithm });
-        Ok(Receiving::Opening(Opening { aim: self.aim, offer, request, early: Early::default() }))
+        let request = open(destination, &offer, true, cx);
+        Ok(Receiving::Opening(Box::new(Opening { aim: self.aim, offer, request, early: Early::default() })))
     }
+}
+
+/// Opens the basis, and perhaps a twin of the target.
+fn open(destination: Destination, offer: &Offer, twin: bool, cx: &mut Context<'_>) -> RequestId {
+    let (cutting, algorithm) = (Cutting::Exactly(offer.cutter), offer.algorithm);
+    let wanted = twin.then_some((offer.root, offer.len));
+    cx.ask(Ask::Basis { destination, cutting, algorithm, wanted })
 }
 
 /// True when a basis that was cut before the offer came need not be cut again.
 fn usable(file: &OpenedFile, offer: &Offer) -> bool {
     let equal = file.chunks.root() == offer.root;
-    let alike = file.chunks.cutter() == offer.cutter || !matches!(offer.content, Content::Tags { .. });
+    let alike = file.chunks.cutter() == offer.cutter || !offer.content.is_set();
     file.chunks.algorithm() == offer.algorithm && (equal || alike)
 }
 
 /// The offer and the basis are both known: what now?
 fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-    let Found { place, file } = found;
-    let equal = file.as_ref().is_some_and(|file| file.chunks.root() == offer.root && file.chunks.len() == offer.len);
+    let Found { place, file, twin } = found;
+    let is = |root, len| file.as_ref().is_some_and(|file| file.chunks.root() == root && file.chunks.len() == len);
+    let equal = is(offer.root, offer.len);
+    if equal && !offer.content.has_delta() {
+        early.give_back(cx);
+        cx.send(TransferMessage::Same);
+        return Ok(Receiving::Ended(same(&offer, cx)));
+    }
     match offer.content {
-        Content::Known | Content::Tags { .. } if equal => {
-            cx.send(TransferMessage::Same);
-            Ok(Receiving::Ended(same(&offer, cx)))
+        // The sender may be about to take its offer back: that is known when its delta has come.
+        Content::Whole | Content::Delta { follows: true, .. } if equal => {
+            replay(Receiving::Draining(Draining { aim, offer }), early, cx)
         }
-        Content::Known => {
+        Content::Known if matches!(aim, Aim::Ours(_)) => {
             let cause = Malformed::Value("an offer of a root that we do not have as one that we have");
             Err(InvalidMessage::Payload { kind: MessageKind::Offer, cause }.into())
         }
-        Content::Whole => {
-            let mut state = match equal {
-                true => Receiving::Draining(Draining { aim, offer }),
-                false => Patching::begin(aim, offer, place, None, cx)?,
-            };
-            for (delta, payload) in early.pieces {
-                cx.payload = payload;
-                state = state.on_message(TransferMessage::Delta(delta), cx)?;
+        Content::Delta { basis, len, follows } if is(basis, len) => {
+            if !follows {
+                cx.send(TransferMessage::Current);
             }
-            Ok(state)
+            let basis = file.map(Basis::of);
+            let patching = Patching::begin(Task { aim, offer, place }, basis, cx)?;
+            replay(patching, early, cx)
         }
-        Content::Tags { .. } => match file {
-            Some(basis) if !basis.chunks.is_empty() => {
-                Ok(Collecting { aim, offer, place, basis, tags: early.tags }.go_on(cx))
+        Content::Known | Content::Delta { .. } => {
+            early.give_back(cx);
+            cx.send(TransferMessage::Stale);
+            let found = Some(Found { place, file, twin });
+            Ok(Receiving::Requested(Requested { aim, found, stale: true }))
+        }
+        Content::Whole => replay(Patching::begin(Task { aim, offer, place }, None, cx)?, early, cx),
+        Content::Set { elements } => {
+            if let Some(twin) = twin {
+                return Patching::of_twin(Task { aim, offer, place }, twin, early, cx);
             }
-            // Nothing to compare with: the tags need not be waited for.
-            Some(_) | None => {
-                cx.send(TransferMessage::Want(Want { last: true, basis: 0, runs: Vec::new() }));
-                Patching::begin(aim, offer, place, None, cx)
-            }
-        },
-    }
-}
-
-impl Collecting {
-    /// Begins to match when all tags are here.
-    fn go_on(self, cx: &mut Context<'_>) -> Receiving {
-        let Content::Tags { runs } = self.offer.content else { return Receiving::Collecting(self) };
-        if self.tags.len() < runs as usize {
-            return Receiving::Collecting(self);
-        }
-        cx.phase(Phase::Matching);
-        let Self { aim, offer, place, basis, tags } = self;
-        let job = cx.compute(Work::Match { basis: basis.chunks.clone(), offered: tags, key: cx.tag_key() });
-        Receiving::Matching(Matching { aim, offer, place, basis, job })
-    }
-}
-
-impl Matching {
-    fn on_matched(self, runs: Vec<WantRun>, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        let basis = self.basis.chunks.len().get();
-        let mut parts = runs.chunks(RUNS_A_FRAME).peekable();
-        while let Some(part) = parts.next() {
-            let last = parts.peek().is_none();
-            cx.send(TransferMessage::Want(Want { last, basis, runs: part.to_vec() }));
-        }
-        if runs.is_empty() {
-            cx.send(TransferMessage::Want(Want { last: true, basis, runs: Vec::new() }));
-        }
-        Patching::begin(self.aim, self.offer, self.place, Some(self.basis), cx)
-    }
-}
-
-impl Patching {
-    fn begin(
-        aim: Aim,
-        offer: Offer,
-        place: Place,
-        basis: Option<OpenedFile>,
-        cx: &mut Context<'_>,
-    ) -> Result<Receiving, Trouble> {
-        Self::again(aim, offer, place, basis, 0, cx)
-    }
-
-    fn again(
-        aim: Aim,
-        offer: Offer,
-        place: Place,
-        basis: Option<OpenedFile>,
-        repairs: u32,
-        cx: &mut Context<'_>,
-    ) -> Result<Receiving, Trouble> {
-        cx.phase(Phase::Moving);
-        if offer.len > LARGE {
-            cx.widen();
-        }
-        let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());
-        let planner = Planner::new(basis_len, offer.len, &cx.config.limits).map_err(InvalidMessage::from)?;
-        let staging = cx.ask(Ask::Stage { place: place.clone(), len: offer.len, algorithm: offer.algorithm });
-        let progress = Progress { total: offer.len, ..Progress::default() };
-        Ok(Receiving::Patching(Self {
-            aim,
-            offer,
-            place,
-            basis,
-            staging,
-            stage: None,
-            planner,
-            pieces: VecDeque::new(),
-            portions: VecDeque::new(),
-            applying: None,
-            last_seen: false,
-            progress,
-            repairs,
-        }))
-    }
-
-    fn on_delta(mut self, delta: Delta, payload: usize, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        if self.last_seen {
-            return Err(cx.unexpected(&TransferMessage::Delta(delta), "finishing after the last piece"));
-        }
-        self.last_seen = delta.last;
-        let literals = match delta.literals {
-            Literals::Raw(bytes) => Unpacking::Ready(bytes),
-            Literals::Packed { bytes, raw_len } => Unpacking::Packed { bytes, raw_len },
-        };
-        self.pieces.push_back(Waiting { ops: delta.ops, payload, literals });
-        self.go_on(cx)
-    }
-
-    fn on_unpacked(
-        mut self,
-        id: JobId,
-        result: Result<Bytes, deltasync_core::UnpackError>,
-        cx: &mut Context<'_>,
-    ) -> Result<Receiving, Trouble> {
-        let running = |piece: &&mut Waiting| matches!(piece.literals, Unpacking::Running(job) if job == id);
-        if let Some(piece) = self.pieces.iter_mut().find(running) {
-            let cause = Malformed::Value("packed literals are damaged or of another length than announced");
-            let raw = result.map_err(|_| InvalidMessage::Payload { kind: MessageKind::Delta, cause })?;
-            piece.literals = Unpacking::Ready(raw);
-        }
-        self.go_on(cx)
-    }
-
-    fn on_answer(mut self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        if self.stage.is_none() && id == self.staging {
-            let Answer::Staged(stage) = answer? else { return Err(wrong_answer()) };
-            self.stage = Some(stage);
-        } else if let Some((_, plan)) = self.applying.take_if(|(request, _)| *request == id) {
-            let Answer::Applied = answer? else { return Err(wrong_answer()) };
-            for step in plan.steps() {
-                match step {
-                    deltasync_core::Step::Literal { .. } => self.progress.literal += step.len(),
-                    deltasync_core::Step::Copy { .. } => self.progress.copied += step.len(),
+            match file {
+                // Of an empty set no part need be waited for.
+                Some(basis) if !basis.chunks.is_empty() && elements > 0 => {
+                    let state = Comparing::begin(Task { aim, offer, place }, basis);
+                    let parts = early.parts.into_iter();
+                    let mut state = Receiving::Comparing(Box::new(state));
+                    for (is_tags, part, payload) in parts {
+                        cx.payload = payload;
+                        let message = if is_tags { TransferMessage::Tags(part) } else { TransferMessage::Cells(part) };
+                        state = state.on_message(message, cx)?;
+                    }
+                    Ok(state)
+                }
+                // Nothing to compare: the set need not be waited for, and an empty one would not come.
+                Some(_) | None => {
+                    early.give_back(cx);
+                    cx.send(TransferMessage::Want(Want::All));
+                    Patching::begin(Task { aim, offer, place }, None, cx)
                 }
             }
-            if self.portions.is_empty() {
-                self.front_is_done(cx);
-            }
-            cx.progress(&mut self.progress);
         }
-        self.go_on(cx)
     }
+}
 
-    fn front_is_done(&mut self, cx: &mut Context<'_>) {
-        if let Some(piece) = self.pieces.pop_front() {
-            cx.used(piece.payload);
-        }
+/// Hands over the pieces that came early.
+fn replay(mut state: Receiving, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
+    for (delta, payload) in early.pieces {
+        cx.payload = payload;
+        state = state.on_message(TransferMessage::Delta(delta), cx)?;
     }
-
-    /// Unpacks ahead, applies the next portion, and seals the stage when all is applied.
-    fn go_on(mut self, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        for piece in self.pieces.iter_mut().take(AHEAD) {
-            if let Unpacking::Packed { bytes, raw_len } = &piece.literals {
-                let work = Work::Unpack { packed: bytes.clone(), raw_len: *raw_len };
-                piece.literals = Unpacking::Running(cx.compute(work));
-            }
-        }
-        let Some(stage) = self.stage.clone() else { return Ok(Receiving::Patching(self)) };
-        while self.applying.is_none() {
-            let Some(Waiting { ops, literals: Unpacking::Ready(literals), .. }) = self.pieces.front() else { break };
-            let literals = literals.clone();
-            if self.portions.is_empty() {
-                let plan = self.planner.plan(ops, ByteLen::of(&literals)).map_err(InvalidMessage::from)?;
-                if plan.is_empty() {
-                    self.front_is_done(cx);
-                    continue;
-                }
-                self.portions = plan.portions(PORTION).into();
-            }
-            let plan = self.portions.pop_front().expect("a plan that is not empty has portions");
-            let basis: Option<FileHandle> = self.basis.as_ref().map(|basis| basis.file.clone());
-            let ask = Ask::Apply { stage: stage.clone(), basis, plan: plan.clone(), literals };
-            self.applying = Some((cx.ask(ask), plan));
-        }
-        if !self.last_seen || !self.pieces.is_empty() || self.applying.is_some() {
-            return Ok(Receiving::Patching(self));
-        }
-        self.planner.finish().map_err(InvalidMessage::from)?;
-        cx.phase(Phase::Verifying);
-        let request = cx.ask(Ask::Seal { stage: stage.clone() });
-        let Self { aim, offer, place, progress, repairs, .. } = self;
-        Ok(Receiving::Verifying(Verifying { aim, offer, place, stage, request, progress, repairs }))
-    }
+    Ok(state)
 }
 
 impl Verifying {
     fn on_sealed(self, answer: Answer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let Answer::Sealed(made) = answer else { return Err(wrong_answer()) };
-        let Self { aim, offer, place, stage, progress, repairs, .. } = self;
-        if made == offer.root {
+        let Self { task, stage, progress, repairs, twin, .. } = self;
+        if made == task.offer.root {
             cx.phase(Phase::Committing);
             let request = cx.ask(Ask::Commit { stage: stage.clone() });
+            let Task { offer, .. } = task;
+            twin.unwrap_or_default().give_back(cx);
             return Ok(Receiving::Committing(Committing { offer, request, progress, repairs, _stage: stage }));
         }
-        if repairs > 0 {
-            return Err(TransferError::Integrity { announced: offer.root, made }.into());
+        if let Some(early) = twin {
+            return task.without_twin(early, cx);
         }
-        cx.send(TransferMessage::Repair);
-        cx.event(EventKind::Repairing);
-        Patching::again(aim, offer, place, None, repairs + 1, cx)
+        if repairs >= REPAIRS_MAX {
+            return Err(TransferError::Integrity { announced: task.offer.root, made }.into());
+        }
+        Repairing::begin(task, stage, progress.made(), repairs, cx)
     }
 }
 
@@ -576,6 +456,7 @@ impl Committing {
         let mut progress = self.progress;
         progress.wire = ByteLen::new(cx.flow.wire);
         let Offer { len, root, .. } = self.offer;
-        Outcome { len, root, generation: Some(generation), progress, repairs: self.repairs }
+        let known = self.offer.content.is_of_known();
+        Outcome { len, root, generation: Some(generation), progress, repairs: self.repairs, known }
     }
 }

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use bytes::Bytes;
+use deltasync_core::CAN_PACK;
 
 use crate::context::{Context, Effects, Trouble, control_cost};
 use crate::flow::Flow;
@@ -38,7 +39,9 @@ use crate::{
 pub struct Session {
     role: Role,
     config: Config,
+    /// The client's nonce, once it is known.
     nonce: [u8; 16],
+    own_nonce: [u8; 16],
     link: Link,
     decoder: FrameDecoder,
     effects: Effects,
@@ -119,6 +122,7 @@ impl Session {
         Self {
             role,
             nonce,
+            own_nonce: nonce,
             link: Link::Greeting,
             // A stranger gets no more room than a hello needs.
             decoder: FrameDecoder::new(CONTROL_MAX),
@@ -220,7 +224,7 @@ impl Session {
     // ---- the connection ----
 
     fn greet(&mut self, version: u8) {
-        self.effects.send(&Message::Hello(Hello::ours(version, self.nonce)));
+        self.effects.send(&Message::Hello(Hello::ours(version, self.own_nonce)));
     }
 
     fn on_received(&mut self, bytes: &[u8]) {
@@ -386,7 +390,8 @@ impl Session {
     }
 
     fn on_end_of_stream(&mut self) {
-        let open = self.transfers.len() + self.waiting.len();
+        let settled = self.transfers.values().filter(|transfer| transfer.settled().is_some()).count();
+        let open = self.transfers.len() - settled + self.waiting.len();
         let greeted = matches!(self.link, Link::Open { .. });
         let result = if open == 0 && (greeted || self.role == Role::Server && self.stats.wire_received == 0) {
             Ok(())
@@ -408,11 +413,12 @@ impl Session {
             Ok(()) => String::from("it was closed"),
             Err(error) => format!("{error}"),
         };
-        let open = core::mem::take(&mut self.transfers).into_keys();
-        let ids: Vec<_> = open.chain(core::mem::take(&mut self.waiting).into_iter().map(|(id, _)| id)).collect();
-        for id in ids {
-            let error = TransferError::ConnectionLost(why.clone());
-            self.effects.event(id, EventKind::Ended(Err(error)));
+        let lost = || TransferError::ConnectionLost(why.clone());
+        for (id, transfer) in core::mem::take(&mut self.transfers) {
+            self.effects.event(id, EventKind::Ended(transfer.settled().ok_or_else(lost)));
+        }
+        for (id, _) in core::mem::take(&mut self.waiting) {
+            self.effects.event(id, EventKind::Ended(Err(lost())));
         }
         self.link = Link::Ending(result);
     }
@@ -544,9 +550,17 @@ impl Session {
 
     /// What the machine of one transfer works with.
     fn context<'a>(&'a mut self, id: TransferId, payload: usize, flow: &'a mut Flow) -> Context<'a> {
-        let may_pack = matches!(&self.link, Link::Open { peer } if peer.capabilities.has(Capabilities::ZSTD));
-        let Self { config, nonce, effects, .. } = self;
-        Context { id, config, nonce, may_pack, payload, flow, effects }
+        // In a first flight nothing is known of the peer: most can unpack, and who cannot asks for a repair.
+        let may_pack = match &self.link {
+            Link::Open { peer } => peer.capabilities.has(Capabilities::ZSTD),
+            _ => CAN_PACK,
+        };
+        let Self { role, config, nonce, own_nonce, link, effects, .. } = self;
+        let server_nonce = match (role, link) {
+            (Role::Client, Link::Open { peer }) => &peer.nonce,
+            _ => own_nonce,
+        };
+        Context { id, config, nonce, server_nonce, may_pack, payload, flow, effects }
     }
 
     /// Hands something to a transfer's machine, if it has not ended.
@@ -561,10 +575,11 @@ impl Session {
         self.keep(id, flow, stepped, command);
     }
 
-    /// Ends a transfer badly.
+    /// Ends a transfer badly, unless it has gone well already and is only being remembered.
     fn fail(&mut self, id: TransferId, error: TransferError) {
         if let Some(transfer) = self.transfers.remove(&id) {
-            self.conclude(id, transfer.flow, Err(error));
+            let result = transfer.settled().ok_or(error);
+            self.conclude(id, transfer.flow, result);
         }
     }
 
@@ -573,7 +588,8 @@ impl Session {
         if let Err(error) = &result {
             flow.clear();
             if let Some(message) = refusal(error) {
-                flow.queue(id, message);
+                // Its last words have nothing to pack.
+                flow.queue(id, message, false);
             }
         }
         for (kind, frame) in flow.into_control() {
@@ -645,7 +661,7 @@ impl Session {
 fn begins(message: &TransferMessage) -> bool {
     match message {
         // A second offer is of a transfer that has ended here.
-        TransferMessage::Offer(offer) => offer.changes == 0,
+        TransferMessage::Offer(offer) => offer.attempt == 0,
         TransferMessage::Pull(_) | TransferMessage::List(_) | TransferMessage::AskRoot(_) => true,
         _ => false,
     }

@@ -9,7 +9,7 @@ use crate::job::Product;
 use crate::receiving::Receiving;
 use crate::sending::{Origin, Sending};
 use crate::{
-    AskRoot, Command, FaultKind, JobId, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId, RootId,
+    AskRoot, Command, FaultKind, JobId, Known, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId, RootId,
     TransferError, TransferMessage, Verb, Wish,
 };
 
@@ -37,8 +37,9 @@ impl Machine {
         let algorithm = cx.config.algorithm;
         Ok(match command {
             Command::Push { source, path, name, directory } => {
+                let key = Known { path: path.clone(), name: Some(name.clone()) };
                 let to = Some(Wish { path, name, directory });
-                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm }, cx))
+                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key }, cx))
             }
             Command::Pull { path, destination } => Self::Receiving(Receiving::pull(path, destination, cx)),
             Command::List { path, after } => Self::Asking(Asking::list(List { path, after }, cx)),
@@ -53,17 +54,24 @@ impl Machine {
         match message {
             TransferMessage::Offer(_) => Receiving::push().on_message(message, cx).map(Self::Receiving),
             TransferMessage::Pull(Pull { path, algorithm, have }) => {
+                let key = Known { path: path.clone(), name: None };
                 let place = Place { root: RootId::new(0), path };
-                Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm }, cx)))
+                Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm, key }, cx)))
             }
             TransferMessage::List(list) => Ok(Self::Answering(Answering::list(list, cx))),
             TransferMessage::AskRoot(ask) => Ok(Self::Answering(Answering::root(ask, cx))),
             TransferMessage::Tags(_)
+            | TransferMessage::Cells(_)
+            | TransferMessage::More(_)
             | TransferMessage::Same
+            | TransferMessage::Current
+            | TransferMessage::Stale
             | TransferMessage::Want(_)
+            | TransferMessage::Edges(_)
+            | TransferMessage::Order(_)
             | TransferMessage::Delta(_)
             | TransferMessage::Done(_)
-            | TransferMessage::Repair
+            | TransferMessage::Repair(_)
             | TransferMessage::Changed
             | TransferMessage::Refused(_)
             | TransferMessage::Cancel
@@ -96,7 +104,7 @@ impl Machine {
 
     pub(crate) fn on_computed(self, id: JobId, product: Product, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         Ok(match self {
-            Self::Sending(machine) => Self::Sending(machine.on_computed(id, product, cx)),
+            Self::Sending(machine) => Self::Sending(machine.on_computed(id, product, cx)?),
             Self::Receiving(machine) => Self::Receiving(machine.on_computed(id, product, cx)?),
             Self::Asking(_) | Self::Answering(_) => self,
         })
@@ -117,6 +125,16 @@ impl Machine {
             | Self::Asking(Asking::Ended(outcome))
             | Self::Answering(Answering::Ended(outcome)) => Some(*outcome),
             Self::Sending(_) | Self::Receiving(_) | Self::Asking(_) | Self::Answering(_) => None,
+        }
+    }
+}
+
+impl Transfer {
+    /// How it went, once the peer has no more part in it: our storage may still be remembering that.
+    pub(crate) fn settled(&self) -> Option<Outcome> {
+        match &self.machine {
+            Machine::Sending(Sending::Remembering(outcome, _)) => Some(*outcome),
+            machine => machine.outcome(),
         }
     }
 }
