@@ -12,7 +12,7 @@
 //! assert!(ran.outcome().progress.literal.get() < 5_000);
 //! ```
 //!
-//! [`FuzzTarget`] holds the bodies of the fuzz targets, which the programs in `fuzz/` wrap.
+//! [`Relay`] is a slow link for real sockets. [`FuzzTarget`] holds the bodies of the fuzz targets, which the programs in `fuzz/` wrap.
 
 mod rng;
 pub use rng::Rng;
@@ -25,6 +25,9 @@ pub use link::{Direction, Link};
 
 mod pair;
 pub use pair::{Pair, Ran, file, pull, push};
+
+mod relay;
+pub use relay::Relay;
 
 mod fuzz;
 pub use fuzz::{FuzzTarget, Seed};

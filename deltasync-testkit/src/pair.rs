@@ -73,6 +73,16 @@ impl Ran {
             Err(error) => panic!("the transfer failed: {error}"),
         }
     }
+
+    /// Bytes that crossed the link, both ways.
+    pub fn wire(&self) -> u64 {
+        self.up + self.down
+    }
+
+    /// How often the client had to wait for an answer; 0 when its session failed.
+    pub fn round_trips(&self) -> u32 {
+        self.client.as_ref().map_or(0, |stats| stats.round_trips)
+    }
 }
 
 /// The path that the shorthands of [`Pair`] use at both ends.
@@ -151,6 +161,13 @@ impl Pair {
     #[must_use]
     pub fn server_config(mut self, config: Config) -> Self {
         self.server = config;
+        self
+    }
+
+    /// Runs over memories that other runs have used, the client's first: what those left and remembered is there.
+    #[must_use]
+    pub fn over(mut self, local: Arc<MemoryStorage>, remote: Arc<MemoryStorage>) -> Self {
+        (self.local, self.remote) = (local, remote);
         self
     }
 

@@ -18,7 +18,7 @@ use deltasync_proto::{
 };
 
 /// What a session has asked its driver for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Due {
     /// An answer of the storage.
     Storage(Request),
@@ -341,6 +341,8 @@ impl Due {
                 Ask::Seal { .. } => "Seal",
                 Ask::Commit { .. } => "Commit",
                 Ask::List { .. } => "List",
+                Ask::Recall { .. } => "Recall",
+                Ask::Remember { .. } => "Remember",
                 _ => "another request",
             },
         }
