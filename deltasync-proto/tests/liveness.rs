@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, Digest, RelPath};
-use deltasync_proto::{
-    Config, Delta, Message, MessageKind, Pull, SessionError, TransferError, TransferId, TransferMessage, Want,
+use deltasync_core::{
+    Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Name, OldContent, OldPiece, RelPath, Shared, Sketch,
+    SketchKey, Survey, Tag, TagKey,
 };
-use deltasync_testkit::{Due, Raw, Rng, file, push};
+use deltasync_io::{BlockingStorage, MemoryStorage};
+use deltasync_proto::{
+    Answer, Ask, Config, Content, Cutting, Delta, Known, Literals, Message, MessageKind, More, Offer, Place, Pull,
+    Repair, RootId, SessionError, SetPart, TransferError, TransferId, TransferMessage, Want, Wish,
+};
+use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 
 fn content() -> Vec<u8> {
     Rng::new(1).bytes(10_000)
@@ -48,7 +53,7 @@ fn a_slow_link_is_not_a_silent_peer() {
     let mut raw = client().file("large", target).without_writing();
     let large = RelPath::new(*b"large").expect("a plain name");
     raw = raw.command(1, push(large, file()));
-    raw.say(1, TransferMessage::Want(Want { last: true, basis: 0, runs: Vec::new() }));
+    raw.say(1, want_all());
     raw.say(1, TransferMessage::Credit(1 << 40));
     for _ in 0..100 {
         raw.write(10_000);
@@ -77,13 +82,17 @@ fn a_transfer_of_which_nothing_is_heard_is_not_kept_alive_by_pings() {
 fn served(hold: fn(&Due) -> bool) -> Raw {
     let mut raw = Raw::server(Config::default()).file("file", content()).hold(hold);
     raw.greet();
-    let have = Some(Digest::default());
+    let have = Some((Digest::default(), ByteLen::new(3)));
     raw.say(1, TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have }));
     raw
 }
 
 fn want_all() -> TransferMessage {
-    TransferMessage::Want(Want { last: true, basis: 0, runs: Vec::new() })
+    TransferMessage::Want(Want::All)
+}
+
+fn repair() -> TransferMessage {
+    TransferMessage::Repair(Repair::ALL)
 }
 
 fn replace(raw: &Raw, bytes: impl Into<Bytes>) {
@@ -91,24 +100,24 @@ fn replace(raw: &Raw, bytes: impl Into<Bytes>) {
 }
 
 #[test]
-fn each_offer_may_be_repaired_once() {
+fn each_offer_may_be_repaired_twice() {
     let mut raw = served(|_| false);
     raw.say(1, want_all()).take();
-    raw.say(1, TransferMessage::Repair);
+    raw.say(1, repair());
     assert!(kinds(&mut raw).contains(&MessageKind::Delta));
     // It changes before the repair has left.
     let mut raw = served(|_| false);
     raw.say(1, want_all());
     raw = raw.hold(|due| due.name() == "Recheck");
-    raw.say(1, TransferMessage::Repair).take();
+    raw.say(1, repair()).take();
     replace(&raw, &b"changed"[..]);
     raw.release();
     let expected = [MessageKind::Changed, MessageKind::Offer, MessageKind::Tags];
     assert_eq!(kinds(&mut raw), expected);
-    raw.say(1, want_all()).say(1, TransferMessage::Repair);
+    raw.say(1, want_all()).say(1, repair()).say(1, repair());
     assert!(raw.finished().is_none(), "{:?}", raw.finished());
-    assert_eq!(kinds(&mut raw), [MessageKind::Delta, MessageKind::Delta]);
-    raw.say(1, TransferMessage::Repair);
+    assert_eq!(kinds(&mut raw), [MessageKind::Delta; 3]);
+    raw.say(1, repair());
     let text = "peer misbehaved: Repair came while waiting for the receiver to finish (transfer 1)";
     assert_eq!(raw.finished().and_then(|result| result.as_ref().err()).map(ToString::to_string).as_deref(), Some(text));
 }
@@ -139,7 +148,7 @@ fn a_read_that_fails_after_the_restart_it_caused_is_no_second_change() {
 
 fn literal_bytes(message: &Message) -> u64 {
     match message {
-        Message::Transfer(_, TransferMessage::Delta(Delta { ops, .. })) => ops.literal_len().get(),
+        Message::Transfer(_, TransferMessage::Delta(Delta { literals, .. })) => literals.raw_len().get(),
         _ => ByteLen::ZERO.get(),
     }
 }
@@ -163,4 +172,189 @@ fn a_file_that_changes_three_times_is_given_up_and_the_peer_hears_why() {
         other => panic!("{other:?}"),
     };
     assert_eq!(last.as_ref().map(refused).as_deref(), Some("source changed while it was read, 3 times in a row"));
+}
+
+/// The nonce of the hello that [`Raw::greet`] sends.
+const NONCE: [u8; 16] = [7; 16];
+
+fn list_of(bytes: &[u8]) -> ChunkList {
+    ChunkList::of(bytes, Cutter::for_len(ByteLen::of(bytes)), Algorithm::Blake3)
+}
+
+fn offer(bytes: &[u8], content: Content) -> TransferMessage {
+    let list = list_of(bytes);
+    let name = Name::new(*b"file").expect("a plain name");
+    TransferMessage::Offer(Offer {
+        to: Some(Wish { path: file(), name, directory: false }),
+        len: list.len(),
+        root: list.root(),
+        algorithm: list.algorithm(),
+        cutter: list.cutter(),
+        attempt: 0,
+        content,
+    })
+}
+
+/// Cells or tags of the set of `bytes` in the first transfer of a client of [`NONCE`].
+fn part(bytes: &[u8], is_tags: bool) -> TransferMessage {
+    let elements = Elements::of(&list_of(bytes), &TagKey::new(&NONCE, 1));
+    let mut encoded = Vec::new();
+    if is_tags {
+        elements.encode(0..elements.len(), &mut encoded);
+        let count = elements.len() as u32;
+        return TransferMessage::Tags(SetPart { start: 0, count, bytes: encoded.into() });
+    }
+    Sketch::of(SketchKey::new(&NONCE, 1), 0..32, elements.tags()).encode(&mut encoded);
+    TransferMessage::Cells(SetPart { start: 0, count: 32, bytes: encoded.into() })
+}
+
+fn set_of(bytes: &[u8]) -> Content {
+    Content::Set { elements: Elements::of(&list_of(bytes), &TagKey::new(&NONCE, 1)).len() as u32 }
+}
+
+/// Puts `bytes` there and remembers them as what the peer has.
+fn remember(storage: &MemoryStorage, bytes: &[u8]) {
+    storage.insert(RootId::new(0), file(), bytes.to_vec());
+    let place = Place { root: RootId::new(0), path: file() };
+    let describe = Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
+    let Ok(Answer::Described(described)) = storage.answer(describe) else { panic!("it is there") };
+    let key = Known { path: file(), name: Name::new(*b"file").ok() };
+    let generation = deltasync_core::Generation::new(1);
+    storage.answer(Ask::Remember { key, generation, file: described }).expect("memory remembers");
+}
+
+/// A client that pushes [`content`] to a peer that it remembers to have `known`.
+fn knowing(known: &[u8]) -> Raw {
+    let raw = Raw::client(Config::default());
+    remember(&raw.storage, known);
+    let mut raw = raw.file("file", content());
+    raw.greet();
+    raw.command(1, push(file(), file()))
+}
+
+/// A survey of a basis that has the chunks of [`content`] in another order.
+fn moved() -> TransferMessage {
+    let elements = Elements::of(&list_of(&content()), &TagKey::new(&NONCE, 1));
+    let pieces = vec![OldPiece { before: 0, content: OldContent::Bytes(ByteLen::new(1)) }];
+    assert_ne!(Shared::all_but(&elements, &[]).order(&elements, &TagKey::new(&NONCE, 1)), Tag::from_bytes([1; 6]));
+    let basis = ByteLen::new(10_001);
+    let survey = Survey {
+        basis,
+        order: Tag::from_bytes([1; 6]),
+        missing: Vec::new(),
+        pieces,
+        shape: None,
+        sums: Vec::new(),
+        edges: None,
+    };
+    let mut bytes = Vec::new();
+    survey.encode(elements.len() as u64, &mut bytes);
+    TransferMessage::Want(Want::Survey { last: true, bytes: bytes.into() })
+}
+
+/// A server that receives what a peer says, onto [`content`].
+fn receiving(said: &[TransferMessage]) -> Raw {
+    let mut raw = Raw::server(Config::default()).file("file", content());
+    raw.greet();
+    for message in said {
+        raw.say(1, message.clone());
+    }
+    raw
+}
+
+/// A server that sends [`content`] to a peer that says this.
+fn sending(said: &[TransferMessage]) -> Raw {
+    let mut raw = served(|_| false);
+    for message in said {
+        raw.say(1, message.clone());
+    }
+    raw
+}
+
+/// A peer stops here and only answers pings: the transfer is given up, not before its time and not long after.
+#[track_caller]
+fn check_given_up(state: &str, last: MessageKind, mut raw: Raw) {
+    assert!(raw.finished().is_none() && raw.ended(1).is_none(), "{state}: {:?} {:?}", raw.finished(), raw.ended(1));
+    let said = raw.messages();
+    let transfers = said.iter().filter(|message| matches!(message, Message::Transfer(..)));
+    let kinds: Vec<_> = transfers.map(Message::kind).filter(|kind| *kind != MessageKind::Credit).collect();
+    assert_eq!(kinds.last(), Some(&last), "{state} is not reached: {kinds:?}");
+    wait(&mut raw, 29);
+    assert_eq!(raw.ended(1), None, "{state}");
+    wait(&mut raw, 12);
+    assert_eq!(raw.ended(1), Some(&Err(TransferError::Stalled { after: Duration::from_secs(30) })), "{state}");
+    let told = raw.messages().into_iter().any(|message| {
+        matches!(message, Message::Transfer(_, TransferMessage::Refused(refusal)) if !refusal.message.is_empty())
+    });
+    assert!(told, "{state}: the peer is told why");
+    assert!(raw.finished().is_none(), "{state}: the connection goes on");
+}
+
+#[test]
+fn a_receiver_that_stops_is_given_up_in_every_state() {
+    use MessageKind as K;
+    let all = || TransferMessage::Want(Want::All);
+    check_given_up("offered a set", K::Tags, sending(&[]));
+    let more = TransferMessage::More(More::Cells(40));
+    check_given_up("offered more of it", K::Cells, sending(&[more]));
+    check_given_up("asked for the order", K::Edges, sending(&[moved()]));
+    let more = TransferMessage::More(More::Edges(100));
+    check_given_up("offered more edges", K::Edges, sending(&[moved(), more]));
+    check_given_up("sent everything", K::Delta, sending(&[all()]));
+    check_given_up("repaired", K::Delta, sending(&[all(), repair()]));
+    check_given_up("offered what it has", K::Offer, knowing(&content()));
+    check_given_up("offered a delta at once", K::Delta, knowing(&content()[..9_000]));
+    let stale = || {
+        let mut raw = knowing(&content()[..9_000]);
+        raw.say(1, TransferMessage::Stale);
+        raw
+    };
+    check_given_up("offered anew", K::Tags, stale());
+    let large = || {
+        let raw = Raw::client(Config::default());
+        remember(&raw.storage, &content());
+        let mut raw = raw.file("file", Rng::new(9).bytes(4 << 20));
+        raw.greet();
+        raw.command(1, push(file(), file()))
+    };
+    check_given_up("offered a large delta", K::Offer, large());
+    let mut current = large();
+    current.say(1, TransferMessage::Current);
+    check_given_up("out of credit", K::Delta, current);
+}
+
+#[test]
+fn a_sender_that_stops_is_given_up_in_every_state() {
+    use MessageKind as K;
+    let long = Rng::new(4).bytes(600_000);
+    let piece = |last| {
+        let literals = Literals::Raw(vec![1; 10].into());
+        let ops = [deltasync_core::Op::Literal { len: ByteLen::new(10) }].into_iter().collect();
+        TransferMessage::Delta(Delta { last, ops, literals })
+    };
+    let target = [&content()[..5000], b"something else"].concat();
+    let set = || vec![offer(&target, set_of(&target)), part(&target, true)];
+    check_given_up("comparing", K::More, receiving(&[offer(&long, set_of(&long)), part(&long, false)]));
+    check_given_up("told of its basis", K::Want, receiving(&set()));
+    check_given_up("told where its order breaks", K::Order, receiving(&[&set()[..], &[edges(&target)]].concat()));
+    check_given_up("amid the delta", K::Want, receiving(&[&set()[..], &[piece(false)]].concat()));
+    check_given_up("told that it is stale", K::Stale, receiving(&[offer(&target, Content::Known)]));
+    let basis = Content::Delta { basis: list_of(&content()).root(), len: ByteLen::new(10_000), follows: false };
+    check_given_up("told that it is current", K::Current, receiving(&[offer(&target, basis)]));
+    let ten = vec![1; 10];
+    let wrong = offer(&[2; 10], Content::Whole);
+    assert_ne!(ten, [2; 10]);
+    check_given_up("asked for a repair", K::Repair, receiving(&[wrong.clone(), piece(true)]));
+    check_given_up("asked for another", K::Repair, receiving(&[wrong, piece(true), piece(true)]));
+    let pulling = || client().command(1, pull(file(), file()));
+    check_given_up("asked for a file", K::Pull, pulling());
+}
+
+fn edges(bytes: &[u8]) -> TransferMessage {
+    let TransferMessage::Cells(_) = part(bytes, false) else { panic!("cells") };
+    let elements = Elements::of(&list_of(bytes), &TagKey::new(&NONCE, 1));
+    let mut encoded = Vec::new();
+    Sketch::of(SketchKey::of_edges(&NONCE, 1), 0..32, elements.tags()).encode(&mut encoded);
+    let cells = SetPart { start: 0, count: 32, bytes: encoded.into() };
+    TransferMessage::Edges(deltasync_proto::Edges { elements: elements.len() as u32, cells })
 }

@@ -36,7 +36,8 @@ fn any_delta() -> impl Strategy<Value = TransferMessage> {
     let other = (any::<bool>(), any_ops(), prop::collection::vec(any::<u8>(), 0..100), any::<bool>(), 0usize..200);
     let other = other.prop_map(|(last, ops, bytes, packed, raw_len)| {
         let bytes = Bytes::from(bytes);
-        let literals = if packed { Literals::Packed { bytes, raw_len } } else { Literals::Raw(bytes) };
+        let prefix = [Prefix::None, Prefix::Neighbours, Prefix::Replaced, Prefix::Around][raw_len % 4];
+        let literals = if packed { Literals::Packed { prefix, bytes, raw_len } } else { Literals::Raw(bytes) };
         Delta { last, ops, literals }
     });
     prop_oneof![3 => fitting, 1 => other].prop_map(TransferMessage::Delta)
@@ -46,34 +47,68 @@ fn any_offer(pushed: bool) -> impl Strategy<Value = TransferMessage> {
     let content = prop_oneof![
         1 => Just(Content::Known),
         3 => Just(Content::Whole),
-        3 => (0u32..8).prop_map(|runs| Content::Tags { runs }),
+        3 => (0u32..8).prop_map(|elements| Content::Set { elements }),
+        1 => Just(Content::Set { elements: 4 << 20 }),
+        2 => (any_root(), 0u64..20_000, any::<bool>())
+            .prop_map(|(basis, len, follows)| Content::Delta { basis, len: ByteLen::new(len), follows }),
     ];
     let cutter = prop::sample::select(vec![Cutter::FIXED_4096, Cutter::MinCdc { average: 2048 }]);
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
     (any_path(), any::<bool>(), 0u64..20_000, any_root(), algorithm, cutter, 0u8..3, content).prop_map(
-        move |(path, directory, len, root, algorithm, cutter, changes, content)| {
+        move |(path, directory, len, root, algorithm, cutter, attempt, content)| {
             let to = pushed.then(|| Wish { path, name: Name::new(*b"new").expect("a plain name"), directory });
-            TransferMessage::Offer(Offer { to, len: ByteLen::new(len), root, algorithm, cutter, changes, content })
+            TransferMessage::Offer(Offer { to, len: ByteLen::new(len), root, algorithm, cutter, attempt, content })
         },
     )
 }
 
+/// A part of a set, most often one that is what it says.
+fn any_part() -> impl Strategy<Value = SetPart> {
+    let elements = elements_of(&target());
+    let whole = tags(&elements, 0..elements.len());
+    let sketch = cells(SketchKey::new(&NONCE, 1), &elements, 0..32);
+    let edges = cells(SketchKey::of_edges(&NONCE, 1), &elements, 0..32);
+    prop_oneof![
+        3 => prop::sample::select(vec![whole, sketch, edges]),
+        1 => (0u32..40, 0u32..40, prop::collection::vec(any::<u8>(), 0..400))
+            .prop_map(|(start, count, bytes)| part(start, count, &bytes)),
+    ]
+}
+
+fn any_repair() -> impl Strategy<Value = TransferMessage> {
+    (0u64..20_000, 0u32..24).prop_map(|(made, log)| {
+        let range = 1u64 << log;
+        let sums = vec![7; made.div_ceil(range).min(1000) as usize];
+        TransferMessage::Repair(Repair { made: made.min(range * 1000), range, sums })
+    })
+}
+
 fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
-    let tag = (any::<[u8; 6]>(), 1u32..3).prop_map(|(tag, count)| TagRun { tag: Tag::from_bytes(tag), count });
-    let run = (0u64..5, 1u64..5, 0u64..10_000).prop_map(|(missing, have, from)| run(missing, have, from));
-    let runs = prop_oneof![Just(Vec::new()), prop::collection::vec(run, 0..4)];
+    let survey = prop_oneof![
+        2 => Just(surveys(&survey())),
+        1 => (0u32..8, 0u32..8, 1u64..12_000).prop_map(|(missing, before, len)| {
+            let content = OldContent::Bytes(ByteLen::new(len));
+            surveys(&Survey { missing: vec![missing], pieces: vec![OldPiece { before, content }], ..survey() })
+        }),
+        1 => (any::<bool>(), prop::collection::vec(any::<u8>(), 0..40))
+            .prop_map(|(last, bytes)| TransferMessage::Want(Want::Survey { last, bytes: bytes.into() })),
+    ];
+    let breaks = (prop::option::of(0u32..8), prop::option::of(0u32..8)).prop_map(|(left, right)| Break { left, right });
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
     let questions = prop_oneof![
-        (any_path(), algorithm.clone(), prop::option::of(any_root()))
+        (any_path(), algorithm.clone(), prop::option::of((any_root(), (0u64..20_000).prop_map(ByteLen::new))))
             .prop_map(|(path, algorithm, have)| TransferMessage::Pull(Pull { path, algorithm, have })),
         Just(pulls(None)),
-        Just(pulls(Some(Digest::default()))),
+        Just(pulls(other())),
         any_path().prop_map(|path| TransferMessage::List(List { path, after: None })),
         (any_path(), algorithm).prop_map(|(path, algorithm)| TransferMessage::AskRoot(AskRoot { path, algorithm })),
     ];
     let plain = prop::sample::select(vec![
         TransferMessage::Same,
-        TransferMessage::Repair,
+        TransferMessage::Repair(Repair::ALL),
+        TransferMessage::Current,
+        TransferMessage::Stale,
+        want_all(),
         TransferMessage::Changed,
         TransferMessage::Cancel,
         TransferMessage::Working,
@@ -84,9 +119,14 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
     ]);
     prop_oneof![
         4 => any_offer(from_client),
-        4 => prop::collection::vec(tag, 0..8).prop_map(TransferMessage::Tags),
-        3 => (any::<bool>(), any::<u16>(), runs)
-            .prop_map(|(last, basis, runs)| TransferMessage::Want(Want { last, basis: basis.into(), runs })),
+        2 => any_part().prop_map(TransferMessage::Tags),
+        2 => any_part().prop_map(TransferMessage::Cells),
+        2 => (0u32..8, any_part()).prop_map(|(elements, cells)| TransferMessage::Edges(Edges { elements, cells })),
+        2 => prop::collection::vec(breaks, 0..4).prop_map(|breaks| TransferMessage::Order(Order { breaks })),
+        2 => (0usize..3, 0u32..70)
+            .prop_map(|(kind, end)| TransferMessage::More([More::Cells, More::Tags, More::Edges][kind](end))),
+        1 => any_repair(),
+        3 => survey,
         6 => any_delta(),
         2 => any::<u64>().prop_map(TransferMessage::Credit),
         4 => questions,
@@ -97,29 +137,36 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
 /// Transfers as an honest peer carries them out, but for what one of them needs to know of the other's answers.
 fn scripts(from_client: bool) -> Vec<Vec<TransferMessage>> {
     let target = target();
-    let list = list_of(&target);
-    let tags = |id: u32| TransferMessage::Tags(tag_runs(&list, &TagKey::new(&NONCE, id)));
+    let set = tags_of(&target);
     let wish = Wish { path: RelPath::new(*b"old").expect("a plain name"), name: name(), directory: false };
     let offer =
         |content| TransferMessage::Offer(Offer { to: from_client.then(|| wish.clone()), ..offer_of(&target, content) });
-    let again = Offer { to: from_client.then(|| wish.clone()), changes: 1, ..offer_of(&target, Content::Whole) };
-    let chunks = list_of(&basis()).chunk_count();
+    let again = Offer { to: from_client.then(|| wish.clone()), attempt: 1, ..offer_of(&target, Content::Whole) };
     let done = TransferMessage::Done(Generation::new(5));
     let mut scripts = vec![
         vec![offer(Content::Whole), whole(&target)],
         vec![offer(Content::Whole), raw_delta(false, &[], b""), whole(&target), whole(&target)],
         vec![offer(Content::Whole), whole(&[1; 12_000]), whole(&target)],
-        vec![offer(in_tags(&target)), tags(1), raw_delta(true, &[copy(0, 5000), literal(7000)], &target[5000..])],
-        vec![offer(in_tags(&target)), tags(1), TransferMessage::Changed, TransferMessage::Offer(again), whole(&target)],
+        vec![offer(in_set(&target)), set.clone(), raw_delta(true, &[copy(0, 5000), literal(7000)], &target[5000..])],
+        vec![offer(in_set(&target)), set, TransferMessage::Changed, TransferMessage::Offer(again), whole(&target)],
     ];
+    let moved = TransferMessage::Order(Order { breaks: vec![Break { left: None, right: Some(1) }] });
     let answers = [
-        vec![want(10_000, &[run(1, chunks - 1, 3)]), done.clone()],
-        vec![want(0, &[]), TransferMessage::Repair, TransferMessage::Credit(1 << 20), done.clone()],
+        vec![surveys(&survey()), done.clone()],
+        vec![surveys(&Survey { order: Tag::from_bytes([1; 6]), ..survey() }), moved, done.clone()],
+        vec![
+            want_all(),
+            TransferMessage::Repair(Repair { made: 5000, range: 4096, sums: vec![1, 2] }),
+            TransferMessage::Credit(1 << 20),
+            done.clone(),
+        ],
+        vec![TransferMessage::Stale, TransferMessage::More(More::Cells(32)), want_all(), done.clone()],
+        vec![TransferMessage::Current, done.clone()],
         vec![TransferMessage::Same],
         vec![done],
     ];
     if from_client {
-        let asks = [pulls(Some(Digest::default())), pulls(None)];
+        let asks = [pulls(other()), pulls(None)];
         let asked = asks.iter().flat_map(|ask| answers.iter().map(|answer| [&[ask.clone()][..], answer].concat()));
         scripts.extend(asked);
     } else {

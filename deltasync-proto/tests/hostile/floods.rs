@@ -36,7 +36,7 @@ fn a_million_empty_frames_run_into_the_credit_when_they_are_kept() {
     raw.say(1, offer(&target(), Content::Whole));
     let frame = Message::Transfer(TransferId::new(1), raw_delta(false, &[], b"")).encode();
     raw.feed(frame.head.repeat(1_000_000));
-    let text = "peer misbehaved: transfer 1 sent 32 bytes more than it had credit for";
+    let text = "peer misbehaved: transfer 1 sent 4 bytes more than it had credit for";
     check_refused(&mut raw, CloseCode::Misbehaved, text);
 }
 

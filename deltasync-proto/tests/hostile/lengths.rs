@@ -46,38 +46,16 @@ fn a_file_over_the_limit_is_refused_and_one_at_it_is_not() {
 fn more_tags_than_the_limit_or_than_announced_are_refused() {
     let most = Limits::default().chunks as u32;
     let mut raw = server();
-    raw.say(1, offer(&target(), Content::Tags { runs: most + 1 }));
-    let text = format!("invalid message: offered tag runs of {} is over the limit of {most}", most + 1);
+    raw.say(1, offer(&target(), Content::Set { elements: most + 1 }));
+    let text = format!("invalid message: offered elements of {} is over the limit of {most}", most + 1);
     check_refused(&mut raw, CloseCode::Limit, &text);
     for hold in [(|due| named(due, "Basis")) as fn(&Due) -> bool, |_| false] {
         let mut raw = server().hold(hold);
-        let tags = tags_of(&target());
-        raw.say(1, offer(&target(), Content::Tags { runs: tags.len() as u32 - 1 }));
-        raw.say(1, TransferMessage::Tags(tags));
-        let text = "invalid message: Tags: more tags than the offer announced";
+        let elements = elements_of(&target()).len() as u32;
+        raw.say(1, offer(&target(), Content::Set { elements: elements - 1 })).say(1, tags_of(&target())).release();
+        let text = "invalid message: Tags: more of a set than was asked for";
         check_refused(&mut raw, CloseCode::Invalid, text);
     }
-}
-
-#[test]
-fn tags_whose_number_the_frame_cannot_hold_are_refused() {
-    for (payload, cause) in [
-        (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1][..], "bytes end within a value"),
-        (&[1, 1, 2, 3, 4, 5], "bytes end within a value"),
-        (&[1, 1, 2, 3, 4, 5, 6, 1, 1], "run of tags past the last tag"),
-        (&[1, 1, 2, 3, 4, 5, 6, 0, 0], "run of no tags or of 2^32"),
-        (&[1, 1, 2, 3, 4, 5, 6, 0, 0xff, 0xff, 0xff, 0xff, 0x0f], "run of no tags or of 2^32"),
-    ] {
-        let mut raw = server();
-        raw.say(1, offer(&target(), Content::Tags { runs: 1 }));
-        raw.frame(MessageKind::Tags.code(), 1, payload);
-        check_refused(&mut raw, CloseCode::Invalid, &format!("invalid message: Tags: {cause}"));
-    }
-    // The longest run there is stands for 2^32 - 1 chunks, and is only a number.
-    let mut raw = server();
-    raw.say(1, offer(&target(), Content::Tags { runs: 1 }));
-    raw.say(1, TransferMessage::Tags(vec![TagRun { tag: Tag::from_bytes([1; 6]), count: u32::MAX }]));
-    check_healthy(&mut raw);
 }
 
 #[test]
@@ -93,8 +71,9 @@ fn texts_and_cutters_and_roots_that_do_not_fit_are_refused() {
     let cutter = Cutter::MinCdc { average: 1000 };
     raw.say(1, TransferMessage::Offer(Offer { cutter, ..offer_of(&target(), Content::Whole) }));
     check_refused(&mut raw, CloseCode::Invalid, "invalid message: Offer: cutter outside its range");
-    let mut raw = server();
-    raw.say(1, offer(&target(), Content::Known));
+    let mut raw = client().command(1, pull(file(), file()));
+    raw.take();
+    raw.say(1, served(&target(), Content::Known));
     let text = "invalid message: Offer: an offer of a root that we do not have as one that we have";
     check_refused(&mut raw, CloseCode::Invalid, text);
     // An offer that a pull has asked for does not say where it goes.

@@ -4,8 +4,11 @@ mod anything;
 mod deltas;
 mod floods;
 mod lengths;
+mod offers;
 mod order;
 mod paths;
+mod repairs;
+mod sets;
 mod strangers;
 mod wants;
 
@@ -13,13 +16,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, ByteLen, ChunkList, Cutter, Digest, Generation, Limits, Name, Offset, Op, Ops, RelPath, Tag, TagKey,
-    TagRun, pack, tag_runs, write_varint,
+    Algorithm, Break, ByteLen, ChunkList, Cutter, Digest, Elements, FineShape, Generation, Limits, LiteralPacker, Name,
+    Offset, OldContent, OldPiece, Op, Ops, RelPath, Shared, Sketch, SketchKey, Survey, Tag, TagKey, write_varint,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Command, Config, Content, Delta, Entry, EntryKind, Hello, List, Listing, Literals,
-    Message, MessageKind, Offer, PeerMisbehaved, Pull, Refusal, RefusalCode, RootIs, SessionError, TransferError,
-    TransferId, TransferMessage, Unsupported, VERSION, Want, WantRun, Wish, encode_header,
+    AskRoot, Close, CloseCode, Command, Config, Content, Delta, Edges, Entry, EntryKind, Hello, List, Listing,
+    Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal, RefusalCode, Repair,
+    RootIs, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported, VERSION, Want, Wish,
+    encode_header,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 use proptest::prelude::*;
@@ -60,12 +64,41 @@ fn list_of(bytes: &[u8]) -> ChunkList {
     ChunkList::of(bytes, Cutter::for_len(ByteLen::of(bytes)), Algorithm::Blake3)
 }
 
-fn tags_of(bytes: &[u8]) -> Vec<TagRun> {
-    tag_runs(&list_of(bytes), &TagKey::new(&NONCE, 1))
+fn key() -> TagKey {
+    TagKey::new(&NONCE, 1)
 }
 
-fn in_tags(bytes: &[u8]) -> Content {
-    Content::Tags { runs: list_of(bytes).runs().len() as u32 }
+fn elements_of(bytes: &[u8]) -> Elements {
+    Elements::of(&list_of(bytes), &key())
+}
+
+/// The tags of these ranks, as they travel.
+fn tags(elements: &Elements, ranks: std::ops::Range<usize>) -> SetPart {
+    let mut bytes = Vec::new();
+    elements.encode(ranks.clone(), &mut bytes);
+    SetPart { start: ranks.start as u32, count: ranks.len() as u32, bytes: bytes.into() }
+}
+
+/// These cells of the sketch of a set.
+fn cells(key: SketchKey, elements: &Elements, cells: std::ops::Range<usize>) -> SetPart {
+    let mut bytes = Vec::new();
+    Sketch::of(key, cells.clone(), elements.tags()).encode(&mut bytes);
+    SetPart { start: cells.start as u32, count: cells.len() as u32, bytes: bytes.into() }
+}
+
+/// The whole set of a file's elements in transfer 1.
+fn tags_of(bytes: &[u8]) -> TransferMessage {
+    let elements = elements_of(bytes);
+    TransferMessage::Tags(tags(&elements, 0..elements.len()))
+}
+
+fn in_set(bytes: &[u8]) -> Content {
+    Content::Set { elements: elements_of(bytes).len() as u32 }
+}
+
+/// A part of a set that says it holds what it likes.
+fn part(start: u32, count: u32, bytes: &[u8]) -> SetPart {
+    SetPart { start, count, bytes: Bytes::copy_from_slice(bytes) }
 }
 
 fn offer_of(bytes: &[u8], content: Content) -> Offer {
@@ -77,7 +110,7 @@ fn offer_of(bytes: &[u8], content: Content) -> Offer {
         root: list.root(),
         algorithm: list.algorithm(),
         cutter: list.cutter(),
-        changes: 0,
+        attempt: 0,
         content,
     }
 }
@@ -112,16 +145,56 @@ const fn copy(from: u64, len: u64) -> Op {
     Op::Copy { from: Offset::new(from), len: ByteLen::new(len) }
 }
 
-const fn run(missing: u64, have: u64, from: u64) -> WantRun {
-    WantRun { missing, have, from: Offset::new(from) }
+const fn want_all() -> TransferMessage {
+    TransferMessage::Want(Want::All)
 }
 
-fn want(basis: u64, runs: &[WantRun]) -> TransferMessage {
-    TransferMessage::Want(Want { last: true, basis, runs: runs.to_vec() })
+/// The survey that a receiver of [`basis`] would send whose own file has all of its chunks and some bytes behind them.
+fn survey() -> Survey {
+    let elements = elements_of(&basis());
+    let order = Shared::all_but(&elements, &[]).order(&elements, &key());
+    let before = elements.len() as u32;
+    let pieces = vec![OldPiece { before, content: OldContent::Bytes(ByteLen::new(5)) }];
+    Survey {
+        basis: ByteLen::new(10_005),
+        order,
+        missing: Vec::new(),
+        pieces,
+        shape: None,
+        sums: Vec::new(),
+        edges: None,
+    }
 }
 
-fn pulls(have: Option<Digest>) -> TransferMessage {
+fn surveys(survey: &Survey) -> TransferMessage {
+    let mut bytes = Vec::new();
+    survey.encode(elements_of(&basis()).len() as u64, &mut bytes);
+    TransferMessage::Want(Want::Survey { last: true, bytes: bytes.into() })
+}
+
+fn pulls(have: Option<(Digest, ByteLen)>) -> TransferMessage {
     TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have })
+}
+
+/// What a peer says it has that has something else.
+fn other() -> Option<(Digest, ByteLen)> {
+    Some((Digest::default(), ByteLen::new(3)))
+}
+
+/// A server that has offered [`basis`] as a set to a pull.
+fn offering() -> Raw {
+    let mut raw = server();
+    raw.say(1, pulls(other())).take();
+    raw
+}
+
+/// How many literal bytes of a target these messages carry.
+fn literal_bytes(messages: &[Message]) -> u64 {
+    let raw_len = |message: &Message| match message {
+        Message::Transfer(_, TransferMessage::Delta(delta)) => delta.literals.raw_len().get(),
+        _ => 0,
+    };
+    messages.iter().map(raw_len).sum()
 }
 
 /// The session has ended with this error, has told it to the peer, and the basis is what it was.

@@ -6,21 +6,31 @@ use super::*;
 fn sample(kind: MessageKind, from_client: bool) -> Message {
     let target = target();
     let message = match kind {
-        MessageKind::Hello => return hello(1, 1),
+        MessageKind::Hello => return hello(2, 2),
         MessageKind::Unsupported => {
             return Message::Unsupported(Unsupported { min: 1, max: VERSION, algorithms: 3 });
         }
         MessageKind::Close => return Message::Close(Close { code: CloseCode::Busy, message: "full".into() }),
         MessageKind::Ping => return Message::Ping,
         MessageKind::Pong => return Message::Pong,
-        MessageKind::Offer if from_client => offer(&target, in_tags(&target)),
-        MessageKind::Offer => served(&target, in_tags(&target)),
-        MessageKind::Tags => TransferMessage::Tags(tags_of(&target)[..1].to_vec()),
+        MessageKind::Offer if from_client => offer(&target, in_set(&target)),
+        MessageKind::Offer => served(&target, in_set(&target)),
+        MessageKind::Tags => TransferMessage::Tags(tags(&elements_of(&target), 0..1)),
+        MessageKind::Cells => TransferMessage::Cells(cells(SketchKey::new(&NONCE, 1), &elements_of(&target), 0..32)),
+        MessageKind::More => TransferMessage::More(More::Cells(32)),
         MessageKind::Same => TransferMessage::Same,
-        MessageKind::Want => want(0, &[]),
+        MessageKind::Want => want_all(),
+        MessageKind::Edges => {
+            let elements = elements_of(&target);
+            let cells = cells(SketchKey::of_edges(&NONCE, 1), &elements, 0..32);
+            TransferMessage::Edges(Edges { elements: elements.len() as u32, cells })
+        }
+        MessageKind::Order => TransferMessage::Order(Order { breaks: vec![Break { left: None, right: Some(0) }] }),
+        MessageKind::Current => TransferMessage::Current,
+        MessageKind::Stale => TransferMessage::Stale,
         MessageKind::Delta => raw_delta(false, &[literal(3)], b"abc"),
         MessageKind::Done => TransferMessage::Done(Generation::new(1)),
-        MessageKind::Repair => TransferMessage::Repair,
+        MessageKind::Repair => TransferMessage::Repair(Repair::ALL),
         MessageKind::Changed => TransferMessage::Changed,
         MessageKind::Refused => TransferMessage::Refused(refusal("no")),
         MessageKind::Cancel => TransferMessage::Cancel,
@@ -54,7 +64,7 @@ fn check_state(build: impl Fn() -> Raw, state: &str, allowed: &[MessageKind]) {
                 check_refused(&mut raw, CloseCode::Misbehaved, text);
             }
             MessageKind::Unsupported => {
-                let text = "no version or hash in common: peer speaks versions 1 to 1, we speak 1";
+                let text = "no version or hash in common: peer speaks versions 1 to 2, we speak 2";
                 check_refused(&mut raw, CloseCode::Unsupported, text);
             }
             MessageKind::Close => {
@@ -95,8 +105,8 @@ fn a_server_takes_no_message_out_of_order_when_it_receives() {
         raw
     };
     let tagged = |hold| {
-        let mut raw = offered(hold, in_tags(&target()));
-        raw.say(1, TransferMessage::Tags(tags_of(&target())));
+        let mut raw = offered(hold, in_set(&target()));
+        raw.say(1, tags_of(&target()));
         raw
     };
     let sent = |hold| {
@@ -104,14 +114,33 @@ fn a_server_takes_no_message_out_of_order_when_it_receives() {
         raw.say(1, whole(&target()));
         raw
     };
-    check_state(|| offered(|due| named(due, "Basis"), in_tags(&target())), "opening the basis", &[K::Tags]);
+    let set = &[K::Tags, K::Cells];
+    check_state(|| offered(|due| named(due, "Basis"), in_set(&target())), "opening the basis", set);
     let early = &[K::Delta, K::Changed];
-    // Tags are refused there as more than were announced: none.
-    let late = &[K::Delta, K::Changed, K::Tags];
-    check_state(|| offered(|due| named(due, "Basis"), Content::Whole), "opening the basis", late);
-    check_state(|| offered(|_| false, in_tags(&target())), "collecting tags", &[K::Tags]);
-    check_state(|| tagged(|due| named(due, "Job")), "matching", &[]);
-    check_state(|| tagged(|_| false), "patching", &[K::Delta, K::Tags, K::Changed]);
+    check_state(|| offered(|due| named(due, "Basis"), Content::Whole), "opening the basis", early);
+    let follows = |follows| Content::Delta { basis: list_of(&basis()).root(), len: ByteLen::new(10_000), follows };
+    check_state(|| offered(|due| named(due, "Basis"), follows(true)), "opening the basis", early);
+    check_state(|| offered(|due| named(due, "Basis"), follows(false)), "opening the basis", &[]);
+    check_state(|| offered(|due| named(due, "Basis"), Content::Known), "opening the basis", &[]);
+    check_state(|| offered(|_| false, in_set(&target())), "comparing", set);
+    // More than was asked for is damage, whatever it is.
+    check_state(|| tagged(|due| named(due, "Job")), "comparing", set);
+    check_state(|| tagged(|due| named(due, "Read")), "summing the old gaps", &[]);
+    let patch = &[K::Delta, K::Tags, K::Cells, K::Changed];
+    check_state(|| tagged(|_| false), "patching", &[K::Delta, K::Tags, K::Cells, K::Edges, K::Changed]);
+    check_state(|| offered(|_| false, Content::Whole), "patching", patch);
+    check_state(|| offered(|_| false, follows(true)), "patching", patch);
+    check_state(|| offered(|_| false, follows(false)), "patching", patch);
+    let stale = || offered(|_| false, Content::Known);
+    check_state(stale, "waiting for an offer", &[K::Offer, K::Delta, K::Changed]);
+    let twin = |hold| {
+        let mut raw = server().file("twin", target()).hold(hold);
+        raw.say(1, offer(&target(), in_set(&target())));
+        raw
+    };
+    check_state(|| twin(|due| named(due, "Apply")), "patching", &[K::Tags, K::Cells, K::Changed]);
+    check_state(|| twin(|due| named(due, "Seal")), "verifying", set);
+    check_state(|| twin(|due| named(due, "Commit")), "committing", set);
     let known = || {
         let mut raw = server();
         raw.say(1, offer(&basis(), Content::Whole));
@@ -119,7 +148,14 @@ fn a_server_takes_no_message_out_of_order_when_it_receives() {
     };
     check_state(known, "letting known content pass", early);
     check_state(|| sent(|due| named(due, "Seal")), "verifying", &[]);
-    check_state(|| sent(|due| named(due, "Commit")), "committing", &[]);
+    check_state(|| sent(|due| named(due, "Commit")), "committing", set);
+    let wrong = |hold| {
+        let mut raw = offered(hold, Content::Whole);
+        raw.say(1, whole(&[1; 12_000]));
+        raw
+    };
+    check_state(|| wrong(|due| named(due, "Read")), "summing what was made", &[]);
+    check_state(|| wrong(|_| false), "patching", patch);
     let changed = || {
         let mut raw = tagged(|_| false);
         raw.say(1, TransferMessage::Changed);
@@ -137,11 +173,30 @@ fn a_server_takes_no_message_out_of_order_when_it_sends_or_answers() {
         raw
     };
     check_state(|| asked(|due| named(due, "Describe"), pulls(None)), "describing the source", &[]);
-    let other = Some(Digest::default());
-    check_state(|| asked(|_| false, pulls(other)), "waiting for the receiver's answer", &[K::Same, K::Want]);
+    check_state(|| asked(|due| named(due, "Job"), pulls(other())), "describing the source", &[]);
+    let answers = &[K::Same, K::Want, K::Done, K::More];
+    check_state(|| asked(|_| false, pulls(other())), "waiting for the receiver's answer", answers);
+    let same = Some((list_of(&basis()).root(), ByteLen::new(10_000)));
+    let looked = &[K::Same, K::Done, K::Stale];
+    check_state(|| asked(|_| false, pulls(same)), "waiting for the receiver to look at its basis", looked);
+    let surveyed = |hold: fn(&Due) -> bool, survey: Survey| {
+        let mut raw = offering().hold(hold);
+        raw.say(1, surveys(&survey));
+        raw
+    };
+    check_state(|| surveyed(|due| named(due, "Job"), survey()), "searching the gaps", &[]);
+    let moved = || Survey { order: Tag::from_bytes([1; 6]), ..survey() };
+    let ordered = &[K::Want, K::Order];
+    check_state(|| surveyed(|_| false, moved()), "waiting for the order of the basis", ordered);
     check_state(|| asked(|due| named(due, "Read"), pulls(None)), "sending the delta", &[]);
     let finish = &[K::Done, K::Same, K::Repair];
     check_state(|| asked(|_| false, pulls(None)), "waiting for the receiver to finish", finish);
+    let mending = || {
+        let mut raw = asked(|_| false, pulls(None)).hold(|due| named(due, "Describe"));
+        raw.say(1, TransferMessage::Repair(Repair::ALL));
+        raw
+    };
+    check_state(mending, "comparing what was made", &[]);
     let list = || TransferMessage::List(List { path: RelPath::ROOT, after: None });
     check_state(|| asked(|due| named(due, "List"), list()), "answering a request", &[]);
     let root = || TransferMessage::AskRoot(AskRoot { path: file(), algorithm: Algorithm::Blake3 });
@@ -157,10 +212,11 @@ fn a_client_takes_no_message_out_of_order() {
     let pushes = |hold| told(hold, push(file(), file()));
     let pulls = |hold| told(hold, pull(file(), file()));
     check_state(|| pushes(|due| named(due, "Describe")), "describing the source", &[]);
-    check_state(|| pushes(|_| false), "waiting for the receiver's answer", &[K::Same, K::Want]);
+    let answers = &[K::Same, K::Want, K::Done, K::More];
+    check_state(|| pushes(|_| false), "waiting for the receiver's answer", answers);
     let wanted = || {
         let mut raw = pushes(|due| named(due, "Read"));
-        raw.say(1, want(0, &[]));
+        raw.say(1, want_all());
         raw
     };
     check_state(wanted, "sending the delta", &[]);
@@ -170,16 +226,16 @@ fn a_client_takes_no_message_out_of_order() {
     check_state(|| pulls(|_| false), "waiting for an offer", &[K::Offer]);
     let collecting = || {
         let mut raw = pulls(|_| false);
-        raw.say(1, served(&target(), in_tags(&target())));
+        raw.say(1, served(&target(), in_set(&target())));
         raw
     };
-    check_state(collecting, "collecting tags", &[K::Tags]);
+    check_state(collecting, "comparing", &[K::Tags, K::Cells]);
     let patching = || {
         let mut raw = collecting();
-        raw.say(1, TransferMessage::Tags(tags_of(&target())));
+        raw.say(1, tags_of(&target()));
         raw
     };
-    check_state(patching, "patching", &[K::Delta, K::Tags, K::Changed]);
+    check_state(patching, "patching", &[K::Delta, K::Tags, K::Cells, K::Edges, K::Changed]);
     let asks = || told(|_| false, Command::List { path: RelPath::ROOT, after: None });
     check_state(asks, "waiting for an answer", &[K::Listing]);
     check_state(|| told(|_| false, Command::Root { path: file() }), "waiting for an answer", &[K::RootIs]);
@@ -223,7 +279,7 @@ fn a_transfer_that_was_never_begun_is_not_talked_about() {
 fn what_comes_for_a_transfer_that_has_ended_is_dropped() {
     for kind in MessageKind::ALL.iter().copied().filter(|kind| !kind.is_connection()) {
         let mut raw = server();
-        raw.say(1, offer(&basis(), in_tags(&basis())));
+        raw.say(1, offer(&basis(), in_set(&basis())));
         assert!(matches!(raw.ended(1), Some(Ok(_))));
         raw.take();
         raw.send(&sample(kind, true));
@@ -234,7 +290,7 @@ fn what_comes_for_a_transfer_that_has_ended_is_dropped() {
 #[test]
 fn an_offer_that_starts_over_what_was_never_begun_is_refused() {
     let mut raw = server();
-    let again = Offer { changes: 1, ..offer_of(&target(), Content::Whole) };
+    let again = Offer { attempt: 1, ..offer_of(&target(), Content::Whole) };
     raw.say(1, TransferMessage::Offer(again));
     let text = "peer misbehaved: Offer for transfer 1, which was never begun";
     check_refused(&mut raw, CloseCode::Misbehaved, text);
@@ -272,9 +328,14 @@ fn unknown_kinds_and_damaged_headers_are_refused() {
 
 #[test]
 fn payloads_where_none_belong_and_bytes_left_over_are_refused() {
-    for kind in
-        [MessageKind::Same, MessageKind::Repair, MessageKind::Changed, MessageKind::Cancel, MessageKind::Working]
-    {
+    for kind in [
+        MessageKind::Same,
+        MessageKind::Current,
+        MessageKind::Stale,
+        MessageKind::Changed,
+        MessageKind::Cancel,
+        MessageKind::Working,
+    ] {
         let mut raw = server();
         raw.frame(kind.code(), 1, b"x");
         let text = format!("invalid message: {kind:?}: 1 bytes left over after the last value");
