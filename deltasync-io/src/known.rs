@@ -1,0 +1,230 @@
+//! What a client remembers of files that a server has too, so that the next push can begin with a delta.
+//!
+//! For each server and name the newest version is kept: its generation and chunk list, and either a base copy of its
+//! bytes or, where that would cost too much disk, the sums of its small blocks. A base copy shares its blocks with the
+//! file where the file system can do that (a reflink) and is packed in frames elsewhere. All lies in a directory of the
+//! user's own: an index (redb) and two blobs for each file.
+//!
+//! It is only ever a help. The index is opened for one step at a time and closed again; when another process has it, when
+//! anything is damaged or missing, when the disk is full, then nothing is remembered, and no transfer fails or waits. The
+//! directory may be deleted at any time. What was kept is checked when it is recalled, by digests or, for a copy that
+//! shares its blocks, by how it looks; what fails is removed.
+//!
+//! Cost: to remember reads the file once (not at all for a reflink) and syncs the index once; to recall reads what was
+//! kept once, at the speed of BLAKE3. Memory is that of the chunk list.
+//!
+//! Invariant: all files together stay within the quota, but for the index itself; what was used longest ago goes first.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use deltasync_core::{ByteLen, ChunkList, Digest, Generation, Limits, write_varint};
+use deltasync_proto::Known;
+
+use crate::source::{Looks, Source, read_blob};
+
+mod blobs;
+mod keep;
+mod ledger;
+mod packed;
+mod record;
+
+pub(crate) use packed::PackedFile;
+
+use blobs::{Blobs, Part};
+use keep::{check_of, keep};
+use ledger::Ledger;
+use record::{Form, Record};
+
+/// In which form the bytes of a file are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeepForm {
+    /// A base copy where the file system shares its blocks or it packs well within the quota, else sums.
+    #[default]
+    Auto,
+    /// A base copy, as long as the quota holds it.
+    Copy,
+    /// The sums of its blocks, a 24th of the file: for little disk. They make larger deltas than a copy.
+    Sums,
+}
+
+/// The directory in which a client remembers files for one server; see [`LocalOptions::known`](crate::LocalOptions).
+///
+/// # Security
+///
+/// It holds what the files held, readable by the user alone.
+#[derive(Clone, Debug)]
+pub struct KnownFiles {
+    blobs: Blobs,
+    ledger: Ledger,
+    server: Vec<u8>,
+    quota: ByteLen,
+    form: KeepForm,
+    /// Held while the index is open, so that transfers of one process do not take it from each other.
+    open: Arc<Mutex<()>>,
+}
+
+/// What was remembered.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) generation: Generation,
+    pub(crate) chunks: Arc<ChunkList>,
+    /// The base copy, or the sums.
+    pub(crate) bytes: Source,
+    /// The secret of the sums; `None` for a base copy.
+    pub(crate) secret: Option<[u8; 32]>,
+}
+
+impl KnownFiles {
+    /// The default quota: 1 GiB.
+    pub const QUOTA: ByteLen = ByteLen::new(1 << 30);
+
+    /// Remembers in this directory, for the server of this name, which is whatever the caller knows it by. Nothing is
+    /// opened or made before there is something to remember. Clones share the directory; two that were made by `new`
+    /// keep each other out for a step, as two processes do.
+    pub fn new(directory: impl Into<PathBuf>, server: impl Into<Vec<u8>>) -> Self {
+        let directory = directory.into();
+        Self {
+            ledger: Ledger::at(directory.join("known.redb")),
+            blobs: Blobs::below(directory),
+            server: server.into(),
+            quota: Self::QUOTA,
+            form: KeepForm::Auto,
+            open: Arc::default(),
+        }
+    }
+
+    /// Sets how many bytes all files in the directory may take, for all servers (default 1 GiB).
+    #[must_use]
+    pub fn quota(mut self, quota: ByteLen) -> Self {
+        self.quota = quota;
+        self
+    }
+
+    /// Sets the form in which bytes are remembered from now on.
+    #[must_use]
+    pub fn form(mut self, form: KeepForm) -> Self {
+        self.form = form;
+        self
+    }
+
+    /// What is remembered of a file, if it has this root.
+    pub(crate) fn recall(&self, key: &Known, root: Option<Digest>, limits: &Limits) -> Option<Found> {
+        let key = self.key(key);
+        let (record, chunks, bytes) = {
+            let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let record = self.ledger.get(&key, &self.blobs)?;
+            if root.is_some_and(|root| root != record.root) {
+                return None;
+            }
+            // Once they are open they stay for us, whatever goes.
+            (record, self.blobs.open(record.id, Part::Chunks), self.blobs.open(record.id, Part::Bytes))
+        };
+        let found = chunks.and_then(|chunks| {
+            let longest = ChunkList::longest_encoding(limits).min(self.quota);
+            let chunks = ChunkList::decode(&read_blob(&chunks, longest)?, limits).map_err(io::Error::other)?;
+            if (chunks.root(), chunks.len()) != (record.root, record.len) {
+                return Err(io::Error::other("the chunks of another file"));
+            }
+            let bytes = bytes?;
+            let bytes = match record.form {
+                Form::Shared(looks) if looks.still(&Looks::of(&bytes)?) && looks.len == record.len.get() => {
+                    Source::File(bytes)
+                }
+                Form::Packed { check } if check_of(&bytes)? == check => Source::Packed(PackedFile::open(bytes)?),
+                Form::Sums { check, .. } if check_of(&bytes)? == check => Source::File(bytes),
+                Form::Shared(_) | Form::Packed { .. } | Form::Sums { .. } => {
+                    return Err(io::Error::other("not what was kept"));
+                }
+            };
+            Ok((Arc::new(chunks), bytes))
+        });
+        match found {
+            Ok((chunks, bytes)) => {
+                self.blobs.touch(record.id);
+                let secret = match record.form {
+                    Form::Sums { secret, .. } => Some(secret),
+                    Form::Shared(_) | Form::Packed { .. } => None,
+                };
+                Some(Found { generation: record.generation, chunks, bytes, secret })
+            }
+            Err(_) => {
+                let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+                self.ledger.remove(&key, &record, &self.blobs);
+                None
+            }
+        }
+    }
+
+    /// Remembers a file that looked like `looks` when it was cut into `chunks`; does nothing where that cannot be done.
+    pub(crate) fn remember(
+        &self,
+        key: &Known,
+        generation: Generation,
+        source: &Source,
+        looks: &Looks,
+        chunks: &ChunkList,
+    ) {
+        let key = self.key(key);
+        // There is nobody to tell: what cannot be remembered costs the next push a round trip.
+        if !self.try_remember(&key, generation, source, looks, chunks).unwrap_or(false) {
+            // What was remembered before is no longer what both ends have.
+            let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(record) = self.ledger.get(&key, &self.blobs) {
+                self.ledger.remove(&key, &record, &self.blobs);
+            }
+        }
+    }
+
+    /// True when it is remembered.
+    fn try_remember(
+        &self,
+        key: &[u8],
+        generation: Generation,
+        source: &Source,
+        looks: &Looks,
+        chunks: &ChunkList,
+    ) -> io::Result<bool> {
+        if !looks.still(&source.looks()?) {
+            return Ok(false);
+        }
+        self.blobs.prepare()?;
+        let mut list = Vec::new();
+        chunks.encode(&mut list);
+        let room = self.quota.get().saturating_sub(list.len() as u64);
+        let draft = self.blobs.draft()?;
+        draft.write(Part::Chunks, &list)?;
+        let Some((form, bytes)) = keep(source, chunks, self.form, room, &draft.create(Part::Bytes)?)? else {
+            return Ok(false);
+        };
+        // What was read is what was described, and both ends have that.
+        if !looks.still(&source.looks()?) {
+            return Ok(false);
+        }
+        let record = Record {
+            id: draft.id(),
+            generation,
+            root: chunks.root(),
+            len: chunks.len(),
+            bytes: list.len() as u64 + bytes,
+            form,
+        };
+        let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.ledger.put(key, &record, self.quota.get(), &self.blobs, || draft.publish()))
+    }
+
+    fn key(&self, key: &Known) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let name = key.name.as_ref().map_or(&[][..], |name| name.as_bytes());
+        for part in [&self.server, key.path.as_bytes(), name] {
+            write_varint(&mut bytes, part.len() as u64);
+            bytes.extend_from_slice(part);
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The files beside the index: two for each remembered file, its chunk list and what is kept of its bytes.
+//!
+//! They are written below `new/` and moved to `kept/` once the index knows them, and they go before the index forgets
+//! them. So whatever is cut short leaves a record without its blobs, which is noticed, or a draft, which is removed after
+//! a day; never a blob that nobody knows. Only files with the names of blobs are ever removed: the user may have named a
+//! directory that holds something else. When a file was last used is the time of its chunk list.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+/// A directory of blobs. Every error is for the caller to take as "not there".
+#[derive(Clone, Debug)]
+pub(super) struct Blobs {
+    directory: PathBuf,
+}
+
+/// One of the blobs of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Chunks,
+    Bytes,
+}
+
+/// The blobs of a file in the making; dropped, they are removed.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    blobs: &'a Blobs,
+    id: u64,
+}
+
+/// How long the longest remembering could take.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const NEW: &str = "new";
+const KEPT: &str = "kept";
+
+impl Blobs {
+    pub(super) fn below(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Makes the directories, for the user alone, and removes what was left in the making.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        for name in [NEW, KEPT] {
+            DirBuilder::new().recursive(true).mode(0o700).create(self.directory.join(name))?;
+        }
+        let old = |entry: &fs::DirEntry| {
+            let modified = entry.metadata().and_then(|is| is.modified());
+            modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > DAY))
+        };
+        for entry in fs::read_dir(self.directory.join(NEW))?.flatten().filter(is_blob).filter(old) {
+            let _ = fs::remove_file(entry.path());
+        }
+        Ok(())
+    }
+
+    /// Begins the blobs of a file, under a new id.
+    pub(super) fn draft(&self) -> io::Result<Draft<'_>> {
+        Ok(Draft { blobs: self, id: getrandom::u64()? })
+    }
+
+    pub(super) fn open(&self, id: u64, part: Part) -> io::Result<File> {
+        File::open(self.path(KEPT, id, part))
+    }
+
+    /// Removes the blobs of a file, as far as they are there.
+    pub(super) fn remove(&self, id: u64) {
+        for part in [Part::Bytes, Part::Chunks] {
+            let _ = fs::remove_file(self.path(KEPT, id, part));
+        }
+    }
+
+    /// Removes all, as no index knows them.
+    pub(super) fn clear(&self) {
+        for entry in fs::read_dir(self.directory.join(KEPT)).into_iter().flatten().flatten().filter(is_blob) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+
+    /// Notes that a file is used now.
+    pub(super) fn touch(&self, id: u64) {
+        let file = OpenOptions::new().write(true).open(self.path(KEPT, id, Part::Chunks));
+        let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// When a file was used last; long ago when its blobs are not there.
+    pub(super) fn used(&self, id: u64) -> SystemTime {
+        let modified = fs::metadata(self.path(KEPT, id, Part::Chunks)).and_then(|is| is.modified());
+        modified.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn path(&self, below: &str, id: u64, part: Part) -> PathBuf {
+        let part = match part {
+            Part::Chunks => "chunks",
+            Part::Bytes => "bytes",
+        };
+        self.directory.join(below).join(format!("{id:016x}.{part}"))
+    }
+}
+
+/// True for the name of a blob.
+fn is_blob(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    let Some((id, part)) = name.to_str().and_then(|name| name.split_once('.')) else { return false };
+    id.len() == 16 && u64::from_str_radix(id, 16).is_ok() && ["chunks", "bytes"].contains(&part)
+}
+
+impl Draft<'_> {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Makes one of the blobs, to be written and read.
+    pub(super) fn create(&self, part: Part) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        options.open(self.blobs.path(NEW, self.id, part))
+    }
+
+    /// Makes one of the blobs with this content.
+    pub(super) fn write(&self, part: Part, bytes: &[u8]) -> io::Result<()> {
+        self.create(part)?.write_all(bytes)
+    }
+
+    /// Puts the blobs where [`Blobs::open`] finds them.
+    pub(super) fn publish(&self) -> io::Result<()> {
+        [Part::Bytes, Part::Chunks]
+            .into_iter()
+            .try_for_each(|part| fs::rename(self.blobs.path(NEW, self.id, part), self.blobs.path(KEPT, self.id, part)))
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        for part in [Part::Bytes, Part::Chunks] {
+            // Nothing is there once it was published.
+            let _ = fs::remove_file(self.blobs.path(NEW, self.id, part));
+        }
+    }
+}
