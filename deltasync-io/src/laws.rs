@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, ByteLen, ChunkList, Cutter, Generation, Limits, Name, Offset, Op, Ops, Plan, Planner, RelPath,
+    Algorithm, ByteLen, ChunkList, Cutter, Digest, Generation, Limits, Name, Offset, Op, Ops, Plan, Planner, RelPath,
 };
 use deltasync_proto::{
     Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, OpenedFile, Place, RootId, StageHandle,
@@ -10,6 +10,8 @@ use deltasync_proto::{
 };
 
 use crate::BlockingStorage;
+
+pub(crate) mod recalls;
 
 /// A storage and ways around it to put files there and to look at them.
 pub(crate) trait Fixture {
@@ -37,7 +39,7 @@ pub(crate) fn place(text: &str) -> Place {
 }
 
 pub(crate) fn describe(storage: &dyn BlockingStorage, at: &str) -> Result<OpenedFile, StorageFault> {
-    let ask = Ask::Describe { place: place(at), cutting: Cutting::ByLength, algorithm: Algorithm::Blake3 };
+    let ask = Ask::Describe { place: place(at), cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
     match storage.answer(ask)? {
         Answer::Described(file) => Ok(file),
         other => panic!("asked to describe, got {other:?}"),
@@ -50,9 +52,9 @@ pub(crate) fn basis(
     directory: bool,
 ) -> Result<(Place, Option<OpenedFile>), StorageFault> {
     let destination = Destination { place: place(at), name: name("source"), directory };
-    let ask = Ask::Basis { destination, cutting: Cutting::ByLength, algorithm: Algorithm::Blake3 };
+    let ask = Ask::Basis { destination, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, wanted: None };
     match storage.answer(ask)? {
-        Answer::Basis { place, file } => Ok((place, file)),
+        Answer::Basis { place, file, .. } => Ok((place, file)),
         other => panic!("asked for a basis, got {other:?}"),
     }
 }
@@ -191,7 +193,7 @@ pub(crate) fn what_cannot_be_described_is_named(fixture: &dyn Fixture) {
     assert_fault(describe(storage, ""), FaultKind::WrongKind, "/: ");
     assert_fault(describe(storage, "a/file/below"), FaultKind::WrongKind, "a/file/below: ");
     let other = Place { root: RootId::new(9), path: path("a/file") };
-    let ask = Ask::Describe { place: other, cutting: Cutting::ByLength, algorithm: Algorithm::Blake3 };
+    let ask = Ask::Describe { place: other, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
     assert!(storage.answer(ask).is_err_and(|fault| fault.kind == FaultKind::NotFound));
 }
 

@@ -20,7 +20,7 @@
 //! let storage = MemoryStorage::new();
 //! let place = Place { root: RootId::new(0), path: RelPath::new(*b"greeting")? };
 //! storage.insert(place.root, place.path.clone(), "hello");
-//! let answer = storage.answer(Ask::Describe { place, cutting: Cutting::ByLength, algorithm: Algorithm::Blake3 })?;
+//! let answer = storage.answer(Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 })?;
 //! let Answer::Described(file) = answer else { unreachable!("a description was asked for") };
 //! assert_eq!(file.chunks.len().get(), 5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -35,8 +35,15 @@ pub use threads::Threads;
 #[cfg(test)]
 mod laws;
 
+mod contained;
+pub use contained::hush_contained_panics;
+
 mod destination;
 mod fault;
+mod source;
+
+mod known;
+pub use known::{KeepForm, KnownFiles};
 
 mod memory;
 pub use memory::MemoryStorage;

@@ -2,23 +2,25 @@
 //!
 //! It answers as the local back end does: a directory is there when it was made or when something lies in it, a stage is
 //! visible only once it is committed, and a commit replaces what was there in one step. Contents are [`Bytes`], so an
-//! opened file costs nothing and stays as it was when its name is reused.
+//! opened file costs nothing and stays as it was when its name is reused; for the same reason the versions that were
+//! remembered or replaced are kept whole, a few for each name, and described only when they are asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, ByteLen, Chunker, Cutter, Generation, Hasher, Limits, Name, Offset, Plan, RelPath, Step,
+    Algorithm, ByteLen, ChunkList, Chunker, Digest, FineKey, FineShape, FineSummer, Generation, Hasher, Limits, Name,
+    Offset, Plan, RelPath, Step,
 };
 use deltasync_proto::{
-    Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, OpenedFile, Place, RootId, StageHandle,
-    StorageFault,
+    Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, Kept, Known, OpenedFile, Place,
+    Remembered, RootId, StageHandle, StorageFault,
 };
 
-use crate::BlockingStorage;
 use crate::destination::resolve;
 use crate::fault::fault;
+use crate::{BlockingStorage, KeepForm};
 
 /// A storage in memory. Wrap it in an `Arc` to keep a hand on it while [`Threads`](crate::Threads) run it.
 #[derive(Debug, Default)]
@@ -34,18 +36,40 @@ struct Tree {
     generation: Generation,
     /// Grows with every change of a file.
     version: u64,
+    /// What was to be remembered, the newest last.
+    known: BTreeMap<Known, Vec<Version>>,
+    /// What commits replaced below root 0, the newest last.
+    replaced: BTreeMap<RelPath, Vec<Version>>,
+    form: KeepForm,
 }
 
 #[derive(Clone, Debug)]
 struct File {
     bytes: Bytes,
+    /// Unlike that of any other content that was ever there.
     version: u64,
+    /// Of the commit, or zero when it was put there.
+    generation: Generation,
 }
+
+/// A content that a name once had.
+#[derive(Clone, Debug)]
+struct Version {
+    bytes: Bytes,
+    generation: Generation,
+    /// `None` for what a commit replaced, as a commit reads nothing.
+    chunks: Option<Arc<ChunkList>>,
+}
+
+/// How many versions of a name are kept.
+const VERSIONS: usize = 4;
 
 /// What a [`FileHandle`] of ours holds.
 struct Opened {
     place: Place,
     file: File,
+    /// Not the content of its place, but of a stage or a version: it stays what it is.
+    aside: bool,
 }
 
 /// What a [`StageHandle`] of ours holds.
@@ -69,12 +93,12 @@ impl MemoryStorage {
 
     /// A storage without files; a file longer than `limits` allow is refused.
     pub fn with_limits(limits: Limits) -> Self {
-        Self { tree: Arc::default(), limits }
+        Self { limits, ..Self::default() }
     }
 
     /// Puts a file there, replacing one that is there. Below root 0 peers see it.
     pub fn insert(&self, root: RootId, path: RelPath, bytes: impl Into<Bytes>) {
-        self.tree().put(root, path, bytes.into());
+        self.tree().put(root, path, bytes.into(), Generation::ZERO);
     }
 
     /// The content of a file.
@@ -85,6 +109,16 @@ impl MemoryStorage {
     /// Makes a directory, which may stay empty.
     pub fn make_directory(&self, root: RootId, path: RelPath) {
         self.tree().directories.insert((root, path));
+    }
+
+    /// Sets what is kept of files that are to be remembered: their bytes, which is the default, or the sums of their
+    /// blocks. What is remembered already is given in the new form too.
+    ///
+    /// # Security
+    ///
+    /// The secret of the sums is no secret here, so that a run can be repeated to the byte.
+    pub fn keep(&self, form: KeepForm) {
+        self.tree().form = form;
     }
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
@@ -98,25 +132,83 @@ impl MemoryStorage {
             tree.file(place.root, &place.path).cloned()
         };
         let file = file.ok_or_else(|| fault(FaultKind::NotFound, &place.path, "no such file"))?;
-        let cutter = match cutting {
-            Cutting::ByLength => Cutter::for_len(ByteLen::of(&file.bytes)),
-            Cutting::Exactly(cutter) => cutter,
-        };
+        let cutter = cutting.cutter(ByteLen::of(&file.bytes), &file.bytes);
         let mut chunker = Chunker::new(cutter, algorithm, &self.limits);
         let chunks = chunker.push(&file.bytes).and_then(|()| chunker.finish());
         let chunks = chunks.map_err(|error| fault(FaultKind::TooLarge, &place.path, error))?;
-        Ok(OpenedFile { file: FileHandle::new(Opened { place, file }), chunks: Arc::new(chunks) })
+        Ok(OpenedFile { file: FileHandle::new(Opened { place, file, aside: false }), chunks: Arc::new(chunks) })
     }
 
-    fn basis(&self, destination: Destination, cutting: Cutting, algorithm: Algorithm) -> Result<Answer, StorageFault> {
+    fn basis(
+        &self,
+        destination: Destination,
+        cutting: Cutting,
+        algorithm: Algorithm,
+        wanted: Option<(Digest, ByteLen)>,
+    ) -> Result<Answer, StorageFault> {
         let Place { root, path } = &destination.place;
         let is = self.tree().kind(*root, path);
         let place = resolve(destination, is)?;
-        match self.open(place.clone(), cutting, algorithm) {
-            Ok(file) => Ok(Answer::Basis { place, file: Some(file) }),
-            Err(absent) if absent.kind == FaultKind::NotFound => Ok(Answer::Basis { place, file: None }),
-            Err(fault) => Err(fault),
-        }
+        let file = match self.open(place.clone(), cutting, algorithm) {
+            Ok(file) => Some(file),
+            Err(absent) if absent.kind == FaultKind::NotFound => None,
+            Err(fault) => return Err(fault),
+        };
+        let twin = wanted.and_then(|(digest, len)| self.twin(&place, digest, len, algorithm));
+        Ok(Answer::Basis { place, file, twin })
+    }
+
+    /// A file of the same root directory elsewhere that has this digest. It reads all that have the length.
+    fn twin(&self, place: &Place, digest: Digest, len: ByteLen, algorithm: Algorithm) -> Option<FileHandle> {
+        let tree = self.tree();
+        let mut alike = tree.files.iter().filter(|((root, path), file)| {
+            *root == place.root && *path != place.path && ByteLen::of(&file.bytes) == len
+        });
+        let ((root, path), file) = alike.find(|(_, file)| algorithm.digest(&file.bytes) == digest)?;
+        let place = Place { root: *root, path: path.clone() };
+        Some(FileHandle::new(Opened { place, file: file.clone(), aside: false }))
+    }
+
+    fn recall(&self, key: Known, root: Option<Digest>) -> Option<Remembered> {
+        let (version, chunks, form) = {
+            let mut tree = self.tree();
+            let form = tree.form;
+            let Tree { known, replaced, .. } = &mut *tree;
+            let mut known = known.get_mut(&key).into_iter().flatten().rev();
+            let found = match root {
+                None => known.next().and_then(|version| Some((version.clone(), version.chunks.clone()?))),
+                Some(root) => {
+                    let replaced = replaced.get_mut(&key.path).filter(|_| key.name.is_none());
+                    let mut all = known.chain(replaced.into_iter().flatten().rev());
+                    all.find_map(|version| Some((version.clone(), version.chunks_of(root)?)))
+                }
+            };
+            let (version, chunks) = found?;
+            (version, chunks, form)
+        };
+        let handle = |bytes| {
+            let place = Place { root: RootId::new(0), path: key.path.clone() };
+            let file = File { bytes, version: 0, generation: version.generation };
+            FileHandle::new(Opened { place, file, aside: true })
+        };
+        let kept = match form {
+            KeepForm::Auto | KeepForm::Copy => Kept::Copy(handle(version.bytes)),
+            KeepForm::Sums => {
+                let secret = *chunks.root().as_bytes();
+                let mut summer = FineSummer::new(FineKey::kept(&secret), FineShape::KEPT);
+                summer.push(&version.bytes);
+                let sums = summer.finish().into_iter().flat_map(|sum| (sum as u32).to_le_bytes());
+                Kept::Sums { file: handle(sums.collect()), secret }
+            }
+        };
+        Some(Remembered { generation: version.generation, chunks, kept })
+    }
+
+    fn remember(&self, key: Known, generation: Generation, file: &OpenedFile) -> Result<(), StorageFault> {
+        let bytes = opened(&file.file)?.file.bytes.clone();
+        let version = Version { bytes, generation, chunks: Some(Arc::clone(&file.chunks)) };
+        add(self.tree().known.entry(key).or_default(), version);
+        Ok(())
     }
 
     fn stage(&self, place: Place, len: ByteLen, algorithm: Algorithm) -> Result<Answer, StorageFault> {
@@ -138,9 +230,13 @@ impl MemoryStorage {
         let mut tree = self.tree();
         tree.check_kind(&stage.place)?;
         let bytes = made.take().map(|made| made.bytes).unwrap_or_default();
-        tree.put(*root, path.clone(), bytes.into());
         tree.generation = tree.generation.next();
-        Ok(Answer::Committed(tree.generation))
+        let generation = tree.generation;
+        let replaced = tree.put(*root, path.clone(), bytes.into(), generation);
+        if let Some(File { bytes, generation, .. }) = replaced.filter(|_| root.get() == 0) {
+            add(tree.replaced.entry(path.clone()).or_default(), Version { bytes, generation, chunks: None });
+        }
+        Ok(Answer::Committed(generation))
     }
 }
 
@@ -148,7 +244,13 @@ impl BlockingStorage for MemoryStorage {
     fn answer(&self, ask: Ask) -> Result<Answer, StorageFault> {
         match ask {
             Ask::Describe { place, cutting, algorithm } => self.open(place, cutting, algorithm).map(Answer::Described),
-            Ask::Basis { destination, cutting, algorithm } => self.basis(destination, cutting, algorithm),
+            Ask::Basis { destination, cutting, algorithm, wanted } => {
+                self.basis(destination, cutting, algorithm, wanted)
+            }
+            Ask::Recall { key, root } => Ok(Answer::Recalled(self.recall(key, root))),
+            Ask::Remember { key, generation, file } => {
+                self.remember(key, generation, &file).map(|()| Answer::Remembered)
+            }
             Ask::Read { file, ranges } => {
                 let opened = opened(&file)?;
                 let short = || fault(FaultKind::Changed, &opened.place.path, "the file became shorter");
@@ -163,9 +265,9 @@ impl BlockingStorage for MemoryStorage {
                 Ok(Answer::Read(bytes.into()))
             }
             Ask::Recheck { file } => {
-                let Opened { place, file } = opened(&file)?;
-                let now = self.tree().file(place.root, &place.path).map(|file| file.version);
-                Ok(Answer::Rechecked { unchanged: now == Some(file.version) })
+                let Opened { place, file, aside } = opened(&file)?;
+                let now = || self.tree().file(place.root, &place.path).map(|file| file.version);
+                Ok(Answer::Rechecked { unchanged: *aside || now() == Some(file.version) })
             }
             Ask::Stage { place, len, algorithm } => self.stage(place, len, algorithm),
             Ask::Apply { stage, basis, plan, literals } => {
@@ -179,6 +281,7 @@ impl BlockingStorage for MemoryStorage {
                     None => Err(stage.spent()),
                 }
             }
+            Ask::Reopen { stage } => staged(&stage)?.reopen().map(Answer::Reopened),
             Ask::Commit { stage } => self.commit(staged(&stage)?),
             Ask::List { place, after, most } => self.tree().list(&place, after.as_ref(), most),
             _ => Err(StorageFault::new(FaultKind::Other, "memory does not know this request")),
@@ -207,6 +310,12 @@ impl Stage {
         Ok(Answer::Applied)
     }
 
+    fn reopen(&self) -> Result<FileHandle, StorageFault> {
+        let bytes = lock(&self.made).as_ref().ok_or_else(|| self.spent())?.bytes.clone().into();
+        let file = File { bytes, version: 0, generation: Generation::ZERO };
+        Ok(FileHandle::new(Opened { place: self.place.clone(), file, aside: true }))
+    }
+
     fn spent(&self) -> StorageFault {
         fault(FaultKind::Other, &self.place.path, "the stage was committed before")
     }
@@ -217,9 +326,10 @@ impl Tree {
         self.files.get(&(root, path.clone()))
     }
 
-    fn put(&mut self, root: RootId, path: RelPath, bytes: Bytes) {
+    /// Puts a file there, and returns the one that it replaced.
+    fn put(&mut self, root: RootId, path: RelPath, bytes: Bytes, generation: Generation) -> Option<File> {
         self.version += 1;
-        self.files.insert((root, path), File { bytes, version: self.version });
+        self.files.insert((root, path), File { bytes, version: self.version, generation })
     }
 
     fn kind(&self, root: RootId, path: &RelPath) -> Option<EntryKind> {
@@ -286,6 +396,26 @@ impl Tree {
     }
 }
 
+impl Version {
+    /// Its chunks, when it has this root under any algorithm.
+    fn chunks_of(&mut self, root: Digest) -> Option<Arc<ChunkList>> {
+        if self.chunks.is_none() {
+            let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.digest(&self.bytes) == root)?;
+            let cutter = deltasync_core::Cutter::for_len(ByteLen::of(&self.bytes));
+            self.chunks = Some(Arc::new(ChunkList::of(&self.bytes, cutter, algorithm)));
+        }
+        self.chunks.clone().filter(|chunks| chunks.root() == root)
+    }
+}
+
+/// Adds the newest version, and forgets the oldest when there are too many.
+fn add(versions: &mut Vec<Version>, version: Version) {
+    versions.push(version);
+    if versions.len() > VERSIONS {
+        versions.remove(0);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whatever panicked, each change under these locks is a single step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -316,7 +446,8 @@ fn part(bytes: &Bytes, start: Offset, len: ByteLen) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::laws::{Fixture, laws, path};
+    use crate::laws::recalls::{known, recall, remembering_laws, replacing_laws};
+    use crate::laws::{Fixture, laws, path, publish};
 
     impl Fixture for MemoryStorage {
         fn storage(&self) -> &dyn BlockingStorage {
@@ -347,4 +478,20 @@ mod tests {
     }
 
     laws! { MemoryStorage::with_limits }
+    replacing_laws! { MemoryStorage::with_limits }
+    remembering_laws! { |form| {
+        let storage = MemoryStorage::new();
+        storage.keep(form);
+        storage
+    } }
+
+    #[test]
+    fn only_the_last_versions_are_kept() {
+        let storage = MemoryStorage::new();
+        for n in 0..10u8 {
+            publish(&storage, "file", &[n]).expect("published");
+        }
+        let known = |n: u8| recall(&storage, known("file"), Some(Algorithm::Blake3.digest(&[n]))).is_some();
+        assert_eq!((0..10).map(known).collect::<Vec<_>>(), [[false; 5], [true, true, true, true, false]].concat());
+    }
 }

@@ -1,9 +1,9 @@
 //! A bounded pool of threads that runs a [`BlockingStorage`] as a [`Storage`], with or without an async runtime.
 //!
-//! Requests wait in three lanes: scans (describe, basis, list: they read whole files or directories), commits (they wait
-//! for the disk to sync) and all others, which do a bounded piece of work. Scans may hold half of the threads and commits
-//! a quarter, and a free thread serves the lanes in turn; so however many files are being cut or synced, pieces of other
-//! transfers are still applied, and the other way round.
+//! Requests wait in three lanes: scans (describe, basis, list, recall, remember: they read whole files or directories),
+//! commits (they wait for the disk to sync) and all others, which do a bounded piece of work. Scans may hold half of the
+//! threads and commits a quarter, and a free thread serves the lanes in turn; so however many files are being cut or
+//! synced, pieces of other transfers are still applied, and the other way round.
 //!
 //! Threads start when there is work for one more and end with the pool. A request that panics answers by a fault, as its
 //! [`Reply`] is dropped, and costs no thread.
@@ -110,7 +110,7 @@ struct Lane {
 /// The lane of a request; which lane may hold how many threads is set in [`Threads::new`].
 fn lane_of(ask: &Ask) -> usize {
     match ask {
-        Ask::Describe { .. } | Ask::Basis { .. } | Ask::List { .. } => 1,
+        Ask::Describe { .. } | Ask::Basis { .. } | Ask::List { .. } | Ask::Recall { .. } | Ask::Remember { .. } => 1,
         Ask::Commit { .. } => 2,
         _ => 0,
     }
@@ -210,7 +210,7 @@ mod tests {
 
     fn describe() -> Ask {
         let place = Place { root: RootId::new(0), path: RelPath::ROOT };
-        Ask::Describe { place, cutting: Cutting::ByLength, algorithm: Algorithm::Blake3 }
+        Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 }
     }
 
     fn quick() -> Ask {

@@ -28,7 +28,7 @@ impl BlockingStorage for Inbox {
     fn answer(&self, ask: Ask) -> Result<Answer, StorageFault> {
         Ok(match ask {
             // Nothing here is the basis of something else: everything comes as literals.
-            Ask::Basis { destination, .. } => Answer::Basis { place: destination.place, file: None },
+            Ask::Basis { destination, .. } => Answer::Basis { place: destination.place, file: None, twin: None },
             Ask::Stage { place, algorithm, .. } => {
                 let letter = Letter { path: place.path, algorithm, bytes: Mutex::default() };
                 Answer::Staged(StageHandle::new(letter))

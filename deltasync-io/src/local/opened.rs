@@ -3,35 +3,26 @@
 //! How it looks is its device, inode, length and times, taken before the first byte is read and compared after the last
 //! one; a file that changed meanwhile is read again from the start, a few times.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, Chunker, Cutter, LimitExceeded, Limits, Offset};
+use deltasync_core::{Algorithm, ByteLen, Chunker, LimitExceeded, Limits, Offset, RelPath};
 use deltasync_proto::{Cutting, FaultKind, FileHandle, OpenedFile, Place, StorageFault};
 
 use super::root::{Root, Trouble};
 use crate::fault::{fault, system_fault};
+use crate::source::{Looks, Source, read_piece, with_buffer};
 
 /// What a [`FileHandle`] of ours holds.
 #[derive(Debug)]
 pub(super) struct Opened {
-    file: File,
-    place: Place,
-    looks: Looks,
-}
-
-/// How a file looks from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Looks {
-    device: u64,
-    inode: u64,
+    source: Source,
+    /// What it is called in a fault.
+    path: RelPath,
     len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    looks: Looks,
 }
 
 /// How often a file is read that changes meanwhile.
@@ -59,11 +50,9 @@ impl Opened {
             let too_large = |error: LimitExceeded| fault(FaultKind::TooLarge, &place.path, error);
             let looks = Looks::of(&file).map_err(at_place)?;
             LimitExceeded::check("file length", looks.len, limits.file.get()).map_err(too_large)?;
-            let cutter = match cutting {
-                Cutting::ByLength => Cutter::for_len(ByteLen::new(looks.len)),
-                Cutting::Exactly(cutter) => cutter,
-            };
-            let mut chunker = Chunker::new(cutter, algorithm, limits);
+            let chunker =
+                |start: &[u8]| Chunker::new(cutting.cutter(ByteLen::new(looks.len), start), algorithm, limits);
+            let mut begun = None;
             let read = with_buffer(|buffer| {
                 let mut at = 0;
                 // No further than its end: it may grow faster than we read.
@@ -72,31 +61,54 @@ impl Opened {
                     if len == 0 {
                         break;
                     }
-                    chunker.push(&buffer[..len]).map_err(too_large)?;
+                    begun.get_or_insert_with(|| chunker(&buffer[..len])).push(&buffer[..len]).map_err(too_large)?;
                     at += len as u64;
                 }
                 Ok(at)
             })?;
             if read == looks.len && Looks::of(&file).map_err(at_place)? == looks {
+                let chunker = begun.unwrap_or_else(|| chunker(&[]));
                 let chunks = Arc::new(chunker.finish().map_err(too_large)?);
-                let opened = Self { file, place: place.clone(), looks };
+                let opened = Self::known(file, place.path.clone(), looks);
                 return Ok(Some(OpenedFile { file: FileHandle::new(opened), chunks }));
             }
         }
         Err(fault(FaultKind::Changed, &place.path, format_args!("changed while it was read, {TRIES} times in a row")))
     }
 
+    /// A file that is known to have looked so when it was read.
+    pub(super) fn known(file: File, path: RelPath, looks: Looks) -> Self {
+        Self { source: Source::File(file), path, len: looks.len, looks }
+    }
+
+    /// What lies open already, as it looks now; `path` is what it is called in a fault. It is known by no name of its own:
+    /// that it gets one, or loses the one it has, is no change.
+    pub(super) fn unnamed(source: Source, path: RelPath) -> io::Result<Self> {
+        let (len, looks) = (source.len()?, source.looks()?.under_any_name());
+        Ok(Self { source, path, len, looks })
+    }
+
+    /// Where its bytes are read from.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// How it looked when it was described.
+    pub(super) fn looks(&self) -> Looks {
+        self.looks
+    }
+
     /// Reads ranges one after the other into one piece.
     pub(super) fn read(&self, ranges: &[(Offset, ByteLen)]) -> Result<Bytes, StorageFault> {
         let mut total = 0u64;
         for (start, len) in ranges {
-            if start.checked_add(*len).is_none_or(|end| end.get() > self.looks.len) {
+            if start.checked_add(*len).is_none_or(|end| end.get() > self.len) {
                 return Err(self.changed());
             }
             total = total.saturating_add(len.get());
         }
         LimitExceeded::check("bytes of one read", total, READ_MAX)
-            .map_err(|error| fault(FaultKind::TooLarge, &self.place.path, error))?;
+            .map_err(|error| fault(FaultKind::TooLarge, &self.path, error))?;
         let mut bytes = vec![0; usize::try_from(total).expect("at most 64 MiB")];
         let mut rest = bytes.as_mut_slice();
         for (start, len) in ranges {
@@ -113,57 +125,20 @@ impl Opened {
     ///
     /// A fault of kind [`FaultKind::Changed`] when the file ends before that.
     pub(super) fn read_exactly(&self, piece: &mut [u8], at: u64) -> Result<(), StorageFault> {
-        self.file.read_exact_at(piece, at).map_err(|error| match error.kind() {
+        self.source.read_exact_at(piece, at).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => self.changed(),
-            _ => system_fault(&self.place.path, &error),
+            _ => system_fault(&self.path, &error),
         })
     }
 
     /// True when the file looks as it did.
     pub(super) fn is_unchanged(&self) -> Result<bool, StorageFault> {
-        let now = Looks::of(&self.file).map_err(|error| system_fault(&self.place.path, &error))?;
-        Ok(now == self.looks)
+        let now = self.source.looks().map_err(|error| system_fault(&self.path, &error))?;
+        Ok(self.looks.still(&now))
     }
 
     fn changed(&self) -> StorageFault {
-        fault(FaultKind::Changed, &self.place.path, "the file became shorter")
-    }
-}
-
-impl Looks {
-    fn of(file: &File) -> io::Result<Self> {
-        let is = file.metadata()?;
-        Ok(Self {
-            device: is.dev(),
-            inode: is.ino(),
-            len: is.len(),
-            modified: (is.mtime(), is.mtime_nsec()),
-            changed: (is.ctime(), is.ctime_nsec()),
-        })
-    }
-}
-
-/// The piece in which files are read and written, in bytes.
-const PIECE: usize = 256 << 10;
-
-/// Lends the buffer of this thread, so that there are as many as threads and not as many as transfers.
-pub(super) fn with_buffer<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    BUFFER.with_borrow_mut(|buffer| {
-        buffer.resize(PIECE, 0);
-        f(buffer)
-    })
-}
-
-/// Reads at least one byte where there is one.
-fn read_piece(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, at) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            read => return read,
-        }
+        fault(FaultKind::Changed, &self.path, "the file became shorter")
     }
 }
 

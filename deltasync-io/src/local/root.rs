@@ -219,10 +219,16 @@ fn components(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<OwnedFd, 
 }
 
 impl Dir {
-    /// Makes a file for writing; fails when the name is taken.
+    /// Makes a file for writing and reading; fails when the name is taken.
     pub(super) fn create(&self, name: &Name, mode: Mode) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.0, name.as_bytes(), flags, mode)?.into())
+    }
+
+    /// Opens a file for reading; a link is not followed.
+    pub(super) fn open_file(&self, name: &Name) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.0, name.as_bytes(), flags, Mode::empty())?.into())
     }
 
     /// Opens a file of ours for reading and writing, and makes it if it is not there.
@@ -264,6 +270,11 @@ impl Dir {
     /// Moves a file to a name in this or another directory, in one step, over what has that name.
     pub(super) fn rename(&self, from: &Name, into: &Self, to: &Name) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.0, from.as_bytes(), &into.0, to.as_bytes())?)
+    }
+
+    /// Gives a file another name in this or another directory, unless that is taken. Of a link it is the link itself.
+    pub(super) fn link(&self, from: &Name, into: &Self, to: &Name) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&self.0, from.as_bytes(), &into.0, to.as_bytes(), AtFlags::empty())?)
     }
 
     /// Removes a file.

@@ -19,9 +19,10 @@ use deltasync_core::{
 use deltasync_proto::{FaultKind, Place, StorageFault};
 use rustix::fs::{FileType, Mode, Stat};
 
-use super::opened::{Opened, with_buffer};
+use super::opened::Opened;
 use super::root::{Dir, Root, Trouble, staged_name};
 use crate::fault::{fault, system_fault};
+use crate::source::{Looks, Source, with_buffer};
 
 /// What a [`StageHandle`](deltasync_proto::StageHandle) of ours holds.
 #[derive(Debug)]
@@ -153,12 +154,21 @@ impl Stage {
         Ok(self.open_state()?.hasher.clone().finish())
     }
 
+    /// Opens what was appended, for reading.
+    pub(super) fn reopen(&self) -> Result<Opened, StorageFault> {
+        let state = self.open_state()?;
+        let system = |error: io::Error| system_fault(&self.place.path, &error);
+        let file = self.file.try_clone().map_err(system)?;
+        drop(state);
+        Opened::unnamed(Source::File(file), self.place.path.clone()).map_err(system)
+    }
+
     /// Publishes the target. `publish` is called between the data's sync and the directory's: it counts the commit, and
-    /// calls what it is given to put the file in place.
+    /// has the file put in place.
     pub(super) fn commit(
         &self,
         root: &Root,
-        publish: impl FnOnce(&dyn Fn() -> io::Result<()>) -> io::Result<Generation>,
+        publish: impl FnOnce(&Ready<'_>) -> io::Result<Generation>,
     ) -> Result<Generation, StorageFault> {
         let mut state = self.open_state()?;
         if state.written != self.len {
@@ -175,8 +185,8 @@ impl Stage {
                 Arc::new(root.make_directory(&path).map_err(|trouble| trouble.at(&self.place.path))?.0)
             }
         };
-        let put_in_place = || self.directory.rename(&self.name, &parent, &self.target);
-        let generation = publish(&put_in_place).map_err(system)?;
+        let ready = Ready { stage: self, parent: &parent, digest: state.hasher.clone().finish() };
+        let generation = publish(&ready).map_err(system)?;
         state.end = Some(End::Published);
         let unsure = |error| self.fault(format_args!("in place, but it may not outlast a power cut: {error}"));
         parent.sync().map_err(unsure)?;
@@ -256,6 +266,40 @@ impl Stage {
 
     fn fault(&self, what: impl std::fmt::Display) -> StorageFault {
         fault(FaultKind::Other, &self.place.path, what)
+    }
+}
+
+/// A target whose data is durable, about to be put in place.
+pub(super) struct Ready<'a> {
+    stage: &'a Stage,
+    parent: &'a Dir,
+    digest: Digest,
+}
+
+impl Ready<'_> {
+    /// Puts it in place, in one step.
+    pub(super) fn put_in_place(&self) -> io::Result<()> {
+        self.stage.directory.rename(&self.stage.name, self.parent, &self.stage.target)
+    }
+
+    /// The directory it goes into.
+    pub(super) fn parent(&self) -> &Dir {
+        self.parent
+    }
+
+    /// Its name there.
+    pub(super) fn target(&self) -> &Name {
+        &self.stage.target
+    }
+
+    /// Its root.
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How it looks.
+    pub(super) fn looks(&self) -> io::Result<Looks> {
+        Looks::of(&self.stage.file)
     }
 }
 

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use deltasync_core::{ByteLen, Offset, Op};
+use deltasync_core::{Algorithm, ByteLen, Offset, Op};
 use deltasync_proto::EntryKind;
 use rustix::fs::{CWD, FileType};
 use tempfile::TempDir;
 
 use super::*;
+use crate::laws::recalls::{assert_kept, known, recall, replacing_laws, twin};
 use crate::laws::{
     Fixture, append, apply, assert_fault, basis, commit, describe, is_unchanged, laws, list, noise, plan, publish,
     read, stage,
@@ -83,6 +84,34 @@ impl Fixture for Bench {
     }
 }
 
+impl Bench {
+    /// The names in the history.
+    fn kept(&self) -> Vec<String> {
+        let names = fs::read_dir(self.at(".deltasync/history")).into_iter().flatten();
+        let mut names: Vec<_> =
+            names.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    }
+
+    /// Publishes as a session does, which looks at the basis first.
+    fn replace(&self, at: &str, bytes: &[u8]) {
+        basis(&self.storage, at, false).expect("it can go there");
+        publish(&self.storage, at, bytes).expect("published");
+    }
+
+    fn recall(&self, at: &str, bytes: &[u8]) -> Option<deltasync_proto::Remembered> {
+        recall(&self.storage, known(at), Some(Algorithm::Blake3.digest(bytes)))
+    }
+
+    /// Served again, by another process.
+    fn restart(self, options: LocalOptions) -> Self {
+        drop(self.storage);
+        let storage = LocalStorage::serve(self.directory.path(), options).expect("served again");
+        Self { storage, directory: self.directory }
+    }
+}
+
 /// Tells the other thread of a test to end, also when this one panics.
 struct Stop<'a>(&'a AtomicBool);
 
@@ -95,11 +124,13 @@ impl Drop for Stop<'_> {
 mod served {
     use super::*;
     laws! { |limits| Bench::new(true, false, limits) }
+    replacing_laws! { |limits| Bench::new(true, false, limits) }
 }
 
 mod served_by_components {
     use super::*;
     laws! { |limits| Bench::new(true, true, limits) }
+    replacing_laws! { |limits| Bench::new(true, true, limits) }
 }
 
 mod roots {
@@ -259,8 +290,9 @@ fn a_source_called_like_our_own_directory_does_not_get_in() {
         Destination { place: crate::laws::place(""), name: crate::laws::name(".deltasync"), directory: true };
     let ask = Ask::Basis {
         destination,
-        cutting: deltasync_proto::Cutting::ByLength,
+        cutting: deltasync_proto::Cutting::ByContent,
         algorithm: deltasync_core::Algorithm::Blake3,
+        wanted: None,
     };
     assert_fault(bench.storage.answer(ask), FaultKind::NotFound, ".deltasync: ");
 }
@@ -458,6 +490,168 @@ fn a_thousand_names_come_in_small_pages() {
         }
     }
     assert_eq!(got, names);
+}
+
+#[test]
+fn a_reopened_stage_of_a_client_is_a_file() {
+    crate::laws::recalls::a_reopened_stage_is_a_file(&Bench::new(false, false, Limits::default()));
+}
+
+#[test]
+fn a_client_keeps_no_history() {
+    let bench = Bench::new(false, false, Limits::default());
+    bench.put("file", b"old");
+    bench.replace("file", b"new");
+    assert!(bench.recall("file", b"old").is_none());
+    assert_eq!(bench.leftovers(), ["file"]);
+    assert!(!bench.at(".deltasync").exists());
+}
+
+#[test]
+fn history_outlasts_a_restart_and_what_is_not_known_is_swept() {
+    let bench = Bench::new(true, false, Limits::default());
+    let versions = [noise(20_000, 1), noise(30_000, 2), noise(10_000, 3)];
+    versions.iter().for_each(|version| bench.replace("file", version));
+    bench.put(".deltasync/history/00000000000000ff.file", b"left by a crash");
+    bench.put(".deltasync/history/other", b"left by nobody");
+    let bench = bench.restart(LocalOptions::default());
+    assert_eq!(bench.kept().len(), 4);
+    for version in &versions[..2] {
+        assert_kept(&bench.storage, &bench.recall("file", version).expect("it was replaced"), version);
+    }
+    let found = twin(&bench.storage, "file", &versions[0]).expect("it was here once");
+    assert_eq!(read(&bench.storage, &found, &[(0, 20_000)]).expect("all"), versions[0]);
+    let bench = bench.restart(LocalOptions::default().history(ByteLen::ZERO));
+    assert_eq!(bench.kept(), [""; 0]);
+    assert!(bench.recall("file", &versions[0]).is_none());
+    bench.replace("file", b"another");
+    assert_eq!(bench.kept(), [""; 0]);
+}
+
+#[test]
+fn history_keeps_to_its_quota_and_the_oldest_go_first() {
+    let quota = 1 << 19;
+    let bench =
+        Bench::new(true, false, Limits::default()).restart(LocalOptions::default().history(ByteLen::new(quota)));
+    let versions: Vec<_> = (0..8).map(|n| noise(150_000, n)).collect();
+    for version in &versions {
+        bench.replace("file", version);
+        let sizes = bench.kept().into_iter().map(|name| fs::metadata(bench.at(".deltasync/history").join(name)));
+        assert!(sizes.map(|is| is.expect("there").len()).sum::<u64>() <= quota);
+    }
+    let stay: Vec<_> = (0..8).filter(|n| bench.recall("file", &versions[*n]).is_some()).collect();
+    assert_eq!(stay, [4, 5, 6]);
+    // What is larger than all of it is not kept, and nothing goes for it.
+    bench.replace("large", &noise(1_000_000, 1));
+    bench.replace("large", b"small");
+    assert_eq!(bench.kept().len(), 6);
+}
+
+#[test]
+fn a_version_that_comes_back_is_kept_once() {
+    let bench = Bench::new(true, false, Limits::default());
+    for _ in 0..3 {
+        bench.replace("file", b"one");
+        bench.replace("file", b"other");
+    }
+    assert_eq!(bench.kept().len(), 4);
+    for version in [b"one".as_slice(), b"other"] {
+        assert_kept(&bench.storage, &bench.recall("file", version).expect("it was replaced"), version);
+    }
+}
+
+#[test]
+fn what_was_not_described_as_it_is_now_is_not_kept() {
+    let bench = Bench::new(true, false, Limits::default());
+    bench.put("file", b"old");
+    publish(&bench.storage, "file", b"new").expect("published");
+    assert!(bench.recall("file", b"old").is_none());
+    basis(&bench.storage, "file", false).expect("it is there");
+    thread::sleep(Duration::from_millis(30));
+    bench.put("file", b"NEW");
+    publish(&bench.storage, "file", b"newer").expect("published");
+    assert_eq!(bench.kept(), [""; 0]);
+}
+
+#[test]
+fn a_version_that_was_harmed_is_removed() {
+    for (harmed, other) in [("file", "chunks"), ("chunks", "file")] {
+        for harm in [None, Some(&b""[..]), Some(b"OLD"), Some(b"something longer")] {
+            let bench = Bench::new(true, false, Limits::default());
+            bench.put("file", b"old");
+            bench.replace("file", b"new");
+            assert!(bench.recall("file", b"old").is_some());
+            thread::sleep(Duration::from_millis(30));
+            let path = |part: &str| bench.at(&format!(".deltasync/history/{:016x}.{part}", 1));
+            assert!(path(other).exists());
+            match harm {
+                None => fs::remove_file(path(harmed)).expect("it was there"),
+                Some(bytes) => fs::write(path(harmed), bytes).expect("it was there"),
+            }
+            assert!(bench.recall("file", b"old").is_none(), "{harmed} {harm:?}");
+            assert_eq!(bench.kept(), [""; 0]);
+            bench.replace("file", b"newest");
+            assert_kept(&bench.storage, &bench.recall("file", b"new").expect("it was replaced"), b"new");
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_fails_keeps_nothing() {
+    let bench = Bench::new(true, false, Limits::default());
+    bench.put("dir/file", b"old");
+    basis(&bench.storage, "dir/file", false).expect("it is there");
+    let staged = stage(bench.storage(), "dir/file", 3).expect("there is room");
+    append(bench.storage(), &staged, b"new").expect("applied");
+    // Nobody can rename what somebody removed.
+    let staging =
+        fs::read_dir(bench.at(".deltasync/staging")).expect("there").next().expect("staged").expect("an entry");
+    fs::remove_file(staging.path()).expect("it was there");
+    assert_fault(commit(bench.storage(), &staged), FaultKind::NotFound, "dir/file: ");
+    assert_eq!(bench.get("dir/file").as_deref(), Some(&b"old"[..]));
+    assert_eq!(bench.kept(), [""; 0]);
+    bench.replace("dir/file", b"new");
+    assert!(bench.recall("dir/file", b"old").is_some());
+}
+
+#[test]
+fn a_twin_that_is_no_longer_what_was_published_is_none() {
+    for components in [false, true] {
+        let bench = Bench::new(true, components, Limits::default());
+        let outside = TempDir::new().expect("a temporary directory");
+        fs::write(outside.path().join("one"), b"content").expect("written");
+        let changes: [&dyn Fn(); 5] = [
+            &|| bench.put("dir/one", b"CONTENT"),
+            &|| bench.put("dir/one", b"longer content"),
+            &|| fs::remove_file(bench.at("dir/one")).expect("it was there"),
+            &|| {
+                fs::rename(bench.at("dir/one"), bench.at("dir/two")).expect("it was there");
+                symlink(outside.path().join("one"), bench.at("dir/one")).expect("linked");
+            },
+            &|| {
+                fs::rename(bench.at("dir"), bench.at("moved")).expect("it was there");
+                symlink(outside.path(), bench.at("dir")).expect("linked");
+            },
+        ];
+        for change in changes {
+            let _ = fs::remove_file(bench.at("dir/one"));
+            publish(&bench.storage, "dir/one", b"content").expect("published");
+            assert!(twin(&bench.storage, "new", b"content").is_some());
+            thread::sleep(Duration::from_millis(30));
+            change();
+            assert!(twin(&bench.storage, "new", b"content").is_none());
+        }
+    }
+}
+
+#[test]
+fn twins_outlast_a_restart() {
+    let bench = Bench::new(true, false, Limits::default());
+    publish(&bench.storage, "dir/one", b"content").expect("published");
+    let bench = bench.restart(LocalOptions::default());
+    let found = twin(&bench.storage, "new", b"content").expect("it lies at dir/one");
+    assert_eq!(read(&bench.storage, &found, &[(0, 7)]).expect("all"), b"content"[..]);
+    assert!(is_unchanged(&bench.storage, &found));
 }
 
 /// A file system of 1 MiB, mounted for one test.
