@@ -11,17 +11,23 @@
 //! | `sign_diff_patch` | patch(basis, diff(sign(basis), target)) == target, in any split |
 //! | `chunker` | any split cuts alike; an alignment covers the target and pairs equal tags |
 //! | `sketch` | any split makes and reads alike; ours and the differences make theirs; any cells end |
+//! | `fine` | any sums: the target's length, copies within stretches; sums of the old bytes: the target |
+//! | `stream` | a stream makes what was said or an error; what was packed in any pieces unpacks |
+//! | `survey` | any survey and breaks: a script within the basis; a receiver's own: the target |
 //! | `patcher` | a hostile delta makes what a naive reading of it makes, or an error |
 //! | `server`, `client` | a peer that says anything ends in no panic, and no file has another root than was reported |
-//! | `pair` | two sessions over a link with faults end in the right file or in a named error |
+//! | `pair` | two sessions, several in a row, over a link with faults end in the right file or in a named error |
 
 mod decoders;
 mod files;
+mod fine;
 mod laws;
 mod pairs;
 mod peer;
 mod sketches;
 mod solo;
+mod streams;
+mod surveys;
 mod take;
 pub use take::Seed;
 
@@ -88,6 +94,12 @@ targets! {
     Chunker = "chunker": laws::chunker, laws::chunker_seeds;
     /// Cells of a sketch, and the differences they tell.
     Sketch = "sketch": sketches::sketch, sketches::sketch_seeds;
+    /// The matcher of fine sums.
+    Fine = "fine": fine::fine, fine::fine_seeds;
+    /// Packed literals.
+    Stream = "stream": streams::stream, streams::stream_seeds;
+    /// What a receiver says of its basis, laid out.
+    Survey = "survey": surveys::survey, surveys::survey_seeds;
     /// The patcher and a hostile delta.
     Patcher = "patcher": files::patcher, files::patcher_seeds;
     /// A server and a client that says anything.

@@ -3,7 +3,7 @@
 use deltasync_core::{
     Algorithm, ByteLen, DeltaHeader, DeltaPart, DeltaPiece, DeltaReader, DeltaSummary, DeltaWriter, Differ, Digest,
     InvalidDelta, Limits, Name, Offset, Op, Ops, PatchError, PatchRequest, Patcher, Planner, Reader, RelPath,
-    Signature, SignatureIndex, Step, decode_ops, encode_ops,
+    Signature, SignatureIndex, Step, decode_ops, encode_ops, pack_ops, unpack_ops,
 };
 
 use super::take::{Split, Take};
@@ -123,6 +123,10 @@ pub(super) fn ops(bytes: &[u8]) {
     let mut again = Vec::new();
     encode_ops(&ops, &mut again);
     assert_eq!(decode_ops(&mut Reader::new(&again), &limits()), Ok(ops.clone()));
+    let mut packed = Vec::new();
+    pack_ops(&ops, 3, &mut packed);
+    assert!(packed.len() <= again.len() + 1, "packing costs a byte at most");
+    assert_eq!(unpack_ops(&mut Reader::new(&packed), &limits()), Ok(ops.clone()), "packed and unpacked again");
     // What the operations want, and also too little of it.
     for literals in [ops.literal_len(), ByteLen::new(1)] {
         let mut planner = Planner::new(basis, target, &limits()).expect("a short target");

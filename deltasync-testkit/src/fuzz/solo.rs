@@ -28,7 +28,7 @@ pub(super) fn limits() -> Limits {
 }
 
 pub(super) fn config() -> Config {
-    Config::default().limits(limits()).transfers(4)
+    Config::default().limits(limits()).transfers(4).remember(true)
 }
 
 /// Which end a session is, and so which verbs write into its storage.
@@ -63,10 +63,10 @@ enum Due {
 }
 
 impl Solo {
-    pub(super) fn new(role: Role, storage: Arc<MemoryStorage>, order: u64, writes: bool) -> Self {
+    pub(super) fn new(role: Role, storage: Arc<MemoryStorage>, config: Config, order: u64, writes: bool) -> Self {
         let session = match role {
-            Role::Client => Session::client(config(), [1; 32]),
-            Role::Server => Session::server(config(), [2; 32]),
+            Role::Client => Session::client(config, [1; 32]),
+            Role::Server => Session::server(config, [2; 32]),
         };
         Self {
             role,
