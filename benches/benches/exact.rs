@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use deltasync_benches::{Case, random, size_name};
-use deltasync_core::{ByteLen, ExactDiffer, History, Limits, history_level, pack_ops, pack_with_history};
+use deltasync_core::{ByteLen, ExactDiffer, History, Limits, LiteralPacker, history_level, pack_ops};
 
 fn diff(basis: &[u8], target: &[u8]) -> ByteLen {
     ExactDiffer::new(basis, target, &Limits::default()).map(|piece| ByteLen::of(&piece.literals)).sum()
@@ -20,7 +20,8 @@ fn packed(basis: &[u8], target: &[u8]) -> (usize, usize) {
     let ranges = history.finish();
     let old: Vec<u8> =
         ranges.iter().flat_map(|range| &basis[range.start.get() as usize..range.end.get() as usize]).copied().collect();
-    let packed = pack_with_history(&literals, &old, history_level(old.len() + literals.len()));
+    let level = history_level(old.len() + literals.len());
+    let packed = LiteralPacker::new(&old, ByteLen::of(&literals), level).and_then(|mut all| all.push(&literals, true));
     (columns.len(), packed.map_or(literals.len(), |packed| packed.len()))
 }
 

@@ -18,8 +18,7 @@ fn pushes(c: &mut Criterion) {
             let name = shape.name();
             let pair = || Pair::new(1).basis(basis.clone()).target(target.clone());
             let ran = pair().run_to_end();
-            let (wire, literal) = (ran.up + ran.down, ran.outcome().progress.literal);
-            let trips = ran.client.as_ref().map_or(0, |stats| stats.round_trips);
+            let (wire, literal, trips) = (ran.wire(), ran.outcome().progress.literal, ran.round_trips());
             println!("session/{name}/{size}: {wire} bytes on the wire, {literal} literal, {trips} round trips");
             group.bench_function(format!("{name}/{size}"), |b| {
                 b.iter_batched(pair, Pair::run_to_end, BatchSize::PerIteration);
@@ -28,7 +27,7 @@ fn pushes(c: &mut Criterion) {
         let target = random(len, 1);
         let pair = || Pair::new(1).target(target.clone());
         let ran = pair().run_to_end();
-        println!("session/no basis/{size}: {} bytes on the wire", ran.up + ran.down);
+        println!("session/no basis/{size}: {} bytes on the wire", ran.wire());
         group.bench_function(format!("no basis/{size}"), |b| {
             b.iter_batched(pair, Pair::run_to_end, BatchSize::PerIteration);
         });
@@ -48,7 +47,7 @@ fn small_files(c: &mut Criterion) {
         })
     };
     let ran = pair().run_to_end();
-    println!("session/{FILES} small files: {} bytes on the wire for {} of content", ran.up + ran.down, FILES * LEN);
+    println!("session/{FILES} small files: {} bytes on the wire for {} of content", ran.wire(), FILES * LEN);
     let mut group = c.benchmark_group("session");
     group.throughput(Throughput::Elements(FILES as u64)).sample_size(10);
     group.bench_function(format!("{FILES} small files/{}", size_name(LEN)), |b| {

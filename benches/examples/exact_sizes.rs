@@ -6,53 +6,17 @@
 use std::process::Command;
 use std::time::Instant;
 
+use deltasync_benches::ExactSizes;
 use deltasync_core::{
-    Algorithm, Alignment, ByteLen, ChunkList, CommonRange, Cutter, DeltaPiece, ExactDiffer, History, Limits, Op,
-    Planner, TagKey, history_level, pack_ops, pack_with_history, tag_runs, unpack_with_history,
+    Algorithm, Alignment, ByteLen, ChunkList, CommonRange, Cutter, DeltaPiece, ExactDiffer, Limits, Op, Planner,
+    TagKey, tag_runs,
 };
-
-/// The level at which columns are packed: they are small.
-const COLUMNS: i32 = 19;
-
-struct Sizes {
-    ops: usize,
-    columns: usize,
-    literals: usize,
-    packed: usize,
-    history: usize,
-}
 
 fn common(basis: &[u8], target: &[u8]) -> Vec<CommonRange> {
     let cutter = Cutter::for_len(ByteLen::of(target));
     let [basis, target] = [basis, target].map(|bytes| ChunkList::of(bytes, cutter, Algorithm::Blake3));
     let key = TagKey::new(&[7; 16], 1);
     CommonRange::of(&Alignment::of(&tag_runs(&basis, &key), &tag_runs(&target, &key)), &basis, &target)
-}
-
-fn pack_all(basis: &[u8], pieces: &[DeltaPiece]) -> Sizes {
-    let mut history = History::new(ByteLen::of(basis));
-    let mut columns = Vec::new();
-    let mut literals = Vec::new();
-    for piece in pieces {
-        history.push(&piece.ops);
-        pack_ops(&piece.ops, COLUMNS, &mut columns);
-        literals.extend_from_slice(&piece.literals);
-    }
-    let ranges = history.finish();
-    let slice =
-        |range: &std::ops::Range<deltasync_core::Offset>| &basis[range.start.get() as usize..range.end.get() as usize];
-    let old: Vec<u8> = ranges.iter().map(slice).collect::<Vec<_>>().concat();
-    let packed = pack_with_history(&literals, &old, history_level(literals.len() + old.len()));
-    if let Some(packed) = &packed {
-        assert_eq!(unpack_with_history(packed, &old, literals.len()).as_ref(), Ok(&literals));
-    }
-    Sizes {
-        ops: pieces.iter().map(|piece| piece.ops.len()).sum(),
-        columns: columns.len(),
-        literals: literals.len(),
-        packed: packed.map_or(literals.len(), |packed| packed.len()),
-        history: old.len(),
-    }
 }
 
 fn check(basis: &[u8], target: &[u8], pieces: &[DeltaPiece]) {
@@ -113,14 +77,14 @@ fn main() {
             let mut differ = ExactDiffer::new(&basis, &target, &Limits::default()).common(ranges);
             let pieces: Vec<DeltaPiece> = differ.by_ref().collect();
             let (found, found_cpu) = (start.elapsed(), cpu(false) - used);
-            let sizes = pack_all(&basis, &pieces);
+            let sizes = ExactSizes::of_pieces(&basis, &pieces);
             let all = start.elapsed();
             check(&basis, &target, &pieces);
             println!(
                 "  {}: {} bytes: columns {} of {} operations, literals {} of {} (history {}); cpu {:.2} s, wall {:.3} s \
                  search, {:.3} s in all; work {} %",
                 if hints { "with common ranges" } else { "without hints" },
-                sizes.columns + sizes.packed,
+                sizes.len(),
                 sizes.columns,
                 sizes.ops,
                 sizes.packed,

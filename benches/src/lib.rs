@@ -1,9 +1,32 @@
-//! What the benches share: the cases of the testkit, and how they are named.
+//! What the benches share: the cases of the testkit and how they are named, and the workloads whose bytes are counted.
 //!
 //! Benches are named `stage/workload/size`, give their throughput in bytes of the target (or of the only input), and
 //! print beside the time what it buys.
+//!
+//! A [`Workload`] is a pair of whole files as users have them and what a push of one over the other may cost. [`push`]
+//! runs it between two sessions in memory and counts; the program `wire` prints all of it, `tests/wire.rs` holds it to
+//! the bounds, and the program `slow` times pushes over a slow link, beside rsync's.
 
 pub use deltasync_testkit::{Case, Shape};
+
+mod files;
+pub use files::{Files, MakeError, PLACE};
+
+mod rows;
+
+mod fetched;
+
+mod sizes;
+pub use sizes::ExactSizes;
+
+mod workload;
+pub use workload::{Bound, Column, WORKLOADS, Workload, workload};
+
+mod count;
+pub use count::{CountError, Counted, push};
+
+mod grouped;
+pub use grouped::grouped;
 
 /// `len` bytes that do not compress, the same for the same seed.
 pub fn random(len: usize, seed: u64) -> Vec<u8> {
