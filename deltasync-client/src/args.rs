@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
-use deltasync_core::Algorithm;
+use deltasync_core::{Algorithm, ByteLen};
+use deltasync_io::KeepForm;
 use deltasync_proto::Config;
 
-use crate::{Options, Place};
+use crate::{Options, Place, State};
 
 /// Bring a file up to date with another one by moving only what differs, and prove the result.
 #[derive(Clone, Debug, Parser)]
@@ -35,20 +36,39 @@ Exit status:
   130  interrupted
   Of several failures the greatest counts.";
 
-const JSON_HELP: &str = "\
+macro_rules! json_help {
+    () => {
+        "\
 JSON summary (one object on one line of the standard output, also when files fail; bytes and counts are numbers):
   files          files that are done          wire_sent      bytes sent, everything above TCP
   bytes_target   their length                 wire_received  bytes received, likewise
   bytes_copied   of it, taken from the basis  round_trips    times we waited for an answer, over all connections
   bytes_literal  of it, sent                  elapsed_ms     milliseconds, connecting included
   repairs        results sent again           root           root of the file, null unless a single one is done
-  With several SRC also: roots, a root or null for each. When something failed also: error, exit_code.";
+  known          files whose basis was known beforehand: nothing had to be compared
+  With several SRC also: roots, a root or null for each. When something failed also: error, exit_code."
+    };
+}
+
+const PUSH_HELP: &str = concat!(
+    "\
+What is remembered:
+  After a push to a server, what both ends have now is remembered in a directory of yours, so that the next push of the
+  file takes one round trip. It is --state, else $DELTASYNC_STATE, else $XDG_STATE_HOME/deltasync, else
+  ~/.local/state/deltasync. It holds what your files held, readable by you alone, and may be deleted at any time. What
+  cannot be remembered or is no longer true costs a round trip, never a transfer.
+
+",
+    json_help!()
+);
+
+const JSON_HELP: &str = json_help!();
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ArgsVerb {
     /// Bring files at DST up to date with files of this machine
-    #[command(after_help = JSON_HELP)]
-    Push(CopyArgs),
+    #[command(after_help = PUSH_HELP)]
+    Push(PushArgs),
     /// Bring files of this machine at DST up to date with files at a server
     #[command(after_help = JSON_HELP)]
     Pull(CopyArgs),
@@ -86,6 +106,14 @@ pub(crate) struct CopyArgs {
     pub(crate) no_progress: bool,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct PushArgs {
+    #[command(flatten)]
+    pub(crate) copy: CopyArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -184,6 +212,34 @@ pub(crate) struct SessionArgs {
     tag_bits: Option<u32>,
 }
 
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct StateArgs {
+    /// The directory in which pushes to servers are remembered
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Neither use nor change what is remembered
+    #[arg(long, conflicts_with_all = ["state", "state_quota", "keep"])]
+    no_state: bool,
+    /// The most that the directory may take, in bytes; what was used longest ago goes first [default: 1073741824]
+    #[arg(long, value_name = "BYTES")]
+    state_quota: Option<u64>,
+    /// In which form files are remembered
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    keep: Keep,
+}
+
+/// [`KeepForm`] as a word.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Keep {
+    /// A copy where disk blocks can be shared or the file takes little of the quota, else sums
+    #[default]
+    Auto,
+    /// A copy: the smallest deltas
+    Copy,
+    /// Sums, a 24th of the file: larger deltas
+    Sums,
+}
+
 impl SessionArgs {
     pub(crate) fn options(&self) -> Options {
         let mut config = Config::default().algorithm(self.hash.hash);
@@ -191,6 +247,30 @@ impl SessionArgs {
             config = config.tag_bits(bits);
         }
         Options::default().config(config).connect_timeout(Duration::from_secs(self.connect_timeout))
+    }
+}
+
+impl StateArgs {
+    /// These options with what is remembered; `of_user` is where, unless told otherwise.
+    pub(crate) fn add_to(&self, options: Options, of_user: impl FnOnce() -> Option<State>) -> Options {
+        if self.no_state {
+            return options;
+        }
+        let Some(mut state) = self.state.clone().map(State::new).or_else(of_user) else { return options };
+        if let Some(bytes) = self.state_quota {
+            state = state.quota(ByteLen::new(bytes));
+        }
+        options.state(state.form(self.keep.into()))
+    }
+}
+
+impl From<Keep> for KeepForm {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::Auto => Self::Auto,
+            Keep::Copy => Self::Copy,
+            Keep::Sums => Self::Sums,
+        }
     }
 }
 
@@ -212,7 +292,7 @@ mod tests {
     #[test]
     fn the_last_place_is_the_destination() {
         let args = Args::try_parse_from(["deltasync", "push", "a", "b", "deltasync://h/d/", "--json"]).expect("valid");
-        let ArgsVerb::Push(args) = args.verb else { panic!("{args:?}") };
+        let ArgsVerb::Push(PushArgs { copy: args, .. }) = args.verb else { panic!("{args:?}") };
         assert_eq!(args.sources, [Place::Local("a".into()), Place::Local("b".into())]);
         assert_eq!(args.destination.to_string(), "deltasync://h/d/");
         assert!(args.json && !args.quiet);
@@ -228,9 +308,30 @@ mod tests {
         assert_eq!(options.config.algorithm, Algorithm::Sha256);
         assert_eq!(options.config.tag_bits, 8);
         assert_eq!(options.connect_timeout, Duration::from_secs(3));
+        assert_eq!(options.state, None);
         for wrong in [["--hash", "md5"], ["--connect-timeout", "0"], ["--tag-bits", "49"]] {
             let args = ["deltasync", "pull", "a", "b"].into_iter().chain(wrong);
             assert!(Args::try_parse_from(args).is_err(), "{wrong:?}");
         }
+    }
+
+    fn state(more: &[&str]) -> Option<State> {
+        let args = ["deltasync", "push", "a", "b"].iter().chain(more);
+        let ArgsVerb::Push(args) = Args::try_parse_from(args).expect("valid").verb else { panic!("push") };
+        args.state.add_to(args.copy.session.options(), || Some(State::new("of user"))).state
+    }
+
+    #[test]
+    fn a_push_remembers_where_it_is_told_to() {
+        assert_eq!(state(&[]), Some(State::new("of user")));
+        assert_eq!(state(&["--state", "there"]), Some(State::new("there")));
+        assert_eq!(state(&["--no-state"]), None);
+        let expected = State::new("of user").quota(ByteLen::new(5000)).form(KeepForm::Sums);
+        assert_eq!(state(&["--state-quota", "5000", "--keep", "sums"]), Some(expected));
+        for wrong in [&["--no-state", "--state", "x"][..], &["--no-state", "--keep", "copy"], &["--keep", "x"]] {
+            let args = ["deltasync", "push", "a", "b"].iter().chain(wrong);
+            assert!(Args::try_parse_from(args).is_err(), "{wrong:?}");
+        }
+        assert!(Args::try_parse_from(["deltasync", "pull", "a", "b", "--no-state"]).is_err());
     }
 }

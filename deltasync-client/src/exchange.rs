@@ -52,6 +52,8 @@ struct Running {
     transfers: Vec<Option<usize>>,
     carried: Stats,
     closed: bool,
+    /// A transfer has ended because the connection did.
+    lost: bool,
 }
 
 /// Runs all batches at the same time. A verb may answer the end of a transfer with a command to start under the same
@@ -66,7 +68,7 @@ pub(crate) async fn exchange(
     let mut running: Vec<Running> = Vec::with_capacity(batches.len());
     for (i, batch) in batches.into_iter().enumerate() {
         let link = Link::open(i, batch.link, options.clone(), cancel.clone(), events.clone());
-        let mut run = Running { link, transfers: Vec::new(), carried: Stats::default(), closed: false };
+        let mut run = Running { link, transfers: Vec::new(), carried: Stats::default(), closed: false, lost: false };
         batch.commands.into_iter().for_each(|(number, command)| run.start(number, command));
         run.finish_when_idle();
         running.push(run);
@@ -88,7 +90,8 @@ pub(crate) async fn exchange(
                     }
                     LinkEvent::Closed(result) => {
                         run.close(&mut on);
-                        exchanged.failures.extend(result.err());
+                        // A connection that ended badly when all was done has failed nobody.
+                        exchanged.failures.extend(result.err().filter(|_| run.lost));
                     }
                 }
             }
@@ -135,6 +138,7 @@ impl Running {
         let index = (transfer.get() as usize).wrapping_sub(1);
         let Some(Some(number)) = self.transfers.get(index).copied() else { return };
         let ended = matches!(kind, EventKind::Ended(_));
+        self.lost |= matches!(kind, EventKind::Ended(Err(TransferError::ConnectionLost(_))));
         let next = on(Happening::Transfer(number, kind));
         if ended {
             self.transfers[index] = None;
@@ -168,6 +172,7 @@ impl Running {
         self.closed = true;
         for transfer in &mut self.transfers {
             if let Some(number) = transfer.take() {
+                self.lost = true;
                 let lost = TransferError::ConnectionLost("there is no connection".into());
                 on(Happening::Transfer(number, EventKind::Ended(Err(lost))));
             }

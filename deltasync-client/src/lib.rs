@@ -32,6 +32,9 @@ pub use shown::Shown;
 mod place;
 pub use place::{InvalidPlace, Place, RemotePlace, Server};
 
+mod state;
+pub use state::State;
+
 mod options;
 pub use options::Options;
 

@@ -8,7 +8,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use deltasync_io::{Control, DriveError, LocalOptions, LocalStorage, Report, Storage, Threads, drive, entropy};
+use deltasync_io::{
+    Control, DriveError, KnownFiles, LocalOptions, LocalStorage, Report, Storage, Threads, drive, entropy,
+};
 use deltasync_proto::{
     Command, Config, Event, EventKind, FaultKind, RefusalCode, Session, Stats, StorageFault, TransferError, TransferId,
 };
@@ -39,6 +41,8 @@ pub(crate) struct LinkPlan {
     pub(crate) peer: Peer,
     /// The directories of our end; `RootId` i is the i-th.
     pub(crate) roots: Vec<PathBuf>,
+    /// Where our end remembers what it pushes.
+    pub(crate) known: Option<KnownFiles>,
 }
 
 /// What happens on a link.
@@ -105,14 +109,15 @@ async fn run(
     controls: UnboundedReceiver<Control>,
     tell: &(impl Fn(LinkEvent) + Sync),
 ) -> Result<(), ClientError> {
-    let storage = open_storage(plan.roots)?;
+    let config = options.config.clone().remember(plan.known.is_some());
+    let storage = open_storage(plan.roots, plan.known)?;
     match plan.peer {
         Peer::Server(server) => {
             let stream = tokio::select! {
                 stream = connect(&server, options.connect_timeout) => stream?,
                 () = cancel.cancelled() => return Err(ClientError::Interrupted),
             };
-            let session = Session::client(options.config.clone(), seed()?);
+            let session = Session::client(config, seed()?);
             let outcome = carry(session, stream, storage, controls, tell, |event| event).await;
             outcome.map_err(|source| ClientError::Connection { peer: server.to_string(), source })
         }
@@ -120,7 +125,7 @@ async fn run(
             let shown = Shown::path(&directory).to_string();
             let (ours, theirs) = tokio::io::duplex(DUPLEX);
             let server = serve(theirs, directory, options.config.clone())?;
-            let session = Session::client(options.config.clone(), seed()?);
+            let session = Session::client(config, seed()?);
             let outcome = carry(session, ours, storage, controls, tell, localize).await;
             // It ends by itself when our direction closes, having given up what it had staged.
             drop(server.open);
@@ -139,7 +144,7 @@ struct Served {
 
 fn serve(stream: DuplexStream, directory: PathBuf, config: Config) -> Result<Served, ClientError> {
     let session = Session::server(config, seed()?);
-    let storage = open_storage(vec![directory])?;
+    let storage = open_storage(vec![directory], None)?;
     let (open, controls) = unbounded_channel();
     let task = tokio::spawn(drive(session, stream, storage, controls, |_| {}));
     Ok(Served { open, task })
@@ -163,9 +168,11 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(())
 }
 
-fn open_storage(roots: Vec<PathBuf>) -> Result<Arc<dyn Storage>, ClientError> {
+fn open_storage(roots: Vec<PathBuf>, known: Option<KnownFiles>) -> Result<Arc<dyn Storage>, ClientError> {
     let first = roots.first().cloned().unwrap_or_default();
-    let storage = LocalStorage::roots(roots, LocalOptions::default()).map_err(ClientError::file("open", &first))?;
+    let mut local = LocalOptions::default();
+    local.known = known;
+    let storage = LocalStorage::roots(roots, local).map_err(ClientError::file("open", &first))?;
     Ok(Arc::new(Threads::new(Arc::new(storage), Threads::for_this_machine())))
 }
 

@@ -85,7 +85,7 @@ async fn ask(
     cancel: &CancellationToken,
     on: impl FnMut(Happening) -> Option<Command>,
 ) -> Result<(), ClientError> {
-    let link = LinkPlan { peer, roots: Vec::new() };
+    let link = LinkPlan { peer, roots: Vec::new(), known: None };
     let exchanged = exchange(vec![Batch { link, commands: vec![(0, command)] }], options, cancel, on).await;
     exchanged.failures.into_iter().next().map_or(Ok(()), Err)
 }

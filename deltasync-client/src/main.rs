@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use deltasync_client::{Args, ExitStatus, run};
+use deltasync_io::hush_contained_panics;
 
 fn main() -> ExitCode {
+    hush_contained_panics();
     match Args::try_parse() {
         Ok(args) => run(args).into(),
         Err(error) if error.use_stderr() => {

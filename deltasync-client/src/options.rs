@@ -5,6 +5,8 @@ use std::time::Duration;
 use deltasync_core::Algorithm;
 use deltasync_proto::Config;
 
+use crate::State;
+
 /// Settings of all verbs that talk to a server or run the engine in the process.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -13,11 +15,13 @@ pub struct Options {
     pub config: Config,
     /// How long connecting to a server may take, the look-up of its name included (default 10 s).
     pub connect_timeout: Duration,
+    /// Where pushes to servers are remembered, so that the next one needs less; `None` (the default) for nowhere.
+    pub state: Option<State>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: Config::default(), connect_timeout: Duration::from_secs(10) }
+        Self { config: Config::default(), connect_timeout: Duration::from_secs(10), state: None }
     }
 }
 
@@ -40,6 +44,13 @@ impl Options {
     #[must_use]
     pub fn connect_timeout(mut self, within: Duration) -> Self {
         self.connect_timeout = within;
+        self
+    }
+
+    /// Sets where pushes to servers are remembered.
+    #[must_use]
+    pub fn state(mut self, state: State) -> Self {
+        self.state = Some(state);
         self
     }
 }

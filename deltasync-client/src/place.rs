@@ -221,6 +221,14 @@ impl Server {
         self.port
     }
 
+    /// `HOST:PORT`, the port always written.
+    pub(crate) fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
     fn parse(authority: &[u8]) -> Result<Self, InvalidPlace> {
         let shown = || Shown(authority).to_string();
         let text = str::from_utf8(authority).map_err(|_| InvalidPlace::Host(shown()))?;
@@ -296,6 +304,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_address_of_a_server_has_one_form() {
+        for (text, address) in [
+            ("deltasync://Backup.Example/x", "backup.example:7440"),
+            ("deltasync://backup.example:7440", "backup.example:7440"),
+            ("deltasync://10.0.0.1:9/x", "10.0.0.1:9"),
+            ("deltasync://[0:0::1]/x", "[::1]:7440"),
+        ] {
+            let Ok(Place::Remote(place)) = Place::parse(text.as_ref()) else { panic!("{text}") };
+            assert_eq!(place.server.address(), address, "{text}");
+        }
+    }
 
     fn parse(text: &[u8]) -> Result<Place, InvalidPlace> {
         Place::parse(OsStr::from_bytes(text))

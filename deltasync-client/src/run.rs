@@ -15,11 +15,11 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{ArgsVerb, CopyArgs, ListArgs, VerifyArgs};
+use crate::args::{ArgsVerb, CopyArgs, ListArgs, PushArgs, VerifyArgs};
 use crate::place::ENCODED;
 use crate::shown::{Grouped, Moment, Percent};
 use crate::summary::{chain, json_of_failure};
-use crate::{Args, Bars, ClientError, ExitStatus, Place, Shown, Summary, UsageError, Verified};
+use crate::{Args, Bars, ClientError, ExitStatus, Options, Place, Shown, State, Summary, UsageError, Verified};
 use crate::{delta, list, patch, pull, push, signature, verify};
 
 /// How long work on files may go on after it was cancelled.
@@ -35,8 +35,14 @@ pub fn run(args: Args) -> ExitStatus {
     let status = runtime.block_on(async {
         watch_signals(cancel.clone());
         match args.verb {
-            ArgsVerb::Push(args) => copy(args, true, &cancel).await,
-            ArgsVerb::Pull(args) => copy(args, false, &cancel).await,
+            ArgsVerb::Push(PushArgs { copy: args, state }) => {
+                let options = state.add_to(args.session.options(), State::of_user);
+                copy(args, true, &options, &cancel).await
+            }
+            ArgsVerb::Pull(args) => {
+                let options = args.session.options();
+                copy(args, false, &options, &cancel).await
+            }
             ArgsVerb::Ls(args) => list_place(args, &cancel).await,
             ArgsVerb::Verify(args) => verify_file(args, &cancel).await,
             ArgsVerb::Signature(args) => {
@@ -89,8 +95,7 @@ fn watch_signals(cancel: CancellationToken) {
     });
 }
 
-async fn copy(args: CopyArgs, pushing: bool, cancel: &CancellationToken) -> ExitStatus {
-    let options = args.session.options();
+async fn copy(args: CopyArgs, pushing: bool, options: &Options, cancel: &CancellationToken) -> ExitStatus {
     let drawn = !args.no_progress && !args.quiet && io::stderr().is_terminal();
     let mut bars = drawn.then(|| Bars::new(args.sources.len()));
     let report = |update| {
@@ -100,12 +105,12 @@ async fn copy(args: CopyArgs, pushing: bool, cancel: &CancellationToken) -> Exit
     };
     let result = if pushing {
         match local_sources(&args.sources) {
-            Ok(sources) => push(&sources, &args.destination, &options, cancel, report).await,
+            Ok(sources) => push(&sources, &args.destination, options, cancel, report).await,
             Err(error) => Err(error.into()),
         }
     } else {
         match &args.destination {
-            Place::Local(path) => pull(&args.sources, path, &options, cancel, report).await,
+            Place::Local(path) => pull(&args.sources, path, options, cancel, report).await,
             Place::Remote(place) => Err(UsageError::RemoteDestination(place.to_string()).into()),
         }
     };

@@ -133,6 +133,7 @@ impl Summary {
             wire_received: self.carried.wire_received,
             round_trips: self.carried.round_trips,
             repairs: sums.repairs,
+            known: self.done().filter(|outcome| outcome.known).count(),
             elapsed_ms: u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
             root: roots.first().filter(|_| single).cloned().flatten(),
             roots: (!single).then_some(roots),
@@ -164,7 +165,7 @@ pub(crate) fn chain(error: &ClientError) -> String {
     text
 }
 
-/// The object that `--json` prints. The first ten keys are always there.
+/// The object that `--json` prints. The first eleven keys are always there.
 #[derive(Default, Serialize)]
 struct Object {
     files: usize,
@@ -175,6 +176,7 @@ struct Object {
     wire_received: u64,
     round_trips: u32,
     repairs: u32,
+    known: usize,
     elapsed_ms: u64,
     root: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,7 +195,7 @@ struct Account<'a> {
 
 impl fmt::Display for Account<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { len, root, generation, progress, repairs } = self.outcome;
+        let Outcome { len, root, generation, progress, repairs, known } = self.outcome;
         writeln!(f, "{} -> {}", self.file.source, self.file.target)?;
         let mut row = |name: &str, bytes: u64, what: &str| {
             writeln!(f, "  {name:<10} {:>17} bytes {what}", Grouped(bytes).to_string())
@@ -203,6 +205,8 @@ impl fmt::Display for Account<'_> {
         row("literal", progress.literal.get(), "sent, before compression")?;
         row("wire", progress.wire.get(), "both ways for this file: literals, operations and hashes")?;
         writeln!(f, "  {:<10} {:>17}", "repairs", Grouped((*repairs).into()).to_string())?;
+        let known = if *known { "known beforehand: nothing had to be compared" } else { "not known beforehand" };
+        writeln!(f, "  {:<10} {known}", "basis")?;
         writeln!(f, "  {:<10} {root}", "root")?;
         match generation {
             None => writeln!(f, "  {:<10} nothing had to be published", "generation"),
@@ -226,7 +230,7 @@ mod tests {
         let progress =
             Progress { total: len(target), copied: len(target - literal), literal: len(literal), wire: len(wire) };
         let root = Digest::from_bytes([0xab; 32]);
-        Outcome { len: len(target), root, generation: Some(Generation::new(1234)), progress, repairs: 0 }
+        Outcome { len: len(target), root, generation: Some(Generation::new(1234)), progress, repairs: 0, known: false }
     }
 
     fn file(name: &str, result: Result<Outcome, ClientError>) -> FileReport {
@@ -250,11 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn the_object_has_ten_keys_and_the_root_of_a_single_file() {
+    fn the_object_has_eleven_keys_and_the_root_of_a_single_file() {
         let root = "ab".repeat(32);
         let one = summary(vec![file("a", Ok(outcome(100, 30, 50)))]);
         let head = r#"{"files":1,"bytes_target":100,"bytes_copied":70,"bytes_literal":30,"wire_sent":5939,"#;
-        let rest = r#""wire_received":15462,"round_trips":2,"repairs":0,"elapsed_ms":123,"root":"#;
+        let rest = r#""wire_received":15462,"round_trips":2,"repairs":0,"known":0,"elapsed_ms":123,"root":"#;
         assert_eq!(one.to_json(), format!("{head}{rest}\"{root}\"}}"));
 
         let refusal = Refusal { code: RefusalCode::Denied, message: "a \"b\"".into(), current: None };
@@ -266,11 +270,11 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_that_could_not_begin_has_the_ten_keys_too() {
+    fn a_verb_that_could_not_begin_has_the_eleven_keys_too() {
         let json = json_of_failure(&ClientError::file("read", "x".as_ref())(std::io::ErrorKind::NotFound.into()));
         let value: serde_json::Value = serde_json::from_str(&json).expect("one object");
         let keys: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
-        assert_eq!(keys.len(), 12, "{keys:?}");
+        assert_eq!(keys.len(), 13, "{keys:?}");
         assert_eq!((&value["files"], &value["root"]), (&0.into(), &serde_json::Value::Null));
         assert_eq!((&value["exit_code"], &value["error"]), (&1.into(), &"cannot read x: entity not found".into()));
     }

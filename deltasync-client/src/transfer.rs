@@ -78,7 +78,12 @@ pub async fn push(
         let source = StoragePlace { root, path: file.path };
         commands.push((number, Command::Push { source, path: path.clone(), name: file.name, directory }));
     }
-    let batch = Batch { link: LinkPlan { peer, roots }, commands };
+    // Both files of a push within this machine are at hand.
+    let known = match (&peer, &options.state) {
+        (Peer::Server(server), Some(state)) => Some(state.of(server)),
+        (Peer::Directory(_), _) | (_, None) => None,
+    };
+    let batch = Batch { link: LinkPlan { peer, roots, known }, commands };
     Ok(run(Verb::Push, reports, vec![batch], options, cancel, report, begun).await)
 }
 
@@ -118,7 +123,7 @@ pub async fn pull(
         match batches.iter_mut().find(|batch| batch.link.peer == peer) {
             Some(batch) => batch.commands.push(command),
             None => {
-                let link = LinkPlan { peer, roots: vec![target.root.clone()] };
+                let link = LinkPlan { peer, roots: vec![target.root.clone()], known: None };
                 batches.push(Batch { link, commands: vec![command] });
             }
         }

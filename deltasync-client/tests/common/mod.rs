@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use deltasync_io::{LocalOptions, LocalStorage, Threads};
 use deltasync_server::{Listeners, ServerConfig, Shutdown, Stopper, run};
@@ -23,10 +24,13 @@ pub fn deltasync(dir: &Path, args: &[&str]) -> Ran {
     Ran::new(output)
 }
 
-/// The program, its arguments yet to come.
+/// The program, its arguments yet to come. It remembers nothing unless it is told where.
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deltasync"));
     command.current_dir(dir);
+    for name in ["DELTASYNC_STATE", "XDG_STATE_HOME", "HOME"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -121,6 +125,8 @@ pub struct Server {
     pub address: SocketAddr,
     to_server: Arc<AtomicU64>,
     to_client: Arc<AtomicU64>,
+    /// Directions of connections that have not ended.
+    open: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -137,8 +143,9 @@ impl Server {
         let (address, behind) = (relay.local_addr().expect("bound"), listeners.clients().expect("bound"));
         let (to_server, to_client) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         runtime.spawn(run(listeners, storage, ServerConfig::default(), shutdown));
-        runtime.spawn(relay_all(relay, behind, Arc::clone(&to_server), Arc::clone(&to_client)));
-        Self { _runtime: runtime, stopper, dir, address, to_server, to_client }
+        let open = Arc::<AtomicU64>::default();
+        runtime.spawn(relay_all(relay, behind, Arc::clone(&to_server), Arc::clone(&to_client), Arc::clone(&open)));
+        Self { _runtime: runtime, stopper, dir, address, to_server, to_client, open }
     }
 
     /// A place at this server; `path` is written as it comes.
@@ -146,8 +153,14 @@ impl Server {
         format!("deltasync://{}/{path}", self.address)
     }
 
-    /// Bytes that clients have sent and received since the last call.
+    /// Bytes that clients have sent and received since the last call. All of them have to be gone, or about to.
     pub fn carried(&self) -> (u64, u64) {
+        // A client does not wait for its last word to be heard.
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.open.load(Ordering::SeqCst) > 0 {
+            assert!(Instant::now() < until, "connections stay open");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         (self.to_server.swap(0, Ordering::SeqCst), self.to_client.swap(0, Ordering::SeqCst))
     }
 }
@@ -158,12 +171,24 @@ impl Drop for Server {
     }
 }
 
-async fn relay_all(listener: TcpListener, behind: SocketAddr, up: Arc<AtomicU64>, down: Arc<AtomicU64>) {
+async fn relay_all(
+    listener: TcpListener,
+    behind: SocketAddr,
+    up: Arc<AtomicU64>,
+    down: Arc<AtomicU64>,
+    open: Arc<AtomicU64>,
+) {
     while let Ok((client, _)) = listener.accept().await {
+        open.fetch_add(2, Ordering::SeqCst);
         let server = TcpStream::connect(behind).await.expect("the server listens");
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-        tokio::spawn(relay(from_client, to_server, Arc::clone(&up)));
-        tokio::spawn(relay(from_server, to_client, Arc::clone(&down)));
+        for (from, to, count) in [(from_client, to_server, &up), (from_server, to_client, &down)] {
+            let (count, open) = (Arc::clone(count), Arc::clone(&open));
+            tokio::spawn(async move {
+                relay(from, to, count).await;
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
     }
 }
 
