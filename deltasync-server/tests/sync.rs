@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltasync_core::{Name, RelPath};
+use deltasync_core::{Algorithm, Name, RelPath};
 use deltasync_io::{Control, DriveError, MemoryStorage, Report, Threads, drive, entropy};
 use deltasync_proto::{
-    CloseCode, Command, Config, Event, EventKind, Outcome, Place, RootId, Session, SessionError, Stats, TransferError,
-    TransferId,
+    CloseCode, Command, Config, Destination, Event, EventKind, Outcome, Place, RootId, Session, SessionError, Stats,
+    TransferError, TransferId,
 };
 use deltasync_server::State;
 use deltasync_testkit::Rng;
@@ -40,7 +40,10 @@ struct Client {
 
 impl Client {
     async fn connect(address: SocketAddr) -> Self {
-        let storage = Arc::new(MemoryStorage::new());
+        Self::connect_with(address, Arc::new(MemoryStorage::new())).await
+    }
+
+    async fn connect_with(address: SocketAddr, storage: Arc<MemoryStorage>) -> Self {
         let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
         let (controls, steered) = mpsc::unbounded_channel();
         let (move_sender, moved) = mpsc::unbounded_channel();
@@ -67,6 +70,16 @@ impl Client {
         self.last += 1;
         let name = Name::new(*b"unused").expect("a name");
         let command = Command::Push { path: source.path.clone(), source, name, directory: false };
+        let transfer = TransferId::new(self.last);
+        self.controls.send(Control::Command { transfer, command }).expect("it runs");
+    }
+
+    fn pull(&mut self, name: &str) {
+        let place = Place { root: RootId::new(0), path: path(name) };
+        self.last += 1;
+        let path = place.path.clone();
+        let destination = Destination { place, name: Name::new(*b"unused").expect("a name"), directory: false };
+        let command = Command::Pull { path, destination };
         let transfer = TransferId::new(self.last);
         self.controls.send(Control::Command { transfer, command }).expect("it runs");
     }
@@ -114,6 +127,40 @@ async fn a_push_and_another_after_an_edit_arrive_and_are_told_with_their_savings
     })
     .await
     .expect("as it should be");
+}
+
+/// Brings a client up to date that is two versions behind; returns how often it waited.
+async fn pull_after_two_pushes(more: &[&str]) -> u32 {
+    let server = Server::start(more);
+    let mut bytes = noise(4 << 20, 7);
+    let mut reader = Client::connect(server.clients).await;
+    let mut writer = Client::connect(server.clients).await;
+    for version in 0..3 {
+        bytes[version * 1_000_000] ^= 1;
+        writer.push("a.bin", bytes.clone());
+        writer.ended().await.expect("it arrives");
+        if version == 0 {
+            reader.pull("a.bin");
+            reader.ended().await.expect("it arrives");
+            reader = Client::connect_with(server.clients, reader.storage).await;
+        }
+    }
+    writer.finish().await;
+    reader.pull("a.bin");
+    let outcome = reader.ended().await.expect("it arrives");
+    assert_eq!(outcome.root, Algorithm::Blake3.digest(&bytes));
+    let stats = reader.finish().await;
+    assert!(stats.wire_received < 20_000, "{stats:?}");
+    assert_eq!(outcome.known, stats.round_trips == 1);
+    stats.round_trips
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_save_a_round_trip_unless_none_are_kept() {
+    assert_eq!(pull_after_two_pushes(&[]).await, 1);
+    assert_eq!(pull_after_two_pushes(&["--history", "20000000"]).await, 1);
+    assert_eq!(pull_after_two_pushes(&["--history", "0"]).await, 2);
+    assert_eq!(pull_after_two_pushes(&["--history", "1000000"]).await, 2, "less than one version");
 }
 
 #[tokio::test(flavor = "multi_thread")]

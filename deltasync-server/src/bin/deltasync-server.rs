@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use deltasync_core::ByteLen;
 use deltasync_io::{LocalOptions, LocalStorage, Threads};
 use deltasync_server::{Listeners, LogFormat, ServerConfig, Shutdown, run, run_program};
 
@@ -42,6 +43,10 @@ struct Args {
     /// The most clients at a time
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
+    /// How many bytes of old versions are kept in the directory, so that clients that have one of them need one round trip;
+    /// 0 keeps none
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    history: u64,
     /// How long running transfers may take to end after SIGTERM or Ctrl-C
     #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     shutdown_timeout: u64,
@@ -55,7 +60,7 @@ fn main() -> ExitCode {
 
 async fn serve(args: Args) -> io::Result<()> {
     let root = args.root.display();
-    let storage = LocalStorage::serve(&args.root, LocalOptions::default())
+    let storage = LocalStorage::serve(&args.root, LocalOptions::default().history(ByteLen::new(args.history)))
         .map_err(|error| io::Error::new(error.kind(), format!("cannot serve {root}: {error}")))?;
     let dashboard = (args.dashboard != "off").then_some(args.dashboard.as_str());
     let listeners = Listeners::bind(&args.listen, dashboard).await?;
