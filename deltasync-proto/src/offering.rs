@@ -36,7 +36,7 @@ pub(crate) struct Offered {
 
 /// The receiver's answer is whole.
 #[derive(Debug)]
-pub(crate) struct Surveyed {
+pub(crate) struct Laying {
     pub(crate) common: Common,
     pub(crate) target: OpenedFile,
     pub(crate) elements: Arc<Elements>,
@@ -130,7 +130,7 @@ impl Offered {
                 }
                 cx.flow.clear();
                 let Self { common, target, elements, survey, .. } = *self;
-                let answered = Surveyed { common, target, elements, survey: survey.into() };
+                let answered = Laying { common, target, elements, survey: survey.into() };
                 Ok(Box::new(answered).lay(None, cx))
             }
             other => Err(cx.unexpected(&other, "waiting for the receiver's answer")),
@@ -138,7 +138,7 @@ impl Offered {
     }
 }
 
-impl Surveyed {
+impl Laying {
     pub(crate) fn lay(self: Box<Self>, breaks: Option<Vec<Break>>, cx: &mut Context<'_>) -> Sending {
         cx.phase(Phase::Matching);
         let job = cx.compute(Work::Lay(Box::new(Lay {

@@ -18,6 +18,10 @@ use crate::{Ask, Content, FileHandle, JobId, Kept, OpenedFile, Remembered, Reque
 /// A delta of at most this many bytes goes with its offer.
 const DELTA_AT_ONCE: usize = 64 << 10;
 
+/// With more kept sums than so many bytes, 200 MiB of old gaps, those would take more memory than they save bytes: the
+/// receiver's, of longer blocks, do.
+const SUMS_MAX: u64 = 8 << 20;
+
 /// How the old gaps of a remembered basis are made ready.
 #[derive(Debug)]
 pub(crate) enum Aligning {
@@ -46,7 +50,10 @@ pub(crate) fn aligned(
                 let start = stretch.from.get() / block * 4;
                 (Offset::new(start), ByteLen::new(FineShape::KEPT.sums_of(stretch.len.get()) * 4))
             };
-            let ranges = script.stretches().iter().map(range).collect();
+            let ranges: Vec<(Offset, ByteLen)> = script.stretches().iter().map(range).collect();
+            if ranges.iter().map(|(_, len)| len.get()).sum::<u64>() > SUMS_MAX {
+                return Sending::list(common, target, cx);
+            }
             let request = cx.ask(Ask::Read { file: file.clone(), ranges });
             Sending::Aligning(common, target, remembered, Aligning::Sums(script, request))
         }

@@ -25,7 +25,7 @@ use crate::delivering::Delivering;
 use crate::delivery::Delivery;
 use crate::job::{Product, Work};
 use crate::mending::{Mended, Mending};
-use crate::offering::{Offered, Ordering, Surveyed};
+use crate::offering::{Laying, Offered, Ordering};
 use crate::recalling::{Aligning, aligned, prepare};
 use crate::search::{Reads, Source};
 use crate::searching::Searching;
@@ -66,9 +66,9 @@ pub(crate) enum Sending {
     /// The receiver compares.
     Offered(Box<Offered>),
     /// The receiver's survey is laid out over our chunks.
-    Laying(Box<Surveyed>, JobId),
+    Laying(Box<Laying>, JobId),
     /// The receiver tells where its order breaks ours.
-    Ordering(Box<Surveyed>, Ordering),
+    Ordering(Box<Laying>, Ordering),
     /// What is remembered of the receiver's file is aligned with ours.
     Aligning(Common, OpenedFile, Box<Remembered>, Aligning),
     /// Gaps are searched.
@@ -181,7 +181,7 @@ impl Sending {
             }
             (Self::Ordering(answered, _), TransferMessage::Want(Want::All)) => {
                 cx.used(cx.payload);
-                let Surveyed { common, target, .. } = *answered;
+                let Laying { common, target, .. } = *answered;
                 Ok(Delivering::whole(common, target, cx))
             }
             (Self::Ordering(answered, _), TransferMessage::Order(order)) => {
