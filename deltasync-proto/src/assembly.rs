@@ -3,13 +3,13 @@
 //! Operations come first and their literals when they come; a literal whose bytes are here in part is made in part. The
 //! literals of a portion lie in one piece of what came, so nothing is copied.
 //!
-//! Invariant: portions follow the operations in order and use the literal bytes in order; a frame counts as used up when
-//! all its literal bytes are, and those of all frames before it.
+//! Invariant: portions follow the operations in order and use the literal bytes in order; literals never come before the
+//! operations that want them; a frame counts as used up when all its literal bytes are, and those of all frames before it.
 
 use alloc::collections::VecDeque;
 
 use bytes::Bytes;
-use deltasync_core::{ByteLen, Op, Ops};
+use deltasync_core::{ByteLen, Op, Ops, PlanError};
 
 /// The most operations in one portion.
 const OPS: usize = 4 << 10;
@@ -19,6 +19,10 @@ const OPS: usize = 4 << 10;
 pub(crate) struct Assembly {
     ops: VecDeque<Op>,
     literals: VecDeque<Bytes>,
+    /// How many bytes they are.
+    held: usize,
+    /// How many literal bytes the operations so far want beyond those that frames so far carry.
+    due: u64,
     frames: VecDeque<Frame>,
 }
 
@@ -31,16 +35,31 @@ struct Frame {
 
 impl Assembly {
     /// Takes in a frame that carries operations and so many literal bytes, which follow when they are unpacked.
-    pub(crate) fn frame(&mut self, ops: &Ops, literals: ByteLen, payload: usize) {
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Literals`] when no operation so far wants all of them.
+    pub(crate) fn frame(&mut self, ops: &Ops, literals: ByteLen, payload: usize) -> Result<(), PlanError> {
+        let wanted = self.due.saturating_add(ops.literal_len().get());
+        self.due = wanted
+            .checked_sub(literals.get())
+            .ok_or(PlanError::Literals { wanted: ByteLen::new(wanted), given: literals })?;
         self.ops.extend(ops.as_slice());
         self.frames.push_back(Frame { payload, literals: literals.get() });
+        Ok(())
     }
 
     /// Takes in literal bytes.
     pub(crate) fn literals(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
+            self.held += bytes.len();
             self.literals.push_back(bytes);
         }
+    }
+
+    /// How many literal bytes wait.
+    pub(crate) const fn held(&self) -> usize {
+        self.held
     }
 
     /// How many operations wait.
@@ -57,7 +76,7 @@ impl Assembly {
     pub(crate) fn missing(&self) -> (ByteLen, ByteLen) {
         let literal = |op: &Op| if let Op::Literal { len } = op { len.get() } else { 0 };
         let wanted = self.ops.iter().fold(0u64, |sum, op| sum.saturating_add(literal(op)));
-        (ByteLen::new(wanted), self.literals.iter().map(|bytes| ByteLen::of(bytes)).sum())
+        (ByteLen::new(wanted), ByteLen::new(self.held as u64))
     }
 
     /// The next operations with the literals they use; `None` when the first of them wants literals that are not here.
@@ -85,6 +104,7 @@ impl Assembly {
                 None => break,
             }
         }
+        self.held -= used;
         let literals = match self.literals.front_mut() {
             Some(bytes) if used == bytes.len() => self.literals.pop_front().unwrap_or_default(),
             Some(bytes) => bytes.split_to(used),
@@ -112,6 +132,7 @@ impl Assembly {
     pub(crate) fn clear(&mut self, mut give: impl FnMut(usize)) {
         self.ops.clear();
         self.literals.clear();
+        (self.held, self.due) = (0, 0);
         self.frames.drain(..).for_each(|frame| give(frame.payload));
     }
 }
@@ -161,7 +182,7 @@ mod tests {
         for (i, cut) in cuts.iter().copied().chain([total]).enumerate() {
             let end = total.min(at + cut);
             let ops = if i == 0 { whole.clone() } else { Ops::new() };
-            assembly.frame(&ops, ByteLen::new((end - at) as u64), i);
+            assembly.frame(&ops, ByteLen::new((end - at) as u64), i).expect("operations come first");
             assembly.literals(Bytes::copy_from_slice(&literals[at..end]));
             at = end;
             frames += 1;
@@ -187,7 +208,10 @@ mod tests {
     fn what_does_not_add_up_is_told() {
         let mut assembly = Assembly::default();
         let ops: Ops = [copy(0, 1), literal(5)].into_iter().collect();
-        assembly.frame(&ops, ByteLen::new(2), 7);
+        assembly.frame(&ops, ByteLen::new(2), 7).expect("two of five");
+        let more = assembly.frame(&Ops::new(), ByteLen::new(4), 8);
+        let (wanted, given) = (ByteLen::new(3), ByteLen::new(4));
+        assert_eq!(more, Err(PlanError::Literals { wanted, given }), "three are due");
         assembly.literals(vec![1, 2].into());
         assert_eq!(assembly.next().map(|(ops, _)| ops.len()), Some(2));
         assert_eq!(assembly.next(), None);

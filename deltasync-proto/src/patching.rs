@@ -32,6 +32,8 @@ use crate::{
 const PORTION: ByteLen = ByteLen::new(64 << 20);
 /// A target of more than this many bytes gets a wider window.
 const LARGE: ByteLen = ByteLen::new(1 << 20);
+/// No more is unpacked while so many literal bytes wait to be staged.
+const UNPACKED_MAX: usize = 2 << 20;
 /// More breaks than fit a frame: then everything is asked for.
 const BREAKS_MAX: usize = 100_000;
 
@@ -125,7 +127,7 @@ impl Patching {
         let len = task.offer.len;
         let mut state = Self::new(task, Some(Basis { file: twin, len }), 0, cx)?;
         let ops = [Op::Copy { from: Offset::ZERO, len }].into_iter().collect();
-        state.assembly.frame(&ops, ByteLen::ZERO, 0);
+        state.assembly.frame(&ops, ByteLen::ZERO, 0).map_err(InvalidMessage::from)?;
         state.last_seen = true;
         state.twin = Some(early);
         Box::new(state).go_on(cx)
@@ -218,7 +220,7 @@ impl Patching {
         let waiting = (self.assembly.ops_len() + delta.ops.len()) as u64;
         LimitExceeded::check("operations that wait", waiting, 4 * cx.config.limits.ops as u64)
             .map_err(InvalidMessage::from)?;
-        self.assembly.frame(&delta.ops, delta.literals.raw_len(), cx.payload);
+        self.assembly.frame(&delta.ops, delta.literals.raw_len(), cx.payload).map_err(InvalidMessage::from)?;
         if let Literals::Packed { prefix, .. } = &delta.literals
             && matches!(self.stream, Stream::Idle)
         {
@@ -427,6 +429,8 @@ impl Patching {
             match literals {
                 Literals::Raw(_) if self.is_unpacking() => return,
                 Literals::Raw(bytes) => self.assembly.literals(bytes.clone()),
+                // What is packed well would fill the memory long before its credit is used up.
+                Literals::Packed { .. } if self.assembly.held() >= UNPACKED_MAX => return,
                 Literals::Packed { bytes, raw_len, .. } => {
                     if !matches!(self.stream, Stream::Ready(_)) {
                         return;

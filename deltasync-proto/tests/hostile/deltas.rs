@@ -35,8 +35,8 @@ fn a_delta_that_does_not_fit_is_refused_with_its_numbers() {
         (whole(&long), "delta makes more than the announced 12000 bytes"),
         (whole(b"seven b"), "delta makes 7 of the announced 12000 bytes"),
         (raw_delta(true, &[], b""), "delta makes 0 of the announced 12000 bytes"),
-        // What is left when the others have been used up.
-        (raw_delta(true, &[literal(3)], b"four"), "operations want 0 literal bytes, 1 came with them"),
+        // More than is due is refused as it comes; what is due and does not come, at the end.
+        (raw_delta(true, &[literal(3)], b"four"), "operations want 3 literal bytes, 4 came with them"),
         (raw_delta(true, &[literal(5)], b"four"), "operations want 1 literal bytes, 0 came with them"),
         (raw_delta(true, &[copy(0, 5000), literal(7000)], b""), "operations want 7000 literal bytes, 0 came with them"),
         (raw_delta(true, &[], b"four"), "operations want 0 literal bytes, 4 came with them"),
