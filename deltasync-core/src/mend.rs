@@ -14,6 +14,9 @@ use crate::ByteLen;
 pub struct MendKey([u8; 32]);
 
 impl MendKey {
+    /// The longest range, in bytes: what is read at once of this length holds whole ranges, whatever theirs is.
+    pub const LONGEST: u64 = 4 << 20;
+
     /// The key of repair number `repair` of transfer number `transfer` on a connection whose ends drew these nonces.
     pub fn new(client: &[u8; 16], server: &[u8; 16], transfer: u32, repair: u32) -> Self {
         let mut material = [0; 40];
@@ -41,7 +44,7 @@ impl MendKey {
     /// The length of ranges, in bytes, that suits a file of `len` bytes: a power of two, for which the sums and the range
     /// around one wrong place cost about the same; 4 KiB to 4 MiB.
     pub fn range_for(len: ByteLen) -> u64 {
-        len.get().saturating_mul(8).isqrt().clamp(4 << 10, 4 << 20).next_power_of_two()
+        len.get().saturating_mul(8).isqrt().clamp(4 << 10, Self::LONGEST).next_power_of_two()
     }
 }
 

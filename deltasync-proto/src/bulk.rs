@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use deltasync_core::{
-    BitReader, BitWriter, Break, ByteLen, LimitExceeded, Limits, Malformed, Ops, Reader, pack_ops, unpack_ops,
-    write_varint,
+    BitReader, BitWriter, Break, ByteLen, LimitExceeded, Limits, Malformed, Ops, Reader, Sketch, SketchKey, pack_ops,
+    unpack_ops, write_varint,
 };
 
 use crate::{InvalidMessage, MessageKind};
@@ -108,6 +108,9 @@ pub struct Repair {
     pub sums: Vec<u64>,
 }
 
+/// What is wrong with a part of a set that does not follow those before it.
+pub(crate) const DISCONTINUED: Malformed = Malformed::Value("a part that does not continue the set");
+
 const LAST: u8 = 1;
 const ALL: u8 = 2;
 
@@ -137,6 +140,34 @@ impl SetPart {
     /// Reads a payload of cells or tags.
     pub(crate) fn decode(payload: &Bytes) -> Result<Self, Malformed> {
         Self::read(Reader::new(payload), payload)
+    }
+
+    /// The cells that are here already with these behind them, which came in a message of the given kind.
+    ///
+    /// # Security
+    ///
+    /// The part may be hostile: what it allocates follows its bytes, and it must continue what is here.
+    pub(crate) fn cells(
+        &self,
+        have: Option<Sketch>,
+        key: SketchKey,
+        elements: u32,
+        kind: MessageKind,
+        limits: &Limits,
+    ) -> Result<Sketch, InvalidMessage> {
+        let damaged = |cause| InvalidMessage::Payload { kind, cause };
+        let start = self.start as usize;
+        let mut reader = Reader::new(&self.bytes);
+        let next = Sketch::decode(key, start..self.end(), elements.into(), &mut reader, limits)?;
+        reader.finish().map_err(damaged)?;
+        match have {
+            Some(mut sketch) if sketch.range().end == start && sketch.elements() == elements => {
+                sketch.append(next);
+                Ok(sketch)
+            }
+            None if start == 0 => Ok(next),
+            _ => Err(damaged(DISCONTINUED)),
+        }
     }
 
     /// The position behind the last.

@@ -12,9 +12,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use deltasync_core::{Elements, Malformed, Reader, Received, Sketch, Wanted, read_tags};
+use deltasync_core::{Elements, Malformed, Received, Wanted, read_tags};
 
-use crate::bulk::{SetPart, Want};
+use crate::bulk::{DISCONTINUED, SetPart, Want};
 use crate::context::{Context, Trouble};
 use crate::job::{Product, Verdict, Work};
 use crate::patching::Patching;
@@ -65,7 +65,6 @@ impl Comparing {
             return Err(damaged(Malformed::Value("more of a set than was asked for")).into());
         }
         let start = part.start as usize;
-        let continues = Malformed::Value("a part that does not continue the set");
         let have = match is_tags {
             true => {
                 let mut tags = match self.received.take() {
@@ -73,7 +72,7 @@ impl Comparing {
                     _ => Vec::new(),
                 };
                 if tags.len() != start {
-                    return Err(damaged(continues).into());
+                    return Err(damaged(DISCONTINUED).into());
                 }
                 read_tags(&part.bytes, part.count as usize, elements as usize, &mut tags).map_err(damaged)?;
                 let have = tags.len();
@@ -81,19 +80,12 @@ impl Comparing {
                 have
             }
             false => {
-                let mut reader = Reader::new(&part.bytes);
-                let (key, limits) = (cx.sketch_key(), &cx.config.limits);
-                let next = Sketch::decode(key, start..part.end(), elements.into(), &mut reader, limits);
-                let next = next.map_err(InvalidMessage::from)?;
-                reader.finish().map_err(damaged)?;
-                let sketch = match self.received.take() {
-                    Some(Received::Cells(mut sketch)) if sketch.range().end == start => {
-                        sketch.append(next);
-                        sketch
-                    }
-                    None if start == 0 => next,
-                    _ => return Err(damaged(continues).into()),
+                let have = match self.received.take() {
+                    Some(Received::Cells(sketch)) => Some(sketch),
+                    None => None,
+                    Some(Received::Tags { .. }) => return Err(damaged(DISCONTINUED).into()),
                 };
+                let sketch = part.cells(have, cx.sketch_key(), elements, kind, &cx.config.limits)?;
                 let have = sketch.range().end;
                 self.received = Some(Received::Cells(sketch));
                 have

@@ -14,9 +14,6 @@ use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::job::Work;
 use crate::{Answer, Ask, Cutting, InvalidMessage, JobId, MessageKind, OpenedFile, Place, RequestId};
 
-/// So many bytes are read and summed at once: a multiple of every length of ranges.
-const PIECE: u64 = 4 << 20;
-
 /// A repair being prepared.
 #[derive(Debug)]
 pub(crate) struct Mending {
@@ -52,7 +49,7 @@ impl Mending {
         repairs: u32,
         cx: &mut Context<'_>,
     ) -> Result<Self, Trouble> {
-        let usual = repair.range == 0 || repair.range.is_power_of_two() && repair.range <= PIECE;
+        let usual = repair.range == 0 || repair.range.is_power_of_two() && repair.range <= MendKey::LONGEST;
         if repair.made > target.chunks.len().get() || !usual {
             let cause = Malformed::Value("ranges that no receiver sums");
             return Err(InvalidMessage::Payload { kind: MessageKind::Repair, cause }.into());
@@ -100,7 +97,7 @@ impl Mending {
     fn go_on(mut self: Box<Self>, cx: &mut Context<'_>) -> Mended {
         let at = self.sums.len() as u64 * self.repair.range;
         if at < self.repair.made {
-            let len = ByteLen::new(PIECE.min(self.repair.made - at));
+            let len = ByteLen::new(MendKey::LONGEST.min(self.repair.made - at));
             let (file, ranges) = (self.target.file.clone(), [(Offset::new(at), len)].into());
             self.state = State::Reading(cx.ask(Ask::Read { file, ranges }));
             return Mended::Going(self);

@@ -13,8 +13,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use deltasync_core::{
-    ByteLen, History, LimitExceeded, LiteralUnpacker, Malformed, Offset, Op, Ops, Plan, PlanError, Planner, Reader,
-    Sketch, Step,
+    ByteLen, History, LimitExceeded, LiteralUnpacker, Malformed, Offset, Op, Ops, Plan, PlanError, Planner, Sketch,
+    Step,
 };
 
 use crate::assembly::Assembly;
@@ -270,22 +270,12 @@ impl Patching {
         };
         cx.used(cx.payload);
         let Edges { elements, cells } = edges;
-        let (start, end) = (cells.start as usize, cells.end());
+        let end = cells.end();
         if asked.end.is_some_and(|most| end > most) {
             return Err(damaged(Malformed::Value("more edges than were asked for")));
         }
-        let mut reader = Reader::new(&cells.bytes);
-        let next = Sketch::decode(cx.edge_key(), start..end, elements.into(), &mut reader, &cx.config.limits);
-        let next = next.map_err(InvalidMessage::from)?;
-        reader.finish().map_err(damaged)?;
-        let sketch = match asked.edges.take() {
-            Some(mut sketch) if sketch.range().end == start && sketch.elements() == next.elements() => {
-                sketch.append(next);
-                sketch
-            }
-            None if start == 0 => next,
-            _ => return Err(damaged(Malformed::Value("a part that does not continue the set"))),
-        };
+        let have = asked.edges.take();
+        let sketch = cells.cells(have, cx.edge_key(), elements, MessageKind::Edges, &cx.config.limits)?;
         if sketch.range().end < asked.end.unwrap_or(end) {
             asked.edges = Some(sketch);
             return Ok(Receiving::Patching(self));

@@ -15,8 +15,6 @@ use crate::patching::{Basis, Patching};
 use crate::receiving::{Receiving, Task};
 use crate::{Answer, Ask, EventKind, FileHandle, JobId, Phase, RequestId, StageHandle, TransferMessage};
 
-/// So many bytes are read and summed at once: a multiple of every length of ranges.
-const PIECE: u64 = 4 << 20;
 /// More sums than fit a frame: then everything is asked for.
 const SUMS_MAX: u64 = 100_000;
 
@@ -108,7 +106,7 @@ impl Repairing {
     fn read(mut self: Box<Self>, file: FileHandle, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let at = self.sums.len() as u64 * self.range;
         if at < self.made.get() {
-            let len = ByteLen::new(PIECE.min(self.made.get() - at));
+            let len = ByteLen::new(MendKey::LONGEST.min(self.made.get() - at));
             let request = cx.ask(Ask::Read { file: file.clone(), ranges: [(Offset::new(at), len)].into() });
             self.state = State::Reading(file, request);
             return Ok(Receiving::Repairing(self));
