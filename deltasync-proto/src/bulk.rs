@@ -258,6 +258,13 @@ impl Literals {
             Self::Packed { raw_len, .. } => ByteLen::new(*raw_len as u64),
         }
     }
+
+    /// How many bytes they are as they travel.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Raw(bytes) | Self::Packed { bytes, .. } => bytes.len(),
+        }
+    }
 }
 
 impl Prefix {

@@ -91,6 +91,8 @@ impl Comparing {
                 have
             }
         };
+        // A tag takes 8 bytes, a cell 24.
+        cx.keep(have.saturating_sub(start) * if is_tags { 8 } else { 24 });
         if have >= end
             && let Some(received) = self.received.take()
         {

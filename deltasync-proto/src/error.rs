@@ -7,11 +7,11 @@ use alloc::string::String;
 use core::time::Duration;
 
 use deltasync_core::{
-    Digest, Generation, InvalidColumns, InvalidOps, InvalidSketch, InvalidSurvey, LimitExceeded, Malformed, PlanError,
+    Digest, InvalidColumns, InvalidOps, InvalidSketch, InvalidSurvey, LimitExceeded, Malformed, PlanError,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{MessageKind, StorageFault, TransferId};
+use crate::{MessageKind, StorageFault, TransferId, Version};
 
 /// How a connection fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,6 +133,9 @@ pub enum PeerMisbehaved {
         /// On which transfer.
         transfer: TransferId,
     },
+    /// It says that it has seen our hello, and has not: it is a recording of another connection.
+    #[error("it has not seen our hello: a recording of another connection")]
+    Recorded,
     /// It began the connection with something that is not a hello.
     #[error("the first bytes are no hello of deltasync")]
     NoHello,
@@ -197,6 +200,18 @@ pub enum TransferError {
         /// How often.
         times: u32,
     },
+    /// Another version is there than the one to be replaced.
+    #[error("another version is there: {}", described(.current.as_ref()))]
+    Conflict {
+        /// What is there; `None` when nothing is.
+        current: Option<Version>,
+    },
+    /// The transfers of this connection hold as much as they may. Try again.
+    #[error("transfers of this connection hold {most} bytes already, try again later")]
+    Memory {
+        /// How many bytes they may hold of what was received.
+        most: u64,
+    },
     /// We ended it.
     #[error("cancelled")]
     Cancelled,
@@ -214,6 +229,10 @@ pub enum TransferError {
     ConnectionLost(String),
 }
 
+fn described(current: Option<&Version>) -> String {
+    current.map_or_else(|| String::from("none"), |version| alloc::format!("root {}", version.root))
+}
+
 /// A peer's reason for not carrying out a transfer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -223,7 +242,7 @@ pub struct Refusal {
     /// The reason, for people; at most 512 bytes.
     pub message: String,
     /// What is there now, where that is the reason.
-    pub current: Option<(Generation, Digest)>,
+    pub current: Option<Version>,
 }
 
 /// The kinds of refusal.
@@ -250,6 +269,10 @@ pub enum RefusalCode {
     Stalled,
     /// The storage failed.
     Storage,
+    /// Another version is there than the one to be replaced.
+    Conflict,
+    /// The content there is not what was published; `current` is what it should be.
+    Damaged,
 }
 
 /// The embedding code called a session in a way it must not.

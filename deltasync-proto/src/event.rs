@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use deltasync_core::{ByteLen, Digest, Generation, Name, RelPath};
 
-use crate::{Destination, Entry, Place, TransferError, TransferId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Destination, Entry, Place, TransferError, TransferId, Version};
 
 /// A transfer to start, or to stop. Only a client starts transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Command {
         name: Name,
         /// The destination was written with a `/` at its end: it is a directory.
         directory: bool,
+        /// What may be replaced.
+        condition: Condition,
     },
     /// Bring a file of ours up to date with one at the server.
     Pull {
@@ -27,6 +31,8 @@ pub enum Command {
         path: RelPath,
         /// Where it goes here.
         destination: Destination,
+        /// What may be replaced.
+        condition: Condition,
     },
     /// List a directory at the server; comes back as [`EventKind::Listed`], a page at a time.
     List {
@@ -42,6 +48,19 @@ pub enum Command {
     },
     /// End a transfer that runs or waits.
     Cancel,
+}
+
+/// What a transfer may replace. A target that is there already with its root needs no replacing, whatever the condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Whatever is there. A push that finds, at its commit, a version that another writer has published meanwhile replaces
+    /// that one, and tells so by [`EventKind::Conflict`]; a pull fails.
+    #[default]
+    Any,
+    /// Nothing: no file may be there.
+    Absent,
+    /// Only the file with this root, in the algorithm of the target's root.
+    Root(Digest),
 }
 
 /// Something happened to a transfer.
@@ -72,6 +91,11 @@ pub enum EventKind {
     Repairing,
     /// The source changed while it was read: it starts over.
     Restarted,
+    /// Another writer has published at the same place meanwhile: the transfer goes on, to replace that version.
+    Conflict {
+        /// What is there now; `None` when nothing is.
+        current: Option<Version>,
+    },
     /// A page of a listing.
     Listed {
         /// In the order of the names' bytes.
@@ -85,6 +109,11 @@ pub enum EventKind {
         len: ByteLen,
         /// Its root, in the algorithm we asked for.
         root: Digest,
+    },
+    /// It was not begun, since too many run already or the session ends; nothing else is told of it.
+    Refused {
+        /// What it would have been.
+        verb: Verb,
     },
     /// It is over.
     Ended(Result<Outcome, TransferError>),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use deltasync_core::{Algorithm, CAN_PACK, Malformed, Reader, write_varint};
 
 /// The version this build speaks. A change of one byte on the wire is a new version.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// The first bytes of the payload of a hello, behind a frame kind that no text protocol begins with.
 const MAGIC: &[u8; 4] = b"sync";

@@ -33,21 +33,29 @@ pub use bulk::{Delta, Edges, Literals, Order, Prefix, Repair, SetPart, Want};
 
 mod message;
 pub use message::{
-    AskRoot, CONTROL_MAX, Close, Content, Encoded, List, Listing, Message, MessageKind, More, Offer, Pull, RootIs,
-    TEXT_MAX, TransferMessage, Wish,
+    AskRoot, CONTROL_MAX, Close, Confirm, Content, Encoded, List, Listing, Message, MessageKind, More, Offer, Pull,
+    RootIs, TEXT_MAX, TransferMessage, Wish,
 };
 
 mod storage;
 pub use storage::{
     Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, Kept, Known, OpenedFile, Place,
-    Remembered, Request, StageHandle, StorageFault,
+    Remembered, Replaces, Request, StageHandle, StorageFault, Version,
 };
 
 mod job;
 pub use job::{Computed, Job};
 
 mod event;
-pub use event::{Command, Event, EventKind, Outcome, Phase, Progress, Verb};
+pub use event::{Command, Condition, Event, EventKind, Outcome, Phase, Progress, Verb};
+
+mod pace;
+pub use pace::{Pace, Rate};
+
+mod memory;
+
+mod watch;
+pub use watch::NOTHING_TO_DO;
 
 mod context;
 mod flow;
@@ -74,6 +82,7 @@ mod sending;
 
 mod assembly;
 
+mod committing;
 mod comparing;
 
 mod surveying;

@@ -1,4 +1,4 @@
-//! The messages: what each frame kind means in version 2.
+//! The messages: what each frame kind means in version 3.
 //!
 //! Control messages are small and written by postcard; the bulk ones have the layouts of `bulk.rs`. A message is decoded
 //! as a whole or refused, and every limit that a payload can pass is checked here.
@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CloseCode, Delta, Edges, Entry, Frame, Hello, InvalidMessage, Order, Refusal, Repair, SetPart, TransferId,
-    Unsupported, Want, encode_header,
+    CloseCode, Condition, Delta, Edges, Entry, Frame, Hello, InvalidMessage, Order, Refusal, Repair, SetPart,
+    TransferId, Unsupported, Version, Want, encode_header,
 };
 
 /// The longest payload of a control message, in bytes.
@@ -26,7 +26,7 @@ pub const TEXT_MAX: usize = 512;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
-        /// The frame kinds of version 2.
+        /// The frame kinds of version 3.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum MessageKind {
@@ -66,6 +66,8 @@ kinds! {
     Ping = 0x03,
     /// I am.
     Pong = 0x04,
+    /// Client: I have seen your hello, this is no recording.
+    Seen = 0x05,
     /// Sender: this is my target.
     Offer = 0x10,
     /// Sender: the lowest tags of my set, sorted.
@@ -112,6 +114,10 @@ kinds! {
     Current = 0x25,
     /// Receiver: it is not, offer anew.
     Stale = 0x26,
+    /// Receiver: this is what your target would replace; is that meant?
+    Confirm = 0x27,
+    /// Sender: replace that.
+    Replace = 0x28,
 }
 
 impl MessageKind {
@@ -122,7 +128,7 @@ impl MessageKind {
 
     /// True for the kinds that belong to the connection and not to a transfer.
     pub const fn is_connection(self) -> bool {
-        matches!(self, Self::Hello | Self::Unsupported | Self::Close | Self::Ping | Self::Pong)
+        matches!(self, Self::Hello | Self::Unsupported | Self::Close | Self::Ping | Self::Pong | Self::Seen)
     }
 }
 
@@ -139,6 +145,8 @@ pub enum Message {
     Ping,
     /// I am.
     Pong,
+    /// The first 8 bytes of the server's nonce, which the client has seen.
+    Seen(u64),
     /// A message of a transfer.
     Transfer(TransferId, TransferMessage),
 }
@@ -154,8 +162,8 @@ pub enum TransferMessage {
     Cells(SetPart),
     /// I need more of it.
     More(More),
-    /// Nothing to do.
-    Same,
+    /// Nothing to do: this is the generation of what is there.
+    Same(Generation),
     /// Which chunks I lack.
     Want(Want),
     /// Cells of the sketch of the edges of what we share.
@@ -170,6 +178,10 @@ pub enum TransferMessage {
     Delta(Delta),
     /// Rebuilt, verified, durable, published as this generation.
     Done(Generation),
+    /// This is what your target would replace.
+    Confirm(Confirm),
+    /// Replace that.
+    Replace(Option<Version>),
     /// The root differs, this is what I have made.
     Repair(Repair),
     /// My file changed while I read it, a new offer follows.
@@ -222,6 +234,8 @@ pub struct Wish {
     pub name: Name,
     /// The path was written with a `/` at its end.
     pub directory: bool,
+    /// What may be replaced there.
+    pub condition: Condition,
 }
 
 /// What follows an offer.
@@ -242,9 +256,20 @@ pub enum Content {
         basis: Digest,
         /// Its length.
         len: ByteLen,
+        /// In a push, the generation under which the receiver published it, as far as that is remembered.
+        generation: Generation,
         /// The delta follows at once, else when the receiver says that the basis is there.
         follows: bool,
     },
+}
+
+/// Asks whether a target is to replace what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// What is there, if anything.
+    pub current: Option<Version>,
+    /// It has come since the offer was opened: somebody else has published there.
+    pub since: bool,
 }
 
 /// What a receiver needs more of; each number counts from the first.
@@ -337,7 +362,7 @@ impl TransferMessage {
         match self {
             Self::Offer(_) => MessageKind::Offer,
             Self::Tags(_) => MessageKind::Tags,
-            Self::Same => MessageKind::Same,
+            Self::Same(_) => MessageKind::Same,
             Self::Want(_) => MessageKind::Want,
             Self::Delta(_) => MessageKind::Delta,
             Self::Done(_) => MessageKind::Done,
@@ -347,6 +372,8 @@ impl TransferMessage {
             Self::Order(_) => MessageKind::Order,
             Self::Current => MessageKind::Current,
             Self::Stale => MessageKind::Stale,
+            Self::Confirm(_) => MessageKind::Confirm,
+            Self::Replace(_) => MessageKind::Replace,
             Self::Repair(_) => MessageKind::Repair,
             Self::Changed => MessageKind::Changed,
             Self::Refused(_) => MessageKind::Refused,
@@ -371,6 +398,7 @@ impl Message {
             Self::Close(_) => MessageKind::Close,
             Self::Ping => MessageKind::Ping,
             Self::Pong => MessageKind::Pong,
+            Self::Seen(_) => MessageKind::Seen,
             Self::Transfer(_, message) => message.kind(),
         }
     }
@@ -390,6 +418,7 @@ impl Message {
             Self::Unsupported(unsupported) => unsupported.encode(&mut payload),
             Self::Close(close) => postcard_into(close, &mut payload),
             Self::Ping | Self::Pong => {}
+            Self::Seen(sum) => payload.extend_from_slice(&sum.to_le_bytes()),
             Self::Transfer(id, message) => {
                 transfer = *id;
                 tail = encode_transfer(message, unpacks, &mut payload);
@@ -439,6 +468,11 @@ impl Message {
             }
             MessageKind::Ping => return empty().map(|()| Self::Ping),
             MessageKind::Pong => return empty().map(|()| Self::Pong),
+            MessageKind::Seen => {
+                let mut reader = Reader::new(payload);
+                let sum = reader.array().and_then(|sum| reader.finish().map(|()| u64::from_le_bytes(sum)));
+                return sum.map(Self::Seen).map_err(damaged);
+            }
             MessageKind::Delta => TransferMessage::Delta(Delta::decode(payload, limits)?),
             MessageKind::Offer => {
                 // Behind the byte that says that there is a wish.
@@ -465,7 +499,9 @@ impl Message {
             MessageKind::Current => empty().map(|()| TransferMessage::Current)?,
             MessageKind::Stale => empty().map(|()| TransferMessage::Stale)?,
             MessageKind::Want => TransferMessage::Want(Want::decode(payload).map_err(damaged)?),
-            MessageKind::Same => empty().map(|()| TransferMessage::Same)?,
+            MessageKind::Same => TransferMessage::Same(Generation::new(one_varint(payload).map_err(damaged)?)),
+            MessageKind::Confirm => TransferMessage::Confirm(from_postcard(payload).map_err(damaged)?),
+            MessageKind::Replace => TransferMessage::Replace(from_postcard(payload).map_err(damaged)?),
             MessageKind::Repair => TransferMessage::Repair(Repair::decode(payload).map_err(damaged)?),
             MessageKind::Changed => empty().map(|()| TransferMessage::Changed)?,
             MessageKind::Working => empty().map(|()| TransferMessage::Working)?,
@@ -497,13 +533,14 @@ fn encode_transfer(message: &TransferMessage, unpacks: bool, out: &mut Vec<u8>) 
         TransferMessage::Edges(edges) => edges.encode(out),
         TransferMessage::Order(order) => order.encode(out),
         TransferMessage::Repair(repair) => repair.encode(out),
-        TransferMessage::Same
-        | TransferMessage::Current
+        TransferMessage::Current
         | TransferMessage::Stale
         | TransferMessage::Changed
         | TransferMessage::Cancel
         | TransferMessage::Working => {}
-        TransferMessage::Done(generation) => write_varint(out, generation.get()),
+        TransferMessage::Same(generation) | TransferMessage::Done(generation) => write_varint(out, generation.get()),
+        TransferMessage::Confirm(confirm) => postcard_into(confirm, out),
+        TransferMessage::Replace(version) => postcard_into(version, out),
         TransferMessage::Credit(bytes) => write_varint(out, *bytes),
         TransferMessage::Refused(refusal) => postcard_into(refusal, out),
         TransferMessage::Pull(pull) => postcard_into(pull, out),

@@ -19,7 +19,7 @@ use crate::delivering::Delivering;
 use crate::job::{Laid, Lay, NEIGHBOURS_MAX, Work};
 use crate::search::Source;
 use crate::searching::Searching;
-use crate::sending::{Common, Sending, ended};
+use crate::sending::{Common, End, Sending, ended};
 use crate::{Content, InvalidMessage, JobId, More, OpenedFile, PeerMisbehaved, Phase, TransferMessage};
 
 /// A set was offered.
@@ -96,9 +96,9 @@ impl Offered {
     ) -> Result<Sending, Trouble> {
         let too_much = || Trouble::from(PeerMisbehaved::TooMuch { transfer: cx.id });
         match message {
-            TransferMessage::Same => Ok(ended(&self.common, &self.target, None, None, cx)),
+            TransferMessage::Same(generation) => Ok(ended(&self.common, &self.target, End::Same(generation), cx)),
             // It had the content under another name.
-            TransferMessage::Done(generation) => Ok(ended(&self.common, &self.target, Some(generation), None, cx)),
+            TransferMessage::Done(generation) => Ok(ended(&self.common, &self.target, End::Done(generation, None), cx)),
             TransferMessage::More(more) => {
                 if self.making.is_some() {
                     return Err(too_much());
@@ -122,6 +122,7 @@ impl Offered {
             }
             TransferMessage::Want(Want::Survey { last, bytes }) => {
                 cx.used(cx.payload);
+                cx.keep(bytes.len());
                 let len = (self.survey.len() + bytes.len()) as u64;
                 LimitExceeded::check("bytes of a survey", len, cx.config.survey_max()).map_err(InvalidMessage::from)?;
                 self.survey.extend_from_slice(&bytes);

@@ -150,8 +150,9 @@ impl Patching {
         }
         let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.len);
         let planner = Planner::new(basis_len, task.offer.len, &cx.config.limits).map_err(InvalidMessage::from)?;
-        let (place, len, algorithm) = (task.place.clone(), task.offer.len, task.offer.algorithm);
-        let staging = cx.ask(Ask::Stage { place, len, algorithm });
+        let (place, offer) = (task.place.clone(), &task.offer);
+        let (len, algorithm, root) = (offer.len, offer.algorithm, offer.root);
+        let staging = cx.ask(Ask::Stage { place, len, algorithm, root });
         let progress = Progress { total: task.offer.len, ..Progress::default() };
         Ok(Self {
             task,

@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use deltasync_core::{ByteLen, FineShape, History, Offset, OldStretch, Op, Ops, Script};
+use deltasync_core::{ByteLen, FineShape, Generation, History, Offset, OldStretch, Op, Ops, Script};
 
 use crate::bulk::Prefix;
 use crate::context::Context;
@@ -93,7 +93,9 @@ pub(crate) fn prepare(
     let Some(size) = delivery.size() else { return Sending::Preparing(common, target, delivery) };
     let Some((basis, len)) = common.basis() else { return Sending::list(common, target, cx) };
     let follows = size <= DELTA_AT_ONCE;
-    common.offer(&target, Content::Delta { basis, len, follows }, cx);
+    let remembered = common.remembered.as_ref().filter(|_| common.origin.to.is_some());
+    let generation = remembered.map_or(Generation::ZERO, |remembered| remembered.generation);
+    common.offer(&target, Content::Delta { basis, len, generation, follows }, cx);
     common.presumed = true;
     if follows {
         Delivering::begin(common, target, *delivery, cx)

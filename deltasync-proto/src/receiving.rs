@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use deltasync_core::{Algorithm, ByteLen, Generation, Malformed, RelPath};
 
 use crate::bulk::{Delta, SetPart, Want};
+use crate::committing::{Committing, replaces};
 use crate::comparing::Comparing;
 use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::job::Product;
@@ -25,8 +26,9 @@ use crate::patching::{Basis, Patching};
 use crate::repairing::Repairing;
 use crate::surveying::Surveying;
 use crate::{
-    Answer, Ask, Content, Cutting, Destination, EventKind, FileHandle, InvalidMessage, JobId, MessageKind, Offer,
-    OpenedFile, Outcome, Phase, Place, Progress, Pull, RequestId, RootId, StageHandle, TransferError, TransferMessage,
+    Answer, Ask, Condition, Content, Cutting, Destination, EventKind, FileHandle, InvalidMessage, JobId, MessageKind,
+    Offer, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces, RequestId, RootId, StageHandle, TransferError,
+    TransferMessage, Version,
 };
 
 /// How often a result may be repaired: first the ranges that differ, then everything.
@@ -44,14 +46,14 @@ pub(crate) enum Receiving {
     Patching(Box<Patching>),
     Verifying(Box<Verifying>),
     Repairing(Box<Repairing>),
-    Committing(Committing),
+    Committing(Box<Committing>),
     Ended(Outcome),
 }
 
 /// Where the target goes: in a pull our own wish, in a push the sender's.
 #[derive(Clone, Debug)]
 pub(crate) enum Aim {
-    Ours(Destination),
+    Ours(Destination, Condition),
     Theirs,
 }
 
@@ -61,12 +63,29 @@ pub(crate) struct Task {
     pub(crate) aim: Aim,
     pub(crate) offer: Offer,
     pub(crate) place: Place,
+    /// What was there when the basis was opened, and what the commit will replace.
+    pub(crate) replaces: Replaces,
+    /// That, as a version.
+    pub(crate) current: Option<Version>,
+    pub(crate) intent: Intent,
+}
+
+/// How we know that whoever sends a target means to replace what was there when we opened the basis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// The offer names its generation.
+    Named,
+    /// The delta answers what we said of it.
+    Answers,
+    /// We do not: the content came with the offer, or we have it elsewhere.
+    Unknown,
 }
 
 /// A pull looks at what it has.
 #[derive(Debug)]
 pub(crate) struct Preparing {
     destination: Destination,
+    condition: Condition,
     path: RelPath,
     algorithm: Algorithm,
     request: RequestId,
@@ -88,6 +107,10 @@ struct Found {
     place: Place,
     file: Option<OpenedFile>,
     twin: Option<FileHandle>,
+    /// What an earlier transfer has left, which is a better basis for a set than the file alone.
+    partial: Option<OpenedFile>,
+    /// The sender knows of this file, by a pull.
+    told: bool,
 }
 
 /// The storage opens the basis; what follows the offer waits.
@@ -111,6 +134,7 @@ pub(crate) struct Early {
 pub(crate) struct Draining {
     aim: Aim,
     offer: Offer,
+    generation: Generation,
 }
 
 /// The storage tells what root the staged bytes have.
@@ -125,25 +149,14 @@ pub(crate) struct Verifying {
     pub(crate) twin: Option<Early>,
 }
 
-/// The storage makes it durable.
-#[derive(Debug)]
-pub(crate) struct Committing {
-    offer: Offer,
-    request: RequestId,
-    progress: Progress,
-    repairs: u32,
-    // Dropping it would throw the stage away before the storage has taken it.
-    _stage: StageHandle,
-}
-
 impl Receiving {
     /// Starts a pull by looking at what we have.
-    pub(crate) fn pull(path: RelPath, destination: Destination, cx: &mut Context<'_>) -> Self {
+    pub(crate) fn pull(path: RelPath, destination: Destination, condition: Condition, cx: &mut Context<'_>) -> Self {
         cx.phase(Phase::Describing);
         let algorithm = cx.config.algorithm;
         let (cutting, wanted) = (Cutting::ByContent, None);
         let request = cx.ask(Ask::Basis { destination: destination.clone(), cutting, algorithm, wanted });
-        Self::Preparing(Preparing { destination, path, algorithm, request })
+        Self::Preparing(Preparing { destination, condition, path, algorithm, request })
     }
 
     /// Starts a push at the server: an offer comes next.
@@ -185,7 +198,7 @@ impl Receiving {
                 if !delta.last {
                     return Ok(Self::Draining(state));
                 }
-                cx.send(TransferMessage::Same);
+                cx.send(TransferMessage::Same(state.generation));
                 Ok(Self::Ended(same(&state.offer, cx)))
             }
             (Self::Draining(state), TransferMessage::Changed) => Ok(restart(state.aim, cx)),
@@ -203,10 +216,7 @@ impl Receiving {
                 state.twin.get_or_insert_default().parts.push((false, part, cx.payload));
                 Ok(Self::Verifying(state))
             }
-            (Self::Committing(state), TransferMessage::Tags(_) | TransferMessage::Cells(_)) => {
-                cx.used(cx.payload);
-                Ok(Self::Committing(state))
-            }
+            (Self::Committing(state), message) => state.on_message(message, cx),
             (state, message) => Err(cx.unexpected(&message, state.name())),
         }
     }
@@ -215,15 +225,15 @@ impl Receiving {
         match self {
             Self::Preparing(state) if state.request == id => state.on_basis(answer?, cx),
             Self::Opening(state) if state.request == id => {
-                let Answer::Basis { place, file, twin } = answer? else { return Err(wrong_answer()) };
+                let Answer::Basis { place, file, twin, partial } = answer? else { return Err(wrong_answer()) };
                 let Opening { aim, offer, early, .. } = *state;
-                decide(aim, offer, Found { place, file, twin }, early, cx)
+                decide(aim, offer, Found { place, file, twin, partial, told: false }, early, cx)
             }
             Self::Surveying(state) => state.on_answer(id, answer, cx),
             Self::Patching(state) => state.on_answer(id, answer, cx),
             Self::Repairing(state) => state.on_answer(id, answer, cx),
             Self::Verifying(state) if state.request == id => state.on_sealed(answer?, cx),
-            Self::Committing(state) if state.request == id => state.on_committed(answer?, cx),
+            Self::Committing(state) => state.on_answer(id, answer, cx),
             // Asked for before the transfer started over.
             other => Ok(other),
         }
@@ -237,6 +247,14 @@ impl Receiving {
             Self::Repairing(state) => state.on_computed(id, product, cx),
             // Computed for a state that a changed source has ended.
             other => Ok(other),
+        }
+    }
+
+    /// The peer has seen our hello: what it says is no recording.
+    pub(crate) fn on_seen(self, cx: &mut Context<'_>) -> Self {
+        match self {
+            Self::Committing(state) => state.on_seen(cx),
+            other => other,
         }
     }
 
@@ -263,6 +281,15 @@ impl Content {
         matches!(self, Self::Known | Self::Delta { .. })
     }
 
+    /// It says of which commit what it replaces is, if it replaces anything.
+    pub(crate) fn is_named(&self) -> bool {
+        match self {
+            Self::Known => true,
+            Self::Whole | Self::Set { .. } => false,
+            Self::Delta { generation, .. } => *generation != Generation::ZERO,
+        }
+    }
+
     const fn is_set(&self) -> bool {
         matches!(self, Self::Set { .. })
     }
@@ -286,7 +313,7 @@ fn restart(aim: Aim, cx: &mut Context<'_>) -> Receiving {
     Receiving::Requested(Requested { aim, found: None, stale: false })
 }
 
-fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
+pub(crate) fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
     let wire = ByteLen::new(cx.flow.wire);
     let progress = Progress { total: offer.len, copied: offer.len, wire, ..Progress::default() };
     let known = offer.content.is_of_known();
@@ -294,9 +321,14 @@ fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
 }
 
 impl Task {
+    /// What may be replaced.
+    pub(crate) fn condition(&self) -> Condition {
+        condition(&self.aim, &self.offer)
+    }
+
     /// What seemed to be a twin of the target is none: begins as if there had been none.
     pub(crate) fn without_twin(self, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        let Self { aim, offer, place } = self;
+        let Self { aim, offer, place, .. } = self;
         let (_, name) = place.path.split_last().ok_or_else(wrong_answer)?;
         let request = open(Destination { place, name, directory: false }, &offer, false, cx);
         Ok(Receiving::Opening(Box::new(Opening { aim, offer, request, early })))
@@ -305,31 +337,33 @@ impl Task {
 
 impl Preparing {
     fn on_basis(self, answer: Answer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        let Answer::Basis { place, file, .. } = answer else { return Err(wrong_answer()) };
-        let have = file.as_ref().map(|file| (file.chunks.root(), file.chunks.len()));
+        let Answer::Basis { place, file, partial, .. } = answer else { return Err(wrong_answer()) };
+        // What an earlier pull has left is what we have: so a set comes, and not everything.
+        let have = partial.as_ref().or(file.as_ref()).map(|file| (file.chunks.root(), file.chunks.len()));
         cx.send(TransferMessage::Pull(Pull { path: self.path, algorithm: self.algorithm, have }));
         cx.phase(Phase::Waiting);
-        let found = Some(Found { place, file, twin: None });
-        Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.destination), found, stale: false }))
+        let found = Some(Found { place, file, twin: None, partial, told: true });
+        Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.destination, self.condition), found, stale: false }))
     }
 }
 
 impl Requested {
     fn on_offer(self, offer: Offer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let destination = match (&self.aim, &offer.to) {
-            (Aim::Ours(destination), None) => destination.clone(),
+            (Aim::Ours(destination, _), None) => destination.clone(),
             (Aim::Theirs, Some(wish)) => Destination {
                 place: Place { root: RootId::new(0), path: wish.path.clone() },
                 name: wish.name.clone(),
                 directory: wish.directory,
             },
-            (Aim::Ours(_), Some(_)) | (Aim::Theirs, None) => {
+            (Aim::Ours(..), Some(_)) | (Aim::Theirs, None) => {
                 let cause = Malformed::Value("only a pushed target names where it goes");
                 return Err(InvalidMessage::Payload { kind: MessageKind::Offer, cause }.into());
             }
         };
         if let Some(found) = self.found
             && found.file.as_ref().is_none_or(|file| usable(file, &offer))
+            && found.partial.as_ref().is_none_or(|partial| !offer.content.is_set() || alike(partial, &offer))
         {
             return decide(self.aim, offer, found, Early::default(), cx);
         }
@@ -349,52 +383,91 @@ fn open(destination: Destination, offer: &Offer, twin: bool, cx: &mut Context<'_
 /// True when a basis that was cut before the offer came need not be cut again.
 fn usable(file: &OpenedFile, offer: &Offer) -> bool {
     let equal = file.chunks.root() == offer.root;
-    let alike = file.chunks.cutter() == offer.cutter || !offer.content.is_set();
-    file.chunks.algorithm() == offer.algorithm && (equal || alike)
+    file.chunks.algorithm() == offer.algorithm && (equal || !offer.content.is_set()) || alike(file, offer)
+}
+
+/// True when a basis was cut as the target is.
+fn alike(file: &OpenedFile, offer: &Offer) -> bool {
+    file.chunks.algorithm() == offer.algorithm && file.chunks.cutter() == offer.cutter
+}
+
+/// What may be replaced.
+fn condition(aim: &Aim, offer: &Offer) -> Condition {
+    match aim {
+        Aim::Ours(_, condition) => *condition,
+        Aim::Theirs => offer.to.as_ref().map_or(Condition::Any, |wish| wish.condition),
+    }
 }
 
 /// The offer and the basis are both known: what now?
 fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-    let Found { place, file, twin } = found;
+    let Found { place, file, twin, partial, told } = found;
     let is = |root, len| file.as_ref().is_some_and(|file| file.chunks.root() == root && file.chunks.len() == len);
     let equal = is(offer.root, offer.len);
+    let current = file.as_ref().map(OpenedFile::version);
+    let generation = current.map_or(Generation::ZERO, |version| version.generation);
     if equal && !offer.content.has_delta() {
         early.give_back(cx);
-        cx.send(TransferMessage::Same);
+        cx.send(TransferMessage::Same(generation));
         return Ok(Receiving::Ended(same(&offer, cx)));
     }
+    if !equal && !condition(&aim, &offer).holds(current.as_ref()) {
+        return Err(TransferError::Conflict { current }.into());
+    }
+    // Of our own files no commits are counted, and whoever asked for them is here.
+    let is_it = |named| named == generation || matches!(aim, Aim::Ours(..));
+    let replaces = replaces(file.as_ref());
     match offer.content {
         // The sender may be about to take its offer back: that is known when its delta has come.
         Content::Whole | Content::Delta { follows: true, .. } if equal => {
-            replay(Receiving::Draining(Draining { aim, offer }), early, cx)
+            replay(Receiving::Draining(Draining { aim, offer, generation }), early, cx)
         }
-        Content::Known if matches!(aim, Aim::Ours(_)) => {
+        // What was opened again may have changed since, and a part that is all of it may have been called our own: as a set
+        // it is found to be.
+        Content::Known if told && partial.is_none() => {
             let cause = Malformed::Value("an offer of a root that we do not have as one that we have");
             Err(InvalidMessage::Payload { kind: MessageKind::Offer, cause }.into())
         }
-        Content::Delta { basis, len, follows } if is(basis, len) => {
+        Content::Delta { basis, len, generation, follows } if is(basis, len) && is_it(generation) => {
             if !follows {
                 cx.send(TransferMessage::Current);
             }
             let basis = file.map(Basis::of);
-            let patching = Patching::begin(Task { aim, offer, place }, basis, cx)?;
+            let intent = match (offer.content.is_named(), follows) {
+                (true, _) => Intent::Named,
+                (false, true) => Intent::Unknown,
+                (false, false) => Intent::Answers,
+            };
+            let patching = Patching::begin(Task { aim, offer, place, replaces, current, intent }, basis, cx)?;
             replay(patching, early, cx)
         }
         Content::Known | Content::Delta { .. } => {
             early.give_back(cx);
             cx.send(TransferMessage::Stale);
-            let found = Some(Found { place, file, twin });
+            // Whoever asked for it has told now.
+            let told = matches!(aim, Aim::Ours(..));
+            let found = Some(Found { place, file, twin, partial, told });
             Ok(Receiving::Requested(Requested { aim, found, stale: true }))
         }
-        Content::Whole => replay(Patching::begin(Task { aim, offer, place }, None, cx)?, early, cx),
+        Content::Whole => replay(
+            Patching::begin(Task { aim, offer, place, replaces, current, intent: Intent::Unknown }, None, cx)?,
+            early,
+            cx,
+        ),
         Content::Set { elements } => {
             if let Some(twin) = twin {
-                return Patching::of_twin(Task { aim, offer, place }, twin, early, cx);
+                return Patching::of_twin(
+                    Task { aim, offer, place, replaces, current, intent: Intent::Unknown },
+                    twin,
+                    early,
+                    cx,
+                );
             }
-            match file {
+            match partial.or(file) {
                 // Of an empty set no part need be waited for.
                 Some(basis) if !basis.chunks.is_empty() && elements > 0 => {
-                    let state = Comparing::begin(Task { aim, offer, place }, basis);
+                    let state =
+                        Comparing::begin(Task { aim, offer, place, replaces, current, intent: Intent::Answers }, basis);
                     let parts = early.parts.into_iter();
                     let mut state = Receiving::Comparing(Box::new(state));
                     for (is_tags, part, payload) in parts {
@@ -408,7 +481,7 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
                 Some(_) | None => {
                     early.give_back(cx);
                     cx.send(TransferMessage::Want(Want::All));
-                    Patching::begin(Task { aim, offer, place }, None, cx)
+                    Patching::begin(Task { aim, offer, place, replaces, current, intent: Intent::Answers }, None, cx)
                 }
             }
         }
@@ -429,11 +502,8 @@ impl Verifying {
         let Answer::Sealed(made) = answer else { return Err(wrong_answer()) };
         let Self { task, stage, progress, repairs, twin, .. } = self;
         if made == task.offer.root {
-            cx.phase(Phase::Committing);
-            let request = cx.ask(Ask::Commit { stage: stage.clone() });
-            let Task { offer, .. } = task;
             twin.unwrap_or_default().give_back(cx);
-            return Ok(Receiving::Committing(Committing { offer, request, progress, repairs, _stage: stage }));
+            return Ok(Committing::begin(task, stage, progress, repairs, cx));
         }
         if let Some(early) = twin {
             return task.without_twin(early, cx);
@@ -442,21 +512,5 @@ impl Verifying {
             return Err(TransferError::Integrity { announced: task.offer.root, made }.into());
         }
         Repairing::begin(task, stage, progress.made(), repairs, cx)
-    }
-}
-
-impl Committing {
-    fn on_committed(self, answer: Answer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        let Answer::Committed(generation) = answer else { return Err(wrong_answer()) };
-        cx.send(TransferMessage::Done(generation));
-        Ok(Receiving::Ended(self.outcome(generation, cx)))
-    }
-
-    fn outcome(&self, generation: Generation, cx: &Context<'_>) -> Outcome {
-        let mut progress = self.progress;
-        progress.wire = ByteLen::new(cx.flow.wire);
-        let Offer { len, root, .. } = self.offer;
-        let known = self.offer.content.is_of_known();
-        Outcome { len, root, generation: Some(generation), progress, repairs: self.repairs, known }
     }
 }

@@ -17,9 +17,10 @@
 
 use alloc::boxed::Box;
 
-use deltasync_core::{Algorithm, ByteLen, Digest, FineKey, FineShape};
+use deltasync_core::{Algorithm, ByteLen, Digest, FineKey, FineShape, Generation};
 
 use crate::bulk::Want;
+use crate::committing::CONFIRMS_MAX;
 use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::delivering::Delivering;
 use crate::delivery::Delivery;
@@ -30,8 +31,8 @@ use crate::recalling::{Aligning, aligned, prepare};
 use crate::search::{Reads, Source};
 use crate::searching::Searching;
 use crate::{
-    Answer, Ask, Content, Cutting, EventKind, FaultKind, JobId, Kept, Known, More, Offer, OpenedFile, Outcome, Phase,
-    Place, Progress, Remembered, Repair, RequestId, TransferError, TransferMessage, Wish,
+    Answer, Ask, Condition, Confirm, Content, Cutting, EventKind, FaultKind, JobId, Kept, Known, More, Offer,
+    OpenedFile, Outcome, Phase, Place, Progress, Remembered, Repair, RequestId, TransferError, TransferMessage, Wish,
 };
 
 /// A pushed file of at most this many bytes goes with its offer: it is cheaper than the round trip it saves.
@@ -96,6 +97,8 @@ pub(crate) struct Common {
     pub(crate) attempt: u8,
     pub(crate) changes: u8,
     pub(crate) repairs: u32,
+    /// How often we said that what is there is to be replaced.
+    pub(crate) confirmed: u32,
     /// How the receiver's file is remembered, until that proved wrong.
     pub(crate) remembered: Option<Box<Remembered>>,
     /// The receiver may still say that it has not what we thought.
@@ -106,6 +109,8 @@ pub(crate) struct Common {
     pub(crate) standing: bool,
     /// The last offer was made for what we knew of the receiver.
     pub(crate) known: bool,
+    /// It replaces nothing, or a version that it names the generation of.
+    pub(crate) named: bool,
 }
 
 impl Sending {
@@ -119,11 +124,13 @@ impl Sending {
             attempt: 0,
             changes: 0,
             repairs: 0,
+            confirmed: 0,
             remembered: None,
             presumed: false,
             retracted: false,
             standing: false,
             known: false,
+            named: false,
         };
         match recall {
             Some(request) => Self::Recalling(common, request),
@@ -174,6 +181,11 @@ impl Sending {
         {
             return Ok(self);
         }
+        if let TransferMessage::Confirm(confirm) = message
+            && self.may_confirm(confirm)
+        {
+            return self.on_confirm(confirm, cx);
+        }
         match (self, message) {
             (Self::Offered(state), message) => state.on_message(message, cx),
             (Self::Ordering(answered, state), TransferMessage::More(More::Edges(end))) => {
@@ -189,9 +201,9 @@ impl Sending {
                 Ok(answered.lay(Some(order.breaks), cx))
             }
             (Self::Proposed(common, target, delivery), message) => match (message, delivery) {
-                (TransferMessage::Same, _) => Ok(ended(&common, &target, None, None, cx)),
+                (TransferMessage::Same(generation), _) => Ok(ended(&common, &target, End::Same(generation), cx)),
                 // It had the content under another name.
-                (TransferMessage::Done(generation), _) => Ok(ended(&common, &target, Some(generation), None, cx)),
+                (TransferMessage::Done(generation), _) => Ok(ended(&common, &target, End::Done(generation, None), cx)),
                 (TransferMessage::Stale, _) => Ok(Self::list(common, target, cx)),
                 (TransferMessage::Current, Some(delivery)) => Ok(Delivering::begin(common, target, *delivery, cx)),
                 (other, _) => Err(cx.unexpected(&other, "waiting for the receiver to look at its basis")),
@@ -201,8 +213,10 @@ impl Sending {
                 Ok(Self::list(state.common, state.target, cx))
             }
             (Self::Delivered(common, target, progress), message) => match message {
-                TransferMessage::Done(generation) => Ok(ended(&common, &target, Some(generation), Some(progress), cx)),
-                TransferMessage::Same => Ok(ended(&common, &target, None, None, cx)),
+                TransferMessage::Done(generation) => {
+                    Ok(ended(&common, &target, End::Done(generation, Some(progress)), cx))
+                }
+                TransferMessage::Same(generation) => Ok(ended(&common, &target, End::Same(generation), cx)),
                 TransferMessage::Stale if common.presumed => Ok(Self::list(common, target, cx)),
                 TransferMessage::Repair(repair) if common.repairs < REPAIRS_MAX => {
                     cx.used(cx.payload);
@@ -221,6 +235,29 @@ impl Sending {
             (Self::Delivering(_), message) => Err(cx.unexpected(&message, "sending the delta")),
             (Self::Mending(..), message) => Err(cx.unexpected(&message, "comparing what was made")),
         }
+    }
+
+    /// The receiver may be about to commit, and does not go on over another writer under a condition.
+    fn may_confirm(&mut self, confirm: Confirm) -> bool {
+        let waits = matches!(self, Self::Offered(_) | Self::Proposed(..) | Self::Delivered(..));
+        let wish = self.common_mut().and_then(|common| common.origin.to.as_ref());
+        waits && wish.is_some_and(|wish| !confirm.since || wish.condition == Condition::Any)
+    }
+
+    /// What is there is to be replaced. Where somebody has published it since we offered ours: ours is what our user wants.
+    fn on_confirm(mut self, confirm: Confirm, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        let Confirm { current, since } = confirm;
+        if let Some(common) = self.common_mut() {
+            common.confirmed += 1;
+            if common.confirmed > CONFIRMS_MAX {
+                return Err(TransferError::Conflict { current }.into());
+            }
+        }
+        if since {
+            cx.event(EventKind::Conflict { current });
+        }
+        cx.send(TransferMessage::Replace(current));
+        Ok(self)
     }
 
     pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
@@ -334,6 +371,28 @@ impl Sending {
         }
     }
 
+    /// True for a push whose standing offer does not name the generation of what it replaces: the receiver replaces
+    /// nothing for it before it knows that we have seen its hello.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        let unnamed = |common: &Common| common.origin.to.is_some() && common.standing && !common.named;
+        match self {
+            Self::Offered(state) => unnamed(&state.common),
+            Self::Laying(state, _) | Self::Ordering(state, _) => unnamed(&state.common),
+            Self::Delivering(state) => unnamed(&state.common),
+            Self::Searching(common, ..)
+            | Self::Proposed(common, ..)
+            | Self::Delivered(common, ..)
+            | Self::Mending(common, _) => unnamed(common),
+            Self::Recalling(..)
+            | Self::Describing(..)
+            | Self::Listing(..)
+            | Self::Aligning(..)
+            | Self::Preparing(..)
+            | Self::Remembering(..)
+            | Self::Ended(_) => false,
+        }
+    }
+
     fn common_mut(&mut self) -> Option<&mut Common> {
         match self {
             Self::Recalling(common, _)
@@ -378,7 +437,8 @@ impl Sending {
 fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
     let chunks = &target.chunks;
     let same = |root: Digest, len: ByteLen| root == chunks.root() && len == chunks.len();
-    if common.origin.have.is_some_and(|(root, len)| same(root, len)) {
+    // Not where it may still call an offer stale that we have taken back: that would be taken for this one.
+    if !common.retracted && common.origin.have.is_some_and(|(root, len)| same(root, len)) {
         common.offer(&target, Content::Known, cx);
         return Ok(Sending::Proposed(common, target, None));
     }
@@ -408,6 +468,7 @@ fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Re
 impl Common {
     pub(crate) fn offer(&mut self, target: &OpenedFile, content: Content, cx: &mut Context<'_>) {
         self.known = content.is_of_known();
+        self.named = content.is_named();
         cx.send(TransferMessage::Offer(Offer {
             to: self.origin.to.clone(),
             len: target.chunks.len(),
@@ -423,25 +484,33 @@ impl Common {
     }
 }
 
+/// How the receiver says that it went well.
+pub(crate) enum End {
+    /// The target was there already, published as this generation.
+    Same(Generation),
+    /// It is there now.
+    Done(Generation, Option<Progress>),
+}
+
 /// The transfer went well: it is over once our storage has remembered what the receiver has now.
-pub(crate) fn ended(
-    common: &Common,
-    target: &OpenedFile,
-    generation: Option<deltasync_core::Generation>,
-    progress: Option<Progress>,
-    cx: &mut Context<'_>,
-) -> Sending {
+pub(crate) fn ended(common: &Common, target: &OpenedFile, end: End, cx: &mut Context<'_>) -> Sending {
     let len = target.chunks.len();
+    let (generation, made, progress) = match end {
+        End::Same(generation) => (generation, None, None),
+        End::Done(generation, progress) => (generation, Some(generation), progress),
+    };
     let mut progress = progress.unwrap_or(Progress { total: len, copied: len, ..Progress::default() });
     progress.wire = ByteLen::new(cx.flow.wire);
     let Common { repairs, known, .. } = *common;
-    let outcome = Outcome { len, root: target.chunks.root(), generation, progress, repairs, known };
-    let is_remembered = common.remembered.as_ref().is_some_and(|remembered| remembered.chunks.root() == outcome.root);
+    let outcome = Outcome { len, root: target.chunks.root(), generation: made, progress, repairs, known };
+    let is_remembered = common
+        .remembered
+        .as_ref()
+        .is_some_and(|remembered| remembered.chunks.root() == outcome.root && remembered.generation == generation);
     if !cx.config.remember || common.origin.to.is_none() || is_remembered {
         return Sending::Ended(outcome);
     }
     let key = common.origin.key.clone();
-    let generation = generation.unwrap_or_default();
     let request = cx.ask(Ask::Remember { key, generation, file: target.clone() });
     Sending::Remembering(outcome, request)
 }

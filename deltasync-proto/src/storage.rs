@@ -92,7 +92,8 @@ pub enum Ask {
         cutting: Cutting,
         /// Which digests.
         algorithm: Algorithm,
-        /// The root and length of the target: where the storage knows of a file elsewhere that has them, it opens it.
+        /// The root and length of the target: where the storage knows of a file elsewhere that has them, it opens it. When
+        /// the file at the place has them it is durable once this is answered, as after a commit.
         wanted: Option<(Digest, ByteLen)>,
     },
     /// What was the file at this place, as far as it is remembered? Answer: [`Answer::Recalled`]. Nothing is no fault.
@@ -132,6 +133,9 @@ pub enum Ask {
         len: ByteLen,
         /// Which digest its root is.
         algorithm: Algorithm,
+        /// The root it will have. What a stage that came to nothing has of it may be kept under this root, to go on from:
+        /// see [`Answer::Basis`].
+        root: Digest,
     },
     /// Append the steps of a plan to a stage, and hash what was appended. Answer: [`Answer::Applied`].
     Apply {
@@ -155,11 +159,14 @@ pub enum Ask {
         /// The stage.
         stage: StageHandle,
     },
-    /// Make the staged target durable and publish it, replacing what was there in one step. Answer:
+    /// Make the staged target durable and publish it in one step, if what it replaces is still what is there; otherwise
+    /// the fault is of kind [`FaultKind::Conflict`], nothing has changed, and the stage can be committed again. Answer:
     /// [`Answer::Committed`], only when a power cut can no longer undo it.
     Commit {
         /// The stage.
         stage: StageHandle,
+        /// What is there, as far as the committer knows.
+        replaces: Replaces,
     },
     /// List a directory, or a single file, in the order of the names' bytes. Answer: [`Answer::Listed`].
     List {
@@ -170,6 +177,15 @@ pub enum Ask {
         /// How many entries at most.
         most: usize,
     },
+}
+
+/// What a commit replaces: of two who saw the same, only the first one's commit succeeds.
+#[derive(Clone, Debug)]
+pub enum Replaces {
+    /// Nothing: there is no file at the place.
+    Nothing,
+    /// The file that was opened as this, which is still at the place and looks as it did.
+    File(FileHandle),
 }
 
 /// What a storage answers.
@@ -186,6 +202,9 @@ pub enum Answer {
         file: Option<OpenedFile>,
         /// A file elsewhere that has the wanted root, if one is known. Its content is checked like any other.
         twin: Option<FileHandle>,
+        /// What an earlier stage of the wanted root at this place had got to, or else one of any root, with the file that is
+        /// there behind it as one basis, where that is kept. Its own root and generation mean nothing.
+        partial: Option<OpenedFile>,
     },
     /// To [`Ask::Recall`].
     Recalled(Option<Remembered>),
@@ -224,6 +243,25 @@ pub struct OpenedFile {
     pub file: FileHandle,
     /// Its chunks, length and root.
     pub chunks: Arc<ChunkList>,
+    /// The commit that published it as it is; [`Generation::ZERO`] where commits are not counted, or when it was changed
+    /// by other means.
+    pub generation: Generation,
+}
+
+impl OpenedFile {
+    /// Which version of the file this is.
+    pub fn version(&self) -> Version {
+        Version { generation: self.generation, root: self.chunks.root() }
+    }
+}
+
+/// One published state of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The commit that published it; [`Generation::ZERO`] when that is not known.
+    pub generation: Generation,
+    /// Its root.
+    pub root: Digest,
 }
 
 /// The name under which a file is remembered: what a command called it.
@@ -329,6 +367,8 @@ pub struct StorageFault {
     pub kind: FaultKind,
     /// What happened, for people: the path as the peer knows it and the system's message, never a path of the machine.
     pub message: String,
+    /// What is there, or should be, where that is the trouble.
+    pub current: Option<Version>,
 }
 
 /// The kinds of trouble a storage can have.
@@ -347,6 +387,11 @@ pub enum FaultKind {
     TooLarge,
     /// A file changed while it was read.
     Changed,
+    /// What a commit would replace is not what is there.
+    Conflict,
+    /// The content is not what was published: a disk lost it, or a program changed it unseen. `current` is what it should
+    /// be; who has that may push it.
+    Damaged,
     /// Anything else the system said.
     Other,
 }
@@ -354,6 +399,13 @@ pub enum FaultKind {
 impl StorageFault {
     /// A fault with its message.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), current: None }
+    }
+
+    /// With what is there, or should be.
+    #[must_use]
+    pub fn with_current(mut self, current: Version) -> Self {
+        self.current = Some(current);
+        self
     }
 }

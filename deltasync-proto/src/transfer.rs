@@ -36,12 +36,14 @@ impl Machine {
     pub(crate) fn start(command: Command, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         let algorithm = cx.config.algorithm;
         Ok(match command {
-            Command::Push { source, path, name, directory } => {
+            Command::Push { source, path, name, directory, condition } => {
                 let key = Known { path: path.clone(), name: Some(name.clone()) };
-                let to = Some(Wish { path, name, directory });
+                let to = Some(Wish { path, name, directory, condition });
                 Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key }, cx))
             }
-            Command::Pull { path, destination } => Self::Receiving(Receiving::pull(path, destination, cx)),
+            Command::Pull { path, destination, condition } => {
+                Self::Receiving(Receiving::pull(path, destination, condition, cx))
+            }
             Command::List { path, after } => Self::Asking(Asking::list(List { path, after }, cx)),
             Command::Root { path } => Self::Asking(Asking::root(AskRoot { path, algorithm }, cx)),
             Command::Cancel => return Err(TransferError::Cancelled.into()),
@@ -63,7 +65,9 @@ impl Machine {
             TransferMessage::Tags(_)
             | TransferMessage::Cells(_)
             | TransferMessage::More(_)
-            | TransferMessage::Same
+            | TransferMessage::Same(_)
+            | TransferMessage::Confirm(_)
+            | TransferMessage::Replace(_)
             | TransferMessage::Current
             | TransferMessage::Stale
             | TransferMessage::Want(_)
@@ -113,6 +117,14 @@ impl Machine {
     pub(crate) fn pump(self, cx: &mut Context<'_>) -> Self {
         match self {
             Self::Sending(machine) => Self::Sending(machine.pump(cx)),
+            other => other,
+        }
+    }
+
+    /// The peer has seen our hello.
+    pub(crate) fn on_seen(self, cx: &mut Context<'_>) -> Self {
+        match self {
+            Self::Receiving(machine) => Self::Receiving(machine.on_seen(cx)),
             other => other,
         }
     }
@@ -182,12 +194,21 @@ pub(crate) fn refusal(error: &TransferError) -> Option<TransferMessage> {
             FaultKind::Full => RefusalCode::Full,
             FaultKind::TooLarge => RefusalCode::Limit,
             FaultKind::Changed => RefusalCode::Changed,
+            FaultKind::Conflict => RefusalCode::Conflict,
+            FaultKind::Damaged => RefusalCode::Damaged,
             FaultKind::Other => RefusalCode::Storage,
         },
         TransferError::Integrity { .. } => RefusalCode::Integrity,
         TransferError::Changed { .. } => RefusalCode::Changed,
+        TransferError::Conflict { .. } => RefusalCode::Conflict,
         TransferError::Stalled { .. } => RefusalCode::Stalled,
+        TransferError::Memory { .. } => RefusalCode::Busy,
     };
     let message = crate::message::bounded_text(alloc::format!("{error}"));
-    Some(TransferMessage::Refused(Refusal { code, message, current: None }))
+    let current = match error {
+        TransferError::Storage(fault) => fault.current,
+        TransferError::Conflict { current } => *current,
+        _ => None,
+    };
+    Some(TransferMessage::Refused(Refusal { code, message, current }))
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use common::{Ends, content, meddling, put, random};
 use deltasync_core::Algorithm;
 use deltasync_io::{BlockingStorage, KeepForm};
-use deltasync_proto::EventKind;
-use deltasync_testkit::{file, push};
+use deltasync_proto::{EventKind, TransferError};
+use deltasync_testkit::{file, pull, push};
 
 const FORMS: [KeepForm; 2] = [KeepForm::Copy, KeepForm::Sums];
 /// More requests than the client's storage gets in an undisturbed run.
@@ -201,4 +201,47 @@ fn a_pulled_source_that_changes_arrives_as_it_was_or_as_it_is() {
             assert!(restarted > 0, "some came in between");
         }
     }
+}
+
+/// The source becomes what the puller has said it has, and that changes too. `remembered`: the server has the puller's
+/// first file among its old versions, and offers a delta for it.
+fn check_both_change(remembered: bool) {
+    for (at, mine, seed) in (0..10).flat_map(|at| (1..5).flat_map(move |mine| (0..4).map(move |seed| (at, mine, seed))))
+    {
+        let seed = 1000 * at + 100 * mine + seed;
+        let mut ends = Ends::forgetful(seed);
+        put(&ends.remote, &file(), &new());
+        if remembered {
+            ends = Ends::remembering(seed, KeepForm::Copy);
+            ends.push(&old());
+            ends.push(&new());
+        }
+        put(&ends.local, &file(), &old());
+        let change = |storage, at, bytes: Vec<u8>| {
+            let asked = AtomicU64::new(0);
+            meddling(storage, move |memory, ask| {
+                if asked.fetch_add(1, Ordering::Relaxed) == at {
+                    put(memory, &file(), &bytes);
+                }
+                memory.answer(ask)
+            })
+        };
+        let (local, remote) = (change(&ends.local, mine, others()), change(&ends.remote, at, old()));
+        let ran = ends.pair().storages(local, remote).command(pull(file(), file())).run_to_end();
+        assert!(ran.client.is_ok() && ran.server.is_ok(), "at {at} and {mine}: {:?} {:?}", ran.client, ran.server);
+        let stalled = matches!(ran.outcomes[0], Err(TransferError::Stalled { .. }));
+        assert!(!stalled, "at {at} and {mine}: both ends wait for each other");
+    }
+}
+
+/// Found by the simulation, seed 9928.
+#[test]
+fn a_pull_of_which_both_files_change_ends_no_connection() {
+    check_both_change(false);
+}
+
+/// Found by the simulation, seed 4745: the word that the second offer is stale was taken to be about the first.
+#[test]
+fn a_pull_of_which_both_files_change_does_not_stall_over_an_offer_that_was_taken_back() {
+    check_both_change(true);
 }

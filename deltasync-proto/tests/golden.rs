@@ -1,6 +1,6 @@
-//! Golden vectors: the bytes of version 2, which no later change may alter, and what is left of version 1.
+//! Golden vectors: the bytes of version 3, which no later change may alter, and what is left of earlier ones.
 //!
-//! Each file in `vectors/v2` holds frames in hex with their fields named. They were written by a second implementation,
+//! Each file in `vectors/v3` holds frames in hex with their fields named. They were written by a second implementation,
 //! after `WIRE.md`; here each is decoded, compared with the value it stands for, and encoded back to the same bytes. The
 //! files `computed_*` hold what both ends compute alike; the files `conversation_*` whole conversations, which are had
 //! again. Literals there are random, so that nothing in them depends on how well a library packs; one is of text, and
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use deltasync_core::Limits;
-use deltasync_proto::{Frame, FrameDecoder, Message, MessageKind};
+use deltasync_proto::{Frame, FrameDecoder, Message, MessageKind, VERSION};
 
 #[path = "golden/cases.rs"]
 mod cases;
@@ -19,8 +19,8 @@ mod cases;
 mod computed;
 #[path = "golden/conversations.rs"]
 mod conversations;
-#[path = "golden/version_1.rs"]
-mod version_1;
+#[path = "golden/earlier.rs"]
+mod earlier;
 
 use cases::cases;
 
@@ -117,7 +117,7 @@ fn check_later(version: u8) {
 #[test]
 fn every_kind_has_its_bytes() {
     for kind in MessageKind::ALL.iter().copied() {
-        check_kind(2, kind);
+        check_kind(VERSION, kind);
     }
 }
 
@@ -125,12 +125,12 @@ fn every_kind_has_its_bytes() {
 fn every_file_is_used() {
     let kinds = MessageKind::ALL.iter().map(|kind| file_name(*kind));
     let others = computed::FILES.into_iter().chain(conversations::FILES).chain(["later"]).map(str::to_owned);
-    check_every_file_is_used(2, kinds.chain(others).collect());
+    check_every_file_is_used(VERSION, kinds.chain(others).collect());
 }
 
 #[test]
 fn what_a_later_version_appends_to_the_handshake_is_ignored() {
-    check_later(2);
+    check_later(VERSION);
 }
 
 /// It was taken for one, and the sender divided by the length of the ranges.

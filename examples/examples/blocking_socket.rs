@@ -15,7 +15,7 @@ use bytes::Bytes;
 use deltasync_core::RelPath;
 use deltasync_io::{BlockingStorage, MemoryStorage, entropy};
 use deltasync_proto::{
-    Command, Config, EventKind, Input, Output, Place, Request, RootId, Session, Stats, Timestamp, TransferId,
+    Command, Condition, Config, EventKind, Input, Output, Place, Request, RootId, Session, Stats, Timestamp, TransferId,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -81,8 +81,13 @@ fn main() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut session = Session::client(Config::default(), entropy()?);
     let name = path.split_last().ok_or("a file has a name")?.1;
-    let command =
-        Command::Push { source: Place { root, path: path.clone() }, path: path.clone(), name, directory: false };
+    let command = Command::Push {
+        source: Place { root, path: path.clone() },
+        path: path.clone(),
+        name,
+        directory: false,
+        condition: Condition::Any,
+    };
     session.handle_input(Timestamp::new(0), Input::Command { transfer: TransferId::new(1), command })?;
     session.handle_input(Timestamp::new(0), Input::Finish)?;
     let stats = thread::scope(|scope| {

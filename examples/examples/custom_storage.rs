@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deltasync_core::{Algorithm, Generation, Name, RelPath, Step};
 use deltasync_io::{BlockingStorage, Control, MemoryStorage, Report, Threads, drive, entropy};
-use deltasync_proto::{Answer, Ask, Command, Config, Destination, EventKind, FaultKind, Place, RootId, Session};
+use deltasync_proto::{
+    Answer, Ask, Command, Condition, Config, Destination, EventKind, FaultKind, Place, RootId, Session,
+};
 use deltasync_proto::{StageHandle, StorageFault, TransferId};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -28,7 +30,9 @@ impl BlockingStorage for Inbox {
     fn answer(&self, ask: Ask) -> Result<Answer, StorageFault> {
         Ok(match ask {
             // Nothing here is the basis of something else: everything comes as literals.
-            Ask::Basis { destination, .. } => Answer::Basis { place: destination.place, file: None, twin: None },
+            Ask::Basis { destination, .. } => {
+                Answer::Basis { place: destination.place, file: None, twin: None, partial: None }
+            }
             Ask::Stage { place, algorithm, .. } => {
                 let letter = Letter { path: place.path, algorithm, bytes: Mutex::default() };
                 Answer::Staged(StageHandle::new(letter))
@@ -48,7 +52,7 @@ impl BlockingStorage for Inbox {
                 Answer::Sealed(letter.algorithm.digest(&locked(&letter.bytes)))
             }
             // The session has compared the digest. A real inbox would make the letter durable before it answers.
-            Ask::Commit { stage } => {
+            Ask::Commit { stage, .. } => {
                 let letter = letter(&stage)?;
                 let mut inbox = locked(&self.0);
                 inbox.push((letter.path.clone(), locked(&letter.bytes).clone()));
@@ -72,8 +76,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (root, path, name) = (RootId::new(0), RelPath::new("letter")?, Name::new("letter")?);
     let (files, inbox) = (Arc::new(MemoryStorage::new()), Arc::new(Inbox::default()));
     let here = Place { root, path: path.clone() };
-    let push = Command::Push { source: here.clone(), path: path.clone(), name: name.clone(), directory: false };
-    let pull = Command::Pull { path: path.clone(), destination: Destination { place: here, name, directory: false } };
+    let push = Command::Push {
+        source: here.clone(),
+        path: path.clone(),
+        name: name.clone(),
+        directory: false,
+        condition: Condition::Any,
+    };
+    let pull = Command::Pull {
+        path: path.clone(),
+        destination: Destination { place: here, name, directory: false },
+        condition: Condition::Any,
+    };
     for (text, command) in [("first", push.clone()), ("second", push), ("not yet", pull)] {
         files.insert(root, path.clone(), text);
         let (near, far) = tokio::io::duplex(64 << 10);

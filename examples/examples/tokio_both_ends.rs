@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use deltasync_core::RelPath;
 use deltasync_io::{Control, LocalOptions, LocalStorage, MemoryStorage, Report, Threads, drive, entropy};
-use deltasync_proto::{Command, Config, Destination, EventKind, Place, RootId, Session, Stats, TransferId};
+use deltasync_proto::{Command, Condition, Config, Destination, EventKind, Place, RootId, Session, Stats, TransferId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -76,7 +76,13 @@ async fn main() -> Result<()> {
     let files = Arc::new(MemoryStorage::new());
     let threads = Arc::new(Threads::new(Arc::clone(&files), Threads::FEWEST));
     let place = |path: &RelPath| Place { root, path: path.clone() };
-    let push = || Command::Push { source: place(&path), path: path.clone(), name: name.clone(), directory: false };
+    let push = || Command::Push {
+        source: place(&path),
+        path: path.clone(),
+        name: name.clone(),
+        directory: false,
+        condition: Condition::Any,
+    };
     let mut numbers: Vec<u8> = (0..500_000u32).flat_map(|number| number.wrapping_mul(number).to_le_bytes()).collect();
     files.insert(root, path.clone(), numbers.clone());
     run(push(), address, Arc::clone(&threads)).await?;
@@ -85,7 +91,7 @@ async fn main() -> Result<()> {
     let again = run(push(), address, Arc::clone(&threads)).await?;
     assert!(again.wire_sent < 100_000);
     let destination = Destination { place: place(&copy), name: name.clone(), directory: false };
-    run(Command::Pull { path: path.clone(), destination }, address, threads).await?;
+    run(Command::Pull { path: path.clone(), destination, condition: Condition::Any }, address, threads).await?;
 
     assert!(std::fs::read(directory.path().join("numbers"))? == numbers);
     assert_eq!(files.get(root, &copy).as_deref(), Some(&numbers[..]));

@@ -5,9 +5,9 @@ use deltasync_core::{
     Algorithm, Break, ByteLen, Cutter, Digest, Generation, MendKey, Name, Offset, Op, RelPath, Sketch, SketchKey, Tag,
 };
 use deltasync_proto::{
-    AskRoot, Capabilities, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Hello, List, Listing, Literals,
-    Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair, RootIs, SetPart, TransferId,
-    TransferMessage, Unsupported, Want, Wish,
+    AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello, List,
+    Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair, RootIs,
+    SetPart, TransferId, TransferMessage, Unsupported, Version, Want, Wish,
 };
 
 /// The nonces in the vectors.
@@ -32,11 +32,26 @@ pub(crate) fn cases(kind: MessageKind, version: u8) -> Vec<(&'static str, Messag
         MessageKind::Close => closes(),
         MessageKind::Ping => vec![("the only one", Message::Ping)],
         MessageKind::Pong => vec![("the only one", Message::Pong)],
+        MessageKind::Seen => {
+            let sum = u64::from_le_bytes(*SERVER.first_chunk().expect("8 of 16 bytes"));
+            vec![("of the nonce in the vectors", Message::Seen(sum))]
+        }
         MessageKind::Offer => offers(),
         MessageKind::Tags => tags(),
         MessageKind::Cells => cells(),
         MessageKind::More => mores(),
-        MessageKind::Same => vec![("of transfer 1", of(1, TransferMessage::Same))],
+        MessageKind::Same => vec![
+            ("of no known generation", of(1, TransferMessage::Same(Generation::ZERO))),
+            ("of the last generation", of(1, TransferMessage::Same(Generation::new(u64::MAX)))),
+        ],
+        MessageKind::Confirm => {
+            let confirm = |current, since| of(1, TransferMessage::Confirm(Confirm { current, since }));
+            vec![("a version", confirm(Some(version_300()), false)), ("nothing is there any more", confirm(None, true))]
+        }
+        MessageKind::Replace => vec![
+            ("a version", of(1, TransferMessage::Replace(Some(version_300())))),
+            ("nothing is there", of(1, TransferMessage::Replace(None))),
+        ],
         MessageKind::Want => wants(),
         MessageKind::Edges => edges(),
         MessageKind::Order => orders(),
@@ -49,7 +64,7 @@ pub(crate) fn cases(kind: MessageKind, version: u8) -> Vec<(&'static str, Messag
         ],
         MessageKind::Repair => repairs(),
         MessageKind::Changed => vec![("of transfer 127", of(127, TransferMessage::Changed))],
-        MessageKind::Refused => refusals(),
+        MessageKind::Refused => refusals(version),
         MessageKind::Cancel => vec![("of transfer 128", of(128, TransferMessage::Cancel))],
         MessageKind::Credit => vec![
             ("a portion", of(1, TransferMessage::Credit(1 << 18))),
@@ -103,7 +118,8 @@ fn offer(to: Option<Wish>, len: u64, content: Content) -> Offer {
 }
 
 fn offers() -> Vec<(&'static str, Message)> {
-    let wish = |at, label, directory| Some(Wish { path: path(at), name: name(label), directory });
+    let wish =
+        |at, label, directory| Some(Wish { path: path(at), name: name(label), directory, condition: Condition::Any });
     let changed = Offer {
         algorithm: Algorithm::Sha256,
         cutter: Cutter::FIXED_4096,
@@ -112,19 +128,25 @@ fn offers() -> Vec<(&'static str, Message)> {
     };
     let known = Offer { cutter: Cutter::MinCdc { average: 16 << 20 }, ..offer(None, 0, Content::Known) };
     let longest = Offer { attempt: 2, ..offer(None, 16 << 40, Content::Set { elements: 0 }) };
-    let delta = |len, follows| {
-        let (basis, len) = (digest(0x80), ByteLen::new(len));
-        offer(wish(b"file", "file", false), 9003, Content::Delta { basis, len, follows })
+    let delta = |len, generation, follows| {
+        let (basis, len, generation) = (digest(0x80), ByteLen::new(len), Generation::new(generation));
+        offer(wish(b"file", "file", false), 9003, Content::Delta { basis, len, generation, follows })
     };
     let whole = offer(wish(b"dir/file", "file", false), 1000, Content::Whole);
-    let waits = Offer { attempt: 255, ..delta(16 << 40, false) };
+    let conditional = |condition| {
+        let to = wish(b"file", "file", false).map(|wish| Wish { condition, ..wish });
+        of(1, TransferMessage::Offer(offer(to, 1000, Content::Whole)))
+    };
+    let waits = Offer { attempt: 255, ..delta(16 << 40, 300, false) };
     vec![
         ("a push that carries its content", of(1, TransferMessage::Offer(whole))),
         ("a push of a set into a directory, the second offer", of(300, TransferMessage::Offer(changed))),
         ("a pull of what is there already", of(2, TransferMessage::Offer(known))),
         ("a pull, of the longest file, the third offer", of(2, TransferMessage::Offer(longest))),
-        ("a delta that follows", of(1, TransferMessage::Offer(delta(9000, true)))),
+        ("a delta that follows", of(1, TransferMessage::Offer(delta(9000, 0, true)))),
         ("a delta that waits, after many offers", of(1, TransferMessage::Offer(waits))),
+        ("a push to where nothing is", conditional(Condition::Absent)),
+        ("a push over a version", conditional(Condition::Root(digest(0x80)))),
     ]
 }
 
@@ -246,7 +268,11 @@ fn pulls() -> Vec<(&'static str, Message)> {
     ]
 }
 
-fn refusals() -> Vec<(&'static str, Message)> {
+fn version_300() -> Version {
+    Version { generation: Generation::new(300), root: digest(0) }
+}
+
+fn refusals(version: u8) -> Vec<(&'static str, Message)> {
     let codes = [
         ("not found", RefusalCode::NotFound),
         ("denied", RefusalCode::Denied),
@@ -258,11 +284,14 @@ fn refusals() -> Vec<(&'static str, Message)> {
         ("busy", RefusalCode::Busy),
         ("stalled", RefusalCode::Stalled),
         ("storage", RefusalCode::Storage),
+        ("conflict", RefusalCode::Conflict),
+        ("damaged", RefusalCode::Damaged),
     ];
+    let codes = &codes[..if version < 3 { 10 } else { 12 }];
     let refused = |code, message: String, current| of(1, TransferMessage::Refused(Refusal { code, message, current }));
     let mut cases: Vec<_> =
-        codes.map(|(name, code)| (name, refused(code, format!("it is {name}"), None))).into_iter().collect();
-    let current = Some((Generation::new(300), digest(0)));
+        codes.iter().map(|(name, code)| (*name, refused(*code, format!("it is {name}"), None))).collect();
+    let current = Some(version_300());
     cases.push(("with what is there now", refused(RefusalCode::Denied, String::new(), current)));
     cases
 }

@@ -5,6 +5,7 @@ use deltasync_core::{
     MendKey, Offset, OldContent, OldPiece, Op, Ops, Reader, Shared, Sketch, SketchKey, Survey, Tag, TagKey,
     context_tags, pack_ops, read_sums, read_tags, unpack_ops, write_sums,
 };
+use deltasync_proto::VERSION;
 
 use crate::cases::{CLIENT, SERVER, four, hundred};
 use crate::read;
@@ -23,7 +24,7 @@ pub(crate) const FILES: [&str; 8] = [
 /// The bytes of a case.
 #[track_caller]
 fn bytes_of(file: &str, case: &str) -> Vec<u8> {
-    let found = read(2, file).into_iter().find(|(name, _)| name == case);
+    let found = read(VERSION, file).into_iter().find(|(name, _)| name == case);
     found.unwrap_or_else(|| panic!("{file}: no case {case:?}")).1
 }
 
@@ -143,7 +144,7 @@ fn surveys() -> [(Survey, u64); 4] {
 
 #[test]
 fn surveys_are_these() {
-    let written = read(2, "computed_survey");
+    let written = read(VERSION, "computed_survey");
     assert_eq!(written.len(), surveys().len());
     for ((name, bytes), (survey, elements)) in written.iter().zip(surveys()) {
         let key = SketchKey::of_edges(&CLIENT, 1);

@@ -1,7 +1,9 @@
 //! Whole conversations, recorded frame by frame.
 
 use deltasync_core::RelPath;
-use deltasync_proto::{Command, Config, Delta, Frame, Literals, Message, MessageKind, Prefix, RootId, TransferMessage};
+use deltasync_proto::{
+    Command, Config, Delta, Frame, Literals, Message, MessageKind, Prefix, RootId, TransferMessage, VERSION,
+};
 use deltasync_testkit::{Raw, Rng, file, pull, push};
 
 use crate::{decode, encode, frame_of, read};
@@ -64,7 +66,7 @@ impl Talk {
     /// Compares every frame with the recording.
     #[track_caller]
     fn check(self, name: &str) {
-        let recorded = read(2, name);
+        let recorded = read(VERSION, name);
         for ((who, frame), (name, bytes)) in self.said.iter().zip(&recorded) {
             assert!(name.starts_with(who), "{name}: said by the {who}");
             assert_eq!(*frame, frame_of(bytes), "{name}");
@@ -223,7 +225,7 @@ fn prefix(message: &Message) -> Option<Prefix> {
 #[test]
 fn literals_that_were_packed_unpack() {
     let tables = tables();
-    let recorded = read(2, "conversation_packed");
+    let recorded = read(VERSION, "conversation_packed");
     let mut server = Raw::server(Config::default()).file("file", tables[0].clone());
     let mut prefixes = Vec::new();
     for (name, bytes) in recorded.iter().filter(|(name, _)| name.starts_with("client")) {
@@ -252,7 +254,7 @@ fn the_push_that_is_drawn_is_the_one_that_was_recorded() {
     let (_, drawn) = include_str!("../../WIRE.md").split_once("## 15. A push").expect("the section is there");
     let fences = drawn.split("```").skip(1).step_by(2).flat_map(str::lines);
     let digits: String = fences.flat_map(|line| line.split_whitespace().take_while(|word| hex(word))).collect();
-    let frames = read(2, "conversation_push_with_delta").into_iter().flat_map(|(_, bytes)| bytes);
+    let frames = read(VERSION, "conversation_push_with_delta").into_iter().flat_map(|(_, bytes)| bytes);
     let recorded: String = frames.map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(digits, recorded);
 }
