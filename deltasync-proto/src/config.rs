@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use deltasync_core::{Algorithm, CAN_PACK, Limits};
 
+use crate::Rate;
+
 /// Settings of a [`Session`](crate::Session). `Config::default()` suits files up to 16 TiB and links up to a gigabit.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -22,8 +24,17 @@ pub struct Config {
     pub handshake: Duration,
     /// After how long without a byte from the peer it is asked for one (default 10 s).
     pub keepalive: Duration,
-    /// After how long without a byte from the peer the connection is given up (default 30 s).
+    /// After how long without a byte from the peer the connection is given up (default 30 s). Within each such time at
+    /// least 16 KiB of a frame that has begun, and of what waits to leave, must move, or all the rest of it.
     pub silence: Duration,
+    /// After how long without a transfer the connection is ended (default: never).
+    pub idle: Option<Duration>,
+    /// How many transfers a peer may begin in a second; what is above that is not read yet (default: any number).
+    pub requests: Option<Rate>,
+    /// How many bytes the transfers of this session may hold together (default 1 GiB, at least 2 MiB). Half of it is for
+    /// what the peer has sent and we have not used up: a transfer that passes it is refused as busy. The other half is
+    /// for work: a transfer that finds no room waits.
+    pub memory: u64,
     /// Whether our storage is asked to remember what both ends have after a push, so that the next one needs less
     /// (default false).
     pub remember: bool,
@@ -46,6 +57,9 @@ impl Default for Config {
             handshake: Duration::from_secs(10),
             keepalive: Duration::from_secs(10),
             silence: Duration::from_secs(30),
+            idle: None,
+            requests: None,
+            memory: 1 << 30,
             remember: false,
             tag_bits: 48,
             version: crate::VERSION,
@@ -94,6 +108,27 @@ impl Config {
     pub fn silence(mut self, keepalive: Duration, silence: Duration) -> Self {
         self.keepalive = keepalive;
         self.silence = silence;
+        self
+    }
+
+    /// Sets after how long without a transfer the connection is ended.
+    #[must_use]
+    pub fn idle(mut self, idle: Option<Duration>) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// Sets how many transfers a peer may begin in a second.
+    #[must_use]
+    pub fn requests(mut self, requests: Option<Rate>) -> Self {
+        self.requests = requests;
+        self
+    }
+
+    /// Sets how many bytes the transfers of this session may hold together.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
         self
     }
 

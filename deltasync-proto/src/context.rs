@@ -8,6 +8,7 @@ use deltasync_core::{FineKey, MendKey, SketchKey, TagKey};
 
 use crate::flow::Flow;
 use crate::job::Work;
+use crate::memory::Grant;
 use crate::{
     Answer, Ask, Config, Event, EventKind, Job, JobId, Message, MessageKind, Output, PeerMisbehaved, Phase, Progress,
     Request, RequestId, SessionError, StorageFault, TransferError, TransferId, TransferMessage,
@@ -53,6 +54,8 @@ pub(crate) struct Effects {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) control: VecDeque<(MessageKind, crate::Encoded)>,
     pub(crate) control_bytes: usize,
+    /// What transfers have asked for that wait for memory.
+    held_back: BTreeMap<TransferId, VecDeque<Output>>,
     requests: BTreeMap<RequestId, TransferId>,
     jobs: BTreeMap<JobId, TransferId>,
     next: u64,
@@ -88,6 +91,29 @@ impl Effects {
         self.requests.values().chain(self.jobs.values()).any(|id| *id == transfer)
     }
 
+    /// Puts out what was held back of a transfer.
+    pub(crate) fn let_go(&mut self, transfer: TransferId) {
+        self.outputs.extend(self.held_back.remove(&transfer).unwrap_or_default());
+    }
+
+    /// Forgets what was held back of a transfer.
+    pub(crate) fn drop_held_back(&mut self, transfer: TransferId) {
+        for output in self.held_back.remove(&transfer).unwrap_or_default() {
+            match output {
+                Output::Storage(request) => drop(self.requests.remove(&request.id)),
+                Output::Compute(job) => drop(self.jobs.remove(&job.id)),
+                _ => {}
+            }
+        }
+    }
+
+    fn put_out(&mut self, transfer: TransferId, grant: Grant, output: Output) {
+        match grant {
+            Grant::Waiting(_) => self.held_back.entry(transfer).or_default().push_back(output),
+            Grant::Unpriced | Grant::Granted(_) => self.outputs.push_back(output),
+        }
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -108,6 +134,8 @@ pub(crate) struct Context<'a> {
     pub(crate) nonce: &'a [u8; 16],
     /// The server's nonce, once it is known.
     pub(crate) server_nonce: &'a [u8; 16],
+    /// The peer is no recording: it has shown that it has seen our hello. Always true at a client, which has begun.
+    pub(crate) live: bool,
     /// The peer has said that it can unpack.
     pub(crate) may_pack: bool,
     /// The payload bytes of the message that is being handled.
@@ -124,14 +152,14 @@ impl Context<'_> {
     pub(crate) fn ask(&mut self, ask: Ask) -> RequestId {
         let id = RequestId::new(self.effects.number());
         self.effects.requests.insert(id, self.id);
-        self.effects.outputs.push_back(Output::Storage(Request { id, ask }));
+        self.effects.put_out(self.id, self.flow.grant, Output::Storage(Request { id, ask }));
         id
     }
 
     pub(crate) fn compute(&mut self, work: Work) -> JobId {
         let id = JobId::new(self.effects.number());
         self.effects.jobs.insert(id, self.id);
-        self.effects.outputs.push_back(Output::Compute(Job { id, work }));
+        self.effects.put_out(self.id, self.flow.grant, Output::Compute(Job { id, work }));
         id
     }
 
@@ -152,6 +180,11 @@ impl Context<'_> {
     pub(crate) fn used(&mut self, len: usize) {
         let credit = self.flow.used(len);
         self.give(credit);
+    }
+
+    /// Received bytes, `len` of them, stay here until the transfer ends.
+    pub(crate) fn keep(&mut self, len: usize) {
+        self.flow.keep(len);
     }
 
     /// This transfer is large: its window may widen.

@@ -11,7 +11,10 @@ use alloc::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{Encoded, Message, MessageKind, PeerMisbehaved, Timestamp, TransferId, TransferMessage};
+use crate::memory::{Grant, Sizes};
+use crate::{
+    Content, Delta, Encoded, Message, MessageKind, PeerMisbehaved, Timestamp, TransferId, TransferMessage, Want,
+};
 
 /// The credit with which every transfer begins, in bytes, in both directions: what a first flight can hold.
 pub(crate) const INITIAL_CREDIT: u64 = 1 << 20;
@@ -31,6 +34,18 @@ pub(crate) struct Flow {
     may_receive: u64,
     used_up: u64,
     window: u64,
+    /// What was received, was counted against the credit, and is not used up.
+    unused: u64,
+    /// How much of our memory that takes.
+    held: u64,
+    /// How much of our memory takes what was used up and is kept all the same.
+    kept: u64,
+    /// What of the session's memory it holds or waits for.
+    pub(crate) grant: Grant,
+    /// What is known of the target and the basis.
+    pub(crate) sizes: Sizes,
+    /// The peer has said what the target is.
+    pub(crate) offered: bool,
     /// Bytes of this transfer's frames so far, headers left out, both ways.
     pub(crate) wire: u64,
     /// When the peer last said something of this transfer, or was last not expected to.
@@ -52,6 +67,12 @@ impl Flow {
             may_receive: INITIAL_CREDIT,
             used_up: 0,
             window: INITIAL_CREDIT,
+            unused: 0,
+            held: 0,
+            kept: 0,
+            grant: Grant::Unpriced,
+            sizes: Sizes::default(),
+            offered: false,
             wire: 0,
             heard: now,
         }
@@ -117,14 +138,43 @@ impl Flow {
                 Some(left) => left,
                 None => return Err(PeerMisbehaved::OverCredit { transfer: id, by: cost - self.may_receive }),
             };
+            self.unused += cost;
         }
         Ok(())
+    }
+
+    /// A received message is there, decoded: how much it takes, and what it tells of the target.
+    pub(crate) fn decoded(&mut self, message: &TransferMessage) {
+        self.held += memory_of(message);
+        if let TransferMessage::Offer(offer) = message {
+            let elements = if let Content::Set { elements } = offer.content { u64::from(elements) } else { 0 };
+            self.sizes = Sizes { target: offer.len.get(), elements, ..self.sizes };
+            self.offered = true;
+        }
+    }
+
+    /// How much of our memory takes what was received.
+    pub(crate) fn held(&self) -> u64 {
+        self.held + self.kept
+    }
+
+    /// Received bytes, `len` of them, are used up and stay here until the transfer ends.
+    pub(crate) fn keep(&mut self, len: usize) {
+        self.kept += len as u64;
     }
 
     /// Received bulk payload of `len` bytes is used up: returns the credit to give back now, if it is time.
     #[must_use]
     pub(crate) fn used(&mut self, len: usize) -> Option<u64> {
-        self.used_up += len as u64 + FRAME_COST;
+        let cost = len as u64 + FRAME_COST;
+        // What is used up takes its part with it; which message was the large one is not worth knowing.
+        let part = match self.unused {
+            unused if unused <= cost => self.held,
+            unused => u64::try_from(u128::from(self.held) * u128::from(cost) / u128::from(unused)).unwrap_or(self.held),
+        };
+        self.held -= part;
+        self.unused = self.unused.saturating_sub(cost);
+        self.used_up += cost;
         (self.used_up >= PORTION).then(|| self.give())
     }
 
@@ -143,6 +193,41 @@ impl Flow {
         self.may_receive += credit;
         credit
     }
+}
+
+/// How many bytes a message takes here until it is used up; control messages are used up at once.
+fn memory_of(message: &TransferMessage) -> u64 {
+    let bytes = match message {
+        TransferMessage::Delta(Delta { ops, literals, .. }) => {
+            // Operations may wait twice: as they came, and put together.
+            2 * size_of_val(ops.as_slice()) + literals.len()
+        }
+        TransferMessage::Tags(part) | TransferMessage::Cells(part) => part.bytes.len(),
+        TransferMessage::Edges(edges) => edges.cells.bytes.len(),
+        TransferMessage::Want(Want::Survey { bytes, .. }) => bytes.len(),
+        TransferMessage::Order(order) => size_of_val(&order.breaks[..]),
+        TransferMessage::Offer(_)
+        | TransferMessage::Pull(_)
+        | TransferMessage::List(_)
+        | TransferMessage::AskRoot(_)
+        | TransferMessage::More(_)
+        | TransferMessage::Same(_)
+        | TransferMessage::Confirm(_)
+        | TransferMessage::Replace(_)
+        | TransferMessage::Current
+        | TransferMessage::Stale
+        | TransferMessage::Want(Want::All)
+        | TransferMessage::Done(_)
+        | TransferMessage::Repair(_)
+        | TransferMessage::Changed
+        | TransferMessage::Refused(_)
+        | TransferMessage::Cancel
+        | TransferMessage::Credit(_)
+        | TransferMessage::Working
+        | TransferMessage::Listing(_)
+        | TransferMessage::RootIs(_) => return 0,
+    };
+    bytes as u64 + size_of::<TransferMessage>() as u64
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! length of its payload, both as varints, then the payload. A peer that does not know a kind, or a whole version, can
 //! still step over it, which is what lets a client speak before it has heard the server.
 //!
+//! A payload that is kept must not keep what came with it: small ones are copied out of the buffer, and only those that
+//! are a good part of it are views of it.
+//!
 //! Invariant: a [`FrameDecoder`] holds at most one frame and what came with it in the same piece of input; a length over
 //! the limit is refused when the header has been read, before any of the payload is waited for.
 
@@ -28,6 +31,9 @@ pub struct Frame {
 /// The longest header: kind, a varint of 32 bits, and one that may hold any length before it is refused.
 const HEADER_MAX: usize = 1 + 5 + 10;
 
+/// A payload that is a view of the buffer is at least one part in so many of it.
+const VIEW_PART: usize = 2;
+
 /// Appends the header of a frame whose payload has `len` bytes.
 ///
 /// # Panics
@@ -43,13 +49,15 @@ pub fn encode_header(out: &mut Vec<u8>, kind: u8, transfer: TransferId, len: usi
 #[derive(Debug)]
 pub struct FrameDecoder {
     buffer: BytesMut,
+    /// How many bytes the allocation has that the buffer is a part of.
+    allocated: usize,
     longest: usize,
 }
 
 impl FrameDecoder {
     /// A decoder that refuses payloads of more than `longest` bytes.
     pub fn new(longest: usize) -> Self {
-        Self { buffer: BytesMut::new(), longest }
+        Self { buffer: BytesMut::new(), allocated: 0, longest }
     }
 
     /// Refuses payloads of more than `longest` bytes from the next frame on.
@@ -59,6 +67,7 @@ impl FrameDecoder {
 
     /// Takes in received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -77,17 +86,33 @@ impl FrameDecoder {
         LimitExceeded::check("frame payload", header.payload, self.longest as u64)?;
         let payload = header.payload as usize;
         if self.buffer.len() - header.len < payload {
-            self.buffer.reserve(payload);
+            self.reserve(header.len + payload - self.buffer.len());
             return Ok(None);
         }
         self.buffer.advance(header.len);
-        let payload = self.buffer.split_to(payload).freeze();
+        let payload = match payload >= self.allocated / VIEW_PART {
+            true => self.buffer.split_to(payload).freeze(),
+            false => {
+                let copy = Bytes::copy_from_slice(&self.buffer[..payload]);
+                self.buffer.advance(payload);
+                copy
+            }
+        };
         Ok(Some(Frame { kind: header.kind, transfer: header.transfer, payload }))
     }
 
     /// The first byte of what waits, for telling strangers early.
     pub fn first_byte(&self) -> Option<u8> {
         self.buffer.first().copied()
+    }
+
+    fn reserve(&mut self, more: usize) {
+        let before = self.buffer.capacity();
+        self.buffer.reserve(more);
+        // It grows by another allocation, or by taking this one back from its start.
+        if self.buffer.capacity() > before {
+            self.allocated = self.buffer.capacity();
+        }
     }
 
     /// How many received bytes wait for the rest of their frame.

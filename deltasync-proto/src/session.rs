@@ -15,12 +15,15 @@ use deltasync_core::CAN_PACK;
 
 use crate::context::{Context, Effects, Trouble, control_cost};
 use crate::flow::Flow;
+use crate::memory::{Memory, Sizes};
 use crate::message::bounded_text;
 use crate::transfer::{Machine, Transfer, refusal, verb_of_command, verb_of_message};
+use crate::watch::{Due, Stage, Watch};
 use crate::{
-    ApiMisuse, CONTROL_MAX, Capabilities, Close, CloseCode, Command, Config, Encoded, EventKind, Frame, FrameDecoder,
-    Hello, Input, InvalidMessage, Message, MessageKind, Outcome, Output, PeerMisbehaved, Refusal, RefusalCode,
-    SessionError, Stats, Timestamp, TransferError, TransferId, TransferMessage, Unsupported, VERSION, our_algorithms,
+    Answer, ApiMisuse, CONTROL_MAX, Capabilities, Close, CloseCode, Command, Config, Encoded, EventKind, Frame,
+    FrameDecoder, Hello, Input, InvalidMessage, Message, MessageKind, OpenedFile, Outcome, Output, Pace,
+    PeerMisbehaved, Refusal, RefusalCode, SessionError, Stats, Timestamp, TransferError, TransferId, TransferMessage,
+    Unsupported, VERSION, our_algorithms,
 };
 
 /// One end of a connection.
@@ -42,6 +45,8 @@ pub struct Session {
     /// The client's nonce, once it is known.
     nonce: [u8; 16],
     own_nonce: [u8; 16],
+    /// The client has shown that it has seen the server's hello.
+    seen: bool,
     link: Link,
     decoder: FrameDecoder,
     effects: Effects,
@@ -53,13 +58,13 @@ pub struct Session {
     /// Which transfer had its turn to transmit last.
     served: TransferId,
     unwritten: usize,
-    /// When bytes last left the driver, or began to wait for it.
-    written: Timestamp,
+    watch: Watch,
+    memory: Memory,
+    /// How often the peer begins transfers.
+    pace: Pace,
     stats: Stats,
     /// We sent something that the peer has to answer.
     awaiting: bool,
-    last_received: Timestamp,
-    pinged: bool,
     /// When we last looked whether a transfer stalls.
     looked: Timestamp,
     now: Timestamp,
@@ -99,6 +104,8 @@ const CONTROL_MAX_QUEUED: usize = 1 << 20;
 const PAYLOAD_MAX: usize = 4 << 20;
 /// The most literal bytes that we put into one piece.
 const PIECE_MAX: usize = 512 << 10;
+/// The least that the transfers of a session may hold, in bytes.
+const MEMORY_MIN: u64 = 2 << 20;
 /// The most transfers a client runs at once.
 const CLIENT_TRANSFERS: usize = 32;
 
@@ -118,11 +125,14 @@ impl Session {
     fn new(role: Role, mut config: Config, entropy: [u8; 32]) -> Self {
         // A piece that passes the credit of a fresh transfer could never leave.
         config.piece = config.piece.clamp(1, PIECE_MAX);
+        // One transfer's first credit must fit.
+        config.memory = config.memory.max(MEMORY_MIN);
         let nonce = *entropy.first_chunk().expect("16 of 32 bytes");
         Self {
             role,
             nonce,
             own_nonce: nonce,
+            seen: false,
             link: Link::Greeting,
             // A stranger gets no more room than a hello needs.
             decoder: FrameDecoder::new(CONTROL_MAX),
@@ -132,11 +142,11 @@ impl Session {
             highest: TransferId::new(0),
             served: TransferId::new(0),
             unwritten: 0,
-            written: Timestamp::new(0),
+            watch: Watch::default(),
+            memory: Memory::new(config.memory),
+            pace: Pace::default(),
             stats: Stats::default(),
             awaiting: false,
-            last_received: Timestamp::new(0),
-            pinged: false,
             looked: Timestamp::new(0),
             now: Timestamp::new(0),
             finishing: false,
@@ -162,21 +172,32 @@ impl Session {
                 _ => Ok(()),
             };
         }
+        if self.is_busy() {
+            self.watch.active(self.now);
+        }
+        if !self.wants_bytes() {
+            self.watch.held_up(self.now);
+        }
         match input {
             Input::Received(bytes) => self.on_received(&bytes),
             Input::Written(len) => {
                 self.unwritten = self.unwritten.checked_sub(len).ok_or(ApiMisuse::Written)?;
-                self.written = self.now;
+                self.watch.written(self.now, len, self.unwritten);
             }
             Input::Command { transfer, command } => self.on_command(transfer, command)?,
             Input::Answered { id, answer } => {
                 if let Some(transfer) = self.effects.take_request(id) {
+                    if let Ok(answer) = &answer {
+                        self.on_looked(transfer, answer);
+                    }
                     self.step(transfer, 0, |machine, cx| machine.on_answer(id, answer, cx));
+                    self.came_back(transfer);
                 }
             }
             Input::Computed { id, result } => {
                 if let Some(transfer) = self.effects.take_job(id) {
                     self.step(transfer, 0, |machine, cx| machine.on_computed(id, result.0, cx));
+                    self.came_back(transfer);
                 }
             }
             Input::DeadlineReached => self.on_deadline(),
@@ -192,7 +213,7 @@ impl Session {
             if let Some(output) = self.effects.outputs.pop_front() {
                 return output;
             }
-            if self.transmit() {
+            if self.grant() || self.transmit() {
                 continue;
             }
             match core::mem::replace(&mut self.link, Link::Finished) {
@@ -211,9 +232,10 @@ impl Session {
         }
     }
 
-    /// False while enough is buffered; the driver then leaves bytes in the socket.
+    /// False while enough is buffered, or the peer begins transfers faster than it may; the driver then leaves bytes in
+    /// the socket.
     pub fn wants_bytes(&self) -> bool {
-        self.effects.control_bytes < CONTROL_MAX_QUEUED
+        self.effects.control_bytes < CONTROL_MAX_QUEUED && !self.is_paused()
     }
 
     /// What the connection has carried so far.
@@ -229,23 +251,38 @@ impl Session {
 
     fn on_received(&mut self, bytes: &[u8]) {
         self.stats.wire_received += bytes.len() as u64;
-        self.last_received = self.now;
-        self.pinged = false;
+        self.watch.received(self.now);
         self.decoder.push(bytes);
-        while !matches!(self.link, Link::Ending(_) | Link::Finished) {
+        self.take_frames(bytes.len(), false);
+    }
+
+    /// Takes the whole frames that are here, of which the last `len` bytes have come just now, until the peer must wait;
+    /// `at_once` when it may not.
+    fn take_frames(&mut self, len: usize, at_once: bool) {
+        let mut frames = 0;
+        while !matches!(self.link, Link::Ending(_) | Link::Finished) && (at_once || !self.is_paused()) {
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => {
+                    frames += 1;
                     if let Err(error) = self.on_frame(&frame) {
                         self.end(Err(error));
                     }
                 }
                 Ok(None) => {
                     self.check_first_bytes();
+                    self.watch.taken(self.now, len, frames, self.decoder.buffered() > 0);
                     return;
                 }
                 Err(error) => self.end(Err(self.blame(error))),
             }
         }
+        // What waits here is whole, or not known to be late.
+        self.watch.taken(self.now, len, frames, false);
+    }
+
+    /// True while the peer has to wait before it may begin another transfer.
+    fn is_paused(&self) -> bool {
+        self.role == Role::Server && self.config.requests.is_some_and(|rate| self.pace.next(rate) > self.now)
     }
 
     /// Before the hello any damage means that this is no peer of ours.
@@ -283,7 +320,36 @@ impl Session {
                 Ok(())
             }
             Message::Pong => Ok(()),
+            Message::Seen(sum) => self.on_seen(sum),
             Message::Transfer(id, message) => self.on_transfer_message(id, message, &frame.payload),
+        }
+    }
+
+    /// The client has seen our hello, so that what it sends is no recording of an earlier connection.
+    fn on_seen(&mut self, sum: u64) -> Result<(), SessionError> {
+        let (got, transfer) = (MessageKind::Seen, TransferId::new(0));
+        if self.role == Role::Client || !matches!(self.link, Link::Open { .. }) {
+            return Err(PeerMisbehaved::Unexpected { got, state: "not waiting for it", transfer }.into());
+        }
+        if sum != seen_of(&self.own_nonce) {
+            return Err(PeerMisbehaved::Recorded.into());
+        }
+        self.seen = true;
+        let ids: Vec<_> = self.transfers.keys().copied().collect();
+        for id in ids {
+            self.step(id, 0, |machine, cx| Ok(machine.on_seen(cx)));
+        }
+        Ok(())
+    }
+
+    /// A client that pushes says once that it has seen the server's hello.
+    fn say_seen(&mut self) {
+        let Link::Open { peer } = &self.link else { return };
+        let wanted =
+            |transfer: &Transfer| matches!(&transfer.machine, Machine::Sending(sending) if sending.is_unnamed());
+        if self.role == Role::Client && !self.seen && self.transfers.values().any(wanted) {
+            self.seen = true;
+            self.effects.send(&Message::Seen(seen_of(&peer.nonce)));
         }
     }
 
@@ -329,6 +395,7 @@ impl Session {
         self.config.version = common;
         self.greet(common);
         for (id, transfer) in core::mem::take(&mut self.transfers).into_iter().rev() {
+            self.release(id, &transfer.flow);
             let command = transfer.command.expect("every transfer of a client has its command");
             self.waiting.push_front((id, command));
         }
@@ -340,32 +407,43 @@ impl Session {
     }
 
     fn on_deadline(&mut self) {
-        if self.now >= self.link_deadline() {
-            if matches!(self.link, Link::Greeting | Link::Skipping) {
-                return self.end(Err(SessionError::TimedOut { what: "hello", after: self.config.handshake }));
-            }
-            if self.pinged {
-                return self.end(Err(SessionError::TimedOut { what: "sign of life", after: self.config.silence }));
-            }
-            self.pinged = true;
-            self.effects.send(&Message::Ping);
+        // The peer may have waited until now.
+        self.take_frames(0, false);
+        match self.watch.due(self.now, self.stage(), &self.config) {
+            Some(Due::End(error)) => return self.end(Err(error)),
+            Some(Due::Ping) => self.effects.send(&Message::Ping),
+            None => {}
         }
         if !self.transfers.is_empty() && self.now >= self.looked.after(self.config.keepalive) {
             self.look_for_stalls();
         }
     }
 
+    fn stage(&self) -> Stage {
+        let open = !matches!(self.link, Link::Greeting | Link::Skipping);
+        Stage { open, busy: self.is_busy() }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.transfers.is_empty() || !self.waiting.is_empty()
+    }
+
     /// Tells the peer which transfers we are at work on, and ends those of which it should have told us something.
     fn look_for_stalls(&mut self) {
         self.looked = self.now;
-        // A slow link that still moves is nobody's fault: what we sent may not have arrived, nor the answer be due.
-        let backlog = self.unwritten > 0 && self.now < self.written.after(self.config.silence);
+        // A slow link that still moves is nobody's fault: what we sent may not have arrived, nor the answer be due. One
+        // that does not move ends the connection.
+        let backlog = self.unwritten > 0;
+        // On a slow link one frame may take longer than a transfer may be silent, and others wait behind it.
+        let receiving = self.watch.is_receiving();
         let ids: Vec<_> = self.transfers.keys().copied().collect();
         for id in ids {
             let Some(transfer) = self.transfers.get_mut(&id) else { continue };
             if backlog || self.effects.is_working(id) {
                 transfer.flow.heard = self.now;
                 self.effects.send(&Message::Transfer(id, TransferMessage::Working));
+            } else if receiving {
+                transfer.flow.heard = self.now;
             } else if self.now >= transfer.flow.heard.after(self.config.silence) {
                 self.fail(id, TransferError::Stalled { after: self.config.silence });
             }
@@ -374,22 +452,21 @@ impl Session {
 
     /// When to come back without input.
     fn deadline(&self) -> Timestamp {
-        match self.transfers.is_empty() {
-            true => self.link_deadline(),
-            false => self.link_deadline().min(self.looked.after(self.config.keepalive)),
+        let mut deadline = self.watch.next(self.stage(), &self.config);
+        if !self.transfers.is_empty() {
+            deadline = deadline.min(self.looked.after(self.config.keepalive));
         }
-    }
-
-    /// When the hello is due, or a sign of life, or its absence is the end.
-    fn link_deadline(&self) -> Timestamp {
-        match self.link {
-            Link::Greeting | Link::Skipping => Timestamp::new(0).after(self.config.handshake),
-            _ if self.pinged => self.last_received.after(self.config.silence),
-            _ => self.last_received.after(self.config.keepalive),
+        if let Some(rate) = self.config.requests.filter(|_| self.is_paused()) {
+            deadline = deadline.min(self.pace.next(rate));
         }
+        deadline
     }
 
     fn on_end_of_stream(&mut self) {
+        self.take_frames(0, true);
+        if matches!(self.link, Link::Ending(_)) {
+            return;
+        }
         let settled = self.transfers.values().filter(|transfer| transfer.settled().is_some()).count();
         let open = self.transfers.len() - settled + self.waiting.len();
         let greeted = matches!(self.link, Link::Open { .. });
@@ -415,6 +492,7 @@ impl Session {
         };
         let lost = || TransferError::ConnectionLost(why.clone());
         for (id, transfer) in core::mem::take(&mut self.transfers) {
+            self.release(id, &transfer.flow);
             self.effects.event(id, EventKind::Ended(transfer.settled().ok_or_else(lost)));
         }
         for (id, _) in core::mem::take(&mut self.waiting) {
@@ -484,6 +562,7 @@ impl Session {
             },
             Err(Trouble::Transfer(error)) => self.conclude(id, flow, Err(error)),
             Err(Trouble::Session(error)) => {
+                self.release(id, &flow);
                 let why = TransferError::ConnectionLost(format!("{error}"));
                 self.effects.event(id, EventKind::Ended(Err(why)));
                 self.end(Err(error));
@@ -501,6 +580,15 @@ impl Session {
             Some(transfer) => {
                 transfer.flow.heard = self.now;
                 transfer.flow.received(id, message.kind(), payload)?;
+                let before = transfer.flow.held();
+                transfer.flow.decoded(&message);
+                if !self.memory.hold(before, transfer.flow.held()) {
+                    self.fail(id, TransferError::Memory { most: self.memory.half() });
+                    return Ok(());
+                }
+                if matches!(message, TransferMessage::Offer(_)) {
+                    self.on_offered(id);
+                }
             }
             None if begins(&message) && self.role == Role::Server => return self.serve(id, message, payload),
             // It ended here while this was on its way, or the client has not asked for anything yet.
@@ -530,19 +618,25 @@ impl Session {
             return Err(PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: id }.into());
         };
         self.highest = self.highest.max(id);
-        if self.finishing || self.transfers.len() >= self.config.transfers {
+        if let Some(rate) = self.config.requests {
+            self.pace.count(rate, self.now);
+        }
+        // One that has ended while its work has not is still a burden.
+        if self.finishing || self.transfers.len() + self.memory.leaving() >= self.config.transfers {
             let code = RefusalCode::Busy;
             let message = match self.finishing {
                 true => String::from("server is shutting down"),
-                false => format!("{} transfers run on this connection already", self.transfers.len()),
+                false => format!("{} transfers run on this connection already", self.config.transfers),
             };
             let refusal = Refusal { code, message, current: None };
+            self.effects.event(id, EventKind::Refused { verb });
             self.effects.send(&Message::Transfer(id, TransferMessage::Refused(refusal)));
             return Ok(());
         }
         self.effects.event(id, EventKind::Started { verb, path });
         let mut flow = Flow::new(self.now);
         flow.received(id, message.kind(), payload)?;
+        flow.decoded(&message);
         let started = Machine::serve(message, &mut self.context(id, payload.len(), &mut flow));
         self.keep(id, flow, started, None);
         Ok(())
@@ -555,12 +649,13 @@ impl Session {
             Link::Open { peer } => peer.capabilities.has(Capabilities::ZSTD),
             _ => CAN_PACK,
         };
+        let live = self.seen || self.role == Role::Client;
         let Self { role, config, nonce, own_nonce, link, effects, .. } = self;
         let server_nonce = match (role, link) {
             (Role::Client, Link::Open { peer }) => &peer.nonce,
             _ => own_nonce,
         };
-        Context { id, config, nonce, server_nonce, may_pack, payload, flow, effects }
+        Context { id, config, nonce, server_nonce, live, may_pack, payload, flow, effects }
     }
 
     /// Hands something to a transfer's machine, if it has not ended.
@@ -571,7 +666,13 @@ impl Session {
         handler: impl FnOnce(Machine, &mut Context<'_>) -> Result<Machine, Trouble>,
     ) {
         let Some(Transfer { mut flow, machine, command }) = self.transfers.remove(&id) else { return };
+        let held = flow.held();
         let stepped = handler(machine, &mut self.context(id, payload, &mut flow));
+        let fits = self.memory.hold(held, flow.held());
+        let stepped = stepped.and_then(|machine| match fits {
+            true => Ok(machine),
+            false => Err(TransferError::Memory { most: self.memory.half() }.into()),
+        });
         self.keep(id, flow, stepped, command);
     }
 
@@ -585,6 +686,8 @@ impl Session {
 
     /// A transfer is over: its last words leave, also to tell a peer that does not know.
     fn conclude(&mut self, id: TransferId, mut flow: Flow, result: Result<Outcome, TransferError>) {
+        self.release(id, &flow);
+        self.watch.active(self.now);
         if let Err(error) = &result {
             flow.clear();
             if let Some(message) = refusal(error) {
@@ -598,10 +701,76 @@ impl Session {
         self.effects.event(id, EventKind::Ended(result));
     }
 
+    // ---- what transfers hold ----
+
+    /// The storage has looked at our file: what will this transfer hold?
+    fn on_looked(&mut self, id: TransferId, answer: &Answer) {
+        let Some(flow) = self.transfers.get_mut(&id).map(|transfer| &mut transfer.flow) else { return };
+        let sizes = |file: &OpenedFile| (file.chunks.len().get(), file.chunks.runs().len() as u64);
+        match answer {
+            Answer::Described(file) => {
+                let ours = sizes(file);
+                flow.sizes = Sizes { target: ours.0, ours: Some(ours), ..flow.sizes };
+                let price = flow.sizes.to_send(&self.config);
+                self.want(id, price);
+            }
+            Answer::Basis { file, .. } => {
+                flow.sizes.ours = Some(file.as_ref().map_or((0, 0), sizes));
+                // A pull looks at what it has before it knows what it gets.
+                if flow.offered {
+                    let price = flow.sizes.to_receive(&self.config);
+                    self.want(id, price);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An offer has come: what will this transfer hold, if we have looked at our file already?
+    fn on_offered(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get(&id) else { return };
+        if transfer.flow.sizes.ours.is_some() {
+            let price = transfer.flow.sizes.to_receive(&self.config);
+            self.want(id, price);
+        }
+    }
+
+    fn want(&mut self, id: TransferId, price: u64) {
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.flow.grant = self.memory.want(id, transfer.flow.grant, price);
+            self.grant();
+        }
+    }
+
+    /// Lets those go on for whom there is room; true when one does.
+    fn grant(&mut self) -> bool {
+        let mut any = false;
+        while let Some((id, grant)) = self.memory.next_granted() {
+            self.transfers.get_mut(&id).expect("only transfers that run wait for memory").flow.grant = grant;
+            self.effects.let_go(id);
+            any = true;
+        }
+        any
+    }
+
+    /// A transfer has ended: gives back what it held, or will when the last of its work has come back.
+    fn release(&mut self, id: TransferId, flow: &Flow) {
+        self.effects.drop_held_back(id);
+        self.memory.leave(id, flow.grant, flow.held(), self.effects.is_working(id));
+    }
+
+    /// Something that a transfer has asked for has come back.
+    fn came_back(&mut self, id: TransferId) {
+        if !self.transfers.contains_key(&id) && !self.effects.is_working(id) {
+            self.memory.left(id);
+        }
+    }
+
     // ---- what leaves ----
 
     /// Moves frames into the outputs; false when none may leave now.
     fn transmit(&mut self) -> bool {
+        self.say_seen();
         let open = !matches!(self.link, Link::Ending(_) | Link::Finished);
         if open && self.unwritten >= UNWRITTEN_MAX {
             return false;
@@ -627,9 +796,7 @@ impl Session {
         let asked = !self.effects.outputs.is_empty();
         let mut sent = false;
         for bytes in [Bytes::from(gathered), tail].into_iter().filter(|bytes| !bytes.is_empty()) {
-            if self.unwritten == 0 {
-                self.written = self.now;
-            }
+            self.watch.transmitted(self.now);
             self.unwritten += bytes.len();
             self.stats.wire_sent += bytes.len() as u64;
             self.effects.outputs.push_back(Output::Transmit(bytes));
@@ -655,6 +822,11 @@ impl Session {
         }
         None
     }
+}
+
+/// What shows that a hello with this nonce was seen.
+fn seen_of(nonce: &[u8; 16]) -> u64 {
+    u64::from_le_bytes(*nonce.first_chunk().expect("8 of 16 bytes"))
 }
 
 /// True for a message that begins a transfer.

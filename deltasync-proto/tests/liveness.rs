@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Name, OldContent, OldPiece, RelPath, Shared, Sketch,
-    SketchKey, Survey, Tag, TagKey,
+    Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Generation, Name, OldContent, OldPiece, RelPath, Shared,
+    Sketch, SketchKey, Survey, Tag, TagKey,
 };
 use deltasync_io::{BlockingStorage, MemoryStorage};
 use deltasync_proto::{
-    Answer, Ask, Config, Content, Cutting, Delta, Known, Literals, Message, MessageKind, More, Offer, Place, Pull,
-    Repair, RootId, SessionError, SetPart, TransferError, TransferId, TransferMessage, Want, Wish,
+    Answer, Ask, CloseCode, Condition, Config, Content, Cutting, Delta, Known, List, Literals, Message, MessageKind,
+    More, Offer, Place, Pull, Rate, Repair, RootId, SessionError, SetPart, TransferError, TransferId, TransferMessage,
+    Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 
@@ -61,8 +62,197 @@ fn a_slow_link_is_not_a_silent_peer() {
     }
     assert!(raw.unwritten() > 1 << 20);
     assert_eq!(raw.ended(1), None, "the link still moves");
-    wait(&mut raw, 100);
-    assert_eq!(raw.ended(1), Some(&Err(TransferError::Stalled { after: Duration::from_secs(30) })), "it does not");
+    wait(&mut raw, 28);
+    assert_eq!(raw.finished(), None);
+    wait(&mut raw, 2);
+    assert_eq!(raw.finished(), Some(&Err(late("room for what we send"))), "it does not");
+}
+
+fn late(what: &'static str) -> SessionError {
+    SessionError::TimedOut { what, after: Duration::from_secs(30) }
+}
+
+/// Both ends with a transfer that waits for the peer, and no more to say.
+fn both_ends() -> [Raw; 2] {
+    let mut ends = [client().command(1, push(file(), file())), served(|_| false)];
+    ends.iter_mut().for_each(|raw| drop(raw.take()));
+    ends
+}
+
+/// A frame that has begun comes at `rate` bytes every `every` seconds: returns after how many seconds it was given up.
+fn trickled(raw: &mut Raw, len: usize, rate: usize, every: u64) -> Option<u64> {
+    let delta = Message::Transfer(TransferId::new(1), whole(len)).encode();
+    let bytes = [&delta.head[..], &delta.tail].concat();
+    let mut seconds = 0;
+    for piece in bytes[..bytes.len() - 1].chunks_exact(rate) {
+        raw.feed(piece.to_vec());
+        for _ in 0..every {
+            raw.advance(Duration::from_secs(1));
+            seconds += 1;
+            if raw.finished().is_some() {
+                return Some(seconds);
+            }
+        }
+    }
+    None
+}
+
+fn whole(len: usize) -> TransferMessage {
+    let ops = [deltasync_core::Op::Literal { len: ByteLen::new(len as u64) }].into_iter().collect();
+    TransferMessage::Delta(Delta { last: true, ops, literals: Literals::Raw(vec![1; len].into()) })
+}
+
+#[test]
+fn a_frame_that_trickles_is_given_up_in_time_at_both_ends() {
+    for (rate, every) in [(1, 1), (1, 9), (1, 29), (100, 1), (500, 1), (16_000, 29)] {
+        for mut raw in both_ends() {
+            // The clock starts with the first byte and stops with the last step of 16 KiB.
+            let after = trickled(&mut raw, 40_000, rate, every);
+            assert_eq!(after, Some(30), "{rate} bytes in {every} s");
+            assert_eq!(raw.finished(), Some(&Err(late("rest of a frame"))));
+            let told = raw.closing().expect("the peer is told");
+            assert_eq!(told, (CloseCode::TimedOut, "no rest of a frame from the peer within 30s".into()));
+            assert!(matches!(raw.ended(1), Some(Err(TransferError::ConnectionLost(_)))), "and so is the user");
+        }
+    }
+}
+
+#[test]
+fn a_slow_frame_that_moves_on_is_waited_for() {
+    // A kibibyte a second is slow; so is a lump of 16 KiB each 29 seconds.
+    for (rate, every) in [(1 << 10, 1), (16 << 10, 29)] {
+        for mut raw in both_ends() {
+            assert_eq!(trickled(&mut raw, 900 << 10, rate, every), None);
+            assert_eq!(raw.finished(), None);
+            assert_eq!(raw.ended(1), None, "what comes may well be of this transfer");
+        }
+    }
+}
+
+#[test]
+fn whole_frames_are_no_unfinished_one_however_slowly_they_come() {
+    for mut raw in both_ends() {
+        let ping = Message::Ping.encode().head;
+        // Each piece ends one frame and begins the next.
+        let stream = ping.repeat(20);
+        raw.feed(stream[..1].to_vec());
+        for piece in stream[1..].chunks(ping.len()) {
+            raw.advance(Duration::from_secs(20)).feed(piece.to_vec());
+        }
+        assert_eq!(raw.finished(), None);
+    }
+}
+
+/// A peer takes `rate` bytes every `every` seconds of what we send: returns after how many seconds it was given up.
+fn sipped(raw: &mut Raw, rate: usize, every: u64, seconds: u64) -> Option<u64> {
+    for second in 1..=seconds {
+        raw.advance(Duration::from_secs(1)).send(&Message::Pong);
+        if second % every == 0 {
+            raw.write(rate);
+        }
+        if raw.finished().is_some() {
+            return Some(second);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_peer_that_sips_is_given_up_in_time_at_both_ends() {
+    let bytes = Rng::new(2).bytes(4 << 20);
+    for (rate, every, after) in
+        [(1, 1, Some(30)), (1, 59, Some(30)), (500, 1, Some(30)), (600, 1, None), (16 << 10, 29, None)]
+    {
+        let large = RelPath::new(*b"large").expect("a plain name");
+        let pulled = || {
+            let mut raw = Raw::server(Config::default()).file("large", bytes.clone()).without_writing();
+            raw.greet();
+            let pull = Pull { path: large.clone(), algorithm: Algorithm::Blake3, have: None };
+            raw.say(1, TransferMessage::Pull(pull));
+            raw
+        };
+        let pushed = || {
+            let mut raw = Raw::client(Config::default()).file("large", bytes.clone()).without_writing();
+            raw.greet();
+            let mut raw = raw.command(1, push(large.clone(), file()));
+            raw.say(1, want_all());
+            raw
+        };
+        for mut raw in [pulled(), pushed()] {
+            raw.say(1, TransferMessage::Credit(1 << 40));
+            assert!(raw.unwritten() > 1 << 20);
+            assert_eq!(sipped(&mut raw, rate, every, 300), after, "{rate} bytes in {every} s: {:?}", raw.finished());
+            if after.is_some() {
+                assert_eq!(raw.finished(), Some(&Err(late("room for what we send"))));
+                assert!(raw.closing().is_some_and(|(code, _)| code == CloseCode::TimedOut));
+            }
+        }
+    }
+}
+
+#[test]
+fn both_ends_ask_for_a_sign_of_life_and_give_one() {
+    for mut raw in both_ends() {
+        raw.advance(Duration::from_millis(9_999));
+        assert!(!kinds(&mut raw).contains(&MessageKind::Ping));
+        raw.advance(Duration::from_millis(1));
+        assert!(kinds(&mut raw).contains(&MessageKind::Ping));
+        raw.send(&Message::Ping);
+        assert_eq!(kinds(&mut raw), [MessageKind::Pong]);
+        raw.advance(Duration::from_millis(29_999));
+        assert_eq!(raw.finished(), None);
+        raw.advance(Duration::from_millis(1));
+        assert_eq!(raw.finished(), Some(&Err(late("sign of life"))));
+        assert!(raw.closing().is_some_and(|(code, _)| code == CloseCode::TimedOut));
+    }
+}
+
+#[test]
+fn a_connection_without_transfers_is_ended_when_it_has_been_idle() {
+    let idle = Duration::from_secs(600);
+    let hold: fn(&Due) -> bool = |due| due.name() == "Describe";
+    let mut raw = Raw::server(Config::default().idle(Some(idle))).file("file", content()).hold(hold);
+    raw.greet();
+    wait(&mut raw, 500);
+    raw.say(1, TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have: None }));
+    // As long as one runs it is not idle.
+    wait(&mut raw, 2000);
+    raw.release().say(1, TransferMessage::Same(deltasync_core::Generation::ZERO));
+    assert!(matches!(raw.ended(1), Some(Ok(_))), "{:?}", raw.ended(1));
+    wait(&mut raw, 599);
+    assert_eq!(raw.finished(), None);
+    raw.take();
+    wait(&mut raw, 1);
+    let error = SessionError::TimedOut { what: "transfer", after: idle };
+    assert_eq!(raw.finished(), Some(&Err(error)));
+    let told = raw.closing().expect("the peer is told");
+    assert_eq!(told, (CloseCode::TimedOut, "no transfer from the peer within 600s".into()));
+}
+
+#[test]
+fn requests_above_the_rate_are_taken_later_and_none_is_lost() {
+    let rate = Rate { per_second: 10, burst: 5 };
+    let mut raw = Raw::server(Config::default().requests(Some(rate))).file("file", content());
+    raw.greet();
+    let mut bytes = Vec::new();
+    for id in 1..=25 {
+        let list = TransferMessage::List(List { path: RelPath::ROOT, after: None });
+        bytes.extend_from_slice(&Message::Transfer(TransferId::new(id), list).encode().head);
+    }
+    raw.feed(bytes);
+    assert_eq!(raw.messages().len(), 5);
+    assert!(!raw.wants_bytes());
+    raw.advance(Duration::from_millis(99));
+    assert_eq!(raw.messages().len(), 0);
+    raw.advance(Duration::from_millis(1));
+    assert_eq!(raw.messages().len(), 1);
+    raw.advance(Duration::from_secs(1));
+    assert_eq!(raw.messages().len(), 10);
+    assert!(!raw.wants_bytes());
+    raw.advance(Duration::from_secs(1));
+    assert!(raw.wants_bytes());
+    assert_eq!(raw.messages().iter().filter(|message| matches!(message, Message::Transfer(..))).count(), 9);
+    assert_eq!(raw.finished(), None);
 }
 
 #[test]
@@ -185,7 +375,7 @@ fn offer(bytes: &[u8], content: Content) -> TransferMessage {
     let list = list_of(bytes);
     let name = Name::new(*b"file").expect("a plain name");
     TransferMessage::Offer(Offer {
-        to: Some(Wish { path: file(), name, directory: false }),
+        to: Some(Wish { path: file(), name, directory: false, condition: Condition::Any }),
         len: list.len(),
         root: list.root(),
         algorithm: list.algorithm(),
@@ -339,7 +529,12 @@ fn a_sender_that_stops_is_given_up_in_every_state() {
     check_given_up("told where its order breaks", K::Order, receiving(&[&set()[..], &[edges(&target)]].concat()));
     check_given_up("amid the delta", K::Want, receiving(&[&set()[..], &[piece(false)]].concat()));
     check_given_up("told that it is stale", K::Stale, receiving(&[offer(&target, Content::Known)]));
-    let basis = Content::Delta { basis: list_of(&content()).root(), len: ByteLen::new(10_000), follows: false };
+    let basis = Content::Delta {
+        basis: list_of(&content()).root(),
+        len: ByteLen::new(10_000),
+        generation: Generation::ZERO,
+        follows: false,
+    };
     check_given_up("told that it is current", K::Current, receiving(&[offer(&target, basis)]));
     let ten = vec![1; 10];
     let wrong = offer(&[2; 10], Content::Whole);

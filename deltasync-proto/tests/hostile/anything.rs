@@ -50,13 +50,18 @@ fn any_offer(pushed: bool) -> impl Strategy<Value = TransferMessage> {
         3 => (0u32..8).prop_map(|elements| Content::Set { elements }),
         1 => Just(Content::Set { elements: 4 << 20 }),
         2 => (any_root(), 0u64..20_000, any::<bool>())
-            .prop_map(|(basis, len, follows)| Content::Delta { basis, len: ByteLen::new(len), follows }),
+            .prop_map(|(basis, len, follows)| Content::Delta { basis, len: ByteLen::new(len), generation: Generation::ZERO, follows }),
     ];
     let cutter = prop::sample::select(vec![Cutter::FIXED_4096, Cutter::MinCdc { average: 2048 }]);
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
     (any_path(), any::<bool>(), 0u64..20_000, any_root(), algorithm, cutter, 0u8..3, content).prop_map(
         move |(path, directory, len, root, algorithm, cutter, attempt, content)| {
-            let to = pushed.then(|| Wish { path, name: Name::new(*b"new").expect("a plain name"), directory });
+            let to = pushed.then(|| Wish {
+                path,
+                name: Name::new(*b"new").expect("a plain name"),
+                directory,
+                condition: Condition::Any,
+            });
             TransferMessage::Offer(Offer { to, len: ByteLen::new(len), root, algorithm, cutter, attempt, content })
         },
     )
@@ -104,7 +109,7 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
         (any_path(), algorithm).prop_map(|(path, algorithm)| TransferMessage::AskRoot(AskRoot { path, algorithm })),
     ];
     let plain = prop::sample::select(vec![
-        TransferMessage::Same,
+        TransferMessage::Same(Generation::ZERO),
         TransferMessage::Repair(Repair::ALL),
         TransferMessage::Current,
         TransferMessage::Stale,
@@ -138,7 +143,12 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
 fn scripts(from_client: bool) -> Vec<Vec<TransferMessage>> {
     let target = target();
     let set = tags_of(&target);
-    let wish = Wish { path: RelPath::new(*b"old").expect("a plain name"), name: name(), directory: false };
+    let wish = Wish {
+        path: RelPath::new(*b"old").expect("a plain name"),
+        name: name(),
+        directory: false,
+        condition: Condition::Any,
+    };
     let offer =
         |content| TransferMessage::Offer(Offer { to: from_client.then(|| wish.clone()), ..offer_of(&target, content) });
     let again = Offer { to: from_client.then(|| wish.clone()), attempt: 1, ..offer_of(&target, Content::Whole) };
@@ -162,7 +172,7 @@ fn scripts(from_client: bool) -> Vec<Vec<TransferMessage>> {
         ],
         vec![TransferMessage::Stale, TransferMessage::More(More::Cells(32)), want_all(), done.clone()],
         vec![TransferMessage::Current, done.clone()],
-        vec![TransferMessage::Same],
+        vec![TransferMessage::Same(Generation::ZERO)],
         vec![done],
     ];
     if from_client {

@@ -110,14 +110,14 @@ fn damaged_operations_are_refused() {
     }
 }
 
-fn packed(prefix: Prefix, bytes: &Bytes, raw_len: usize) -> TransferMessage {
+pub(crate) fn packed(prefix: Prefix, bytes: &Bytes, raw_len: usize) -> TransferMessage {
     let ops: Ops = [literal(raw_len as u64)].into_iter().collect();
     let literals = Literals::Packed { prefix, bytes: bytes.clone(), raw_len };
     TransferMessage::Delta(Delta { last: true, ops, literals })
 }
 
 /// Ten million zeros.
-fn bomb() -> Bytes {
+pub(crate) fn bomb() -> Bytes {
     let zeros = vec![0; 10 << 20];
     let mut packer = LiteralPacker::new(&[], ByteLen::of(&zeros), 3).expect("this build packs");
     packer.push(&zeros, true).expect("zeros pack").into()

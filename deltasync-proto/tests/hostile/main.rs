@@ -1,6 +1,8 @@
 //! Peers that break the rules: each ends in an error with a name, the peer is told why, and no file has changed.
 
 mod anything;
+mod costs;
+mod counting;
 mod deltas;
 mod floods;
 mod lengths;
@@ -20,10 +22,10 @@ use deltasync_core::{
     Offset, OldContent, OldPiece, Op, Ops, RelPath, Shared, Sketch, SketchKey, Survey, Tag, TagKey, write_varint,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Command, Config, Content, Delta, Edges, Entry, EntryKind, Hello, List, Listing,
-    Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal, RefusalCode, Repair,
-    RootIs, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported, VERSION, Want, Wish,
-    encode_header,
+    AskRoot, Close, CloseCode, Command, Condition, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello,
+    List, Listing, Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal,
+    RefusalCode, Repair, RootIs, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported,
+    VERSION, Version, Want, Wish, encode_header,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 use proptest::prelude::*;
@@ -103,7 +105,7 @@ fn part(start: u32, count: u32, bytes: &[u8]) -> SetPart {
 
 fn offer_of(bytes: &[u8], content: Content) -> Offer {
     let list = list_of(bytes);
-    let wish = Wish { path: file(), name: name(), directory: false };
+    let wish = Wish { path: file(), name: name(), directory: false, condition: Condition::Any };
     Offer {
         to: Some(wish),
         len: list.len(),
@@ -223,6 +225,16 @@ fn refusal(message: &str) -> Refusal {
 
 fn named(due: &Due, name: &str) -> bool {
     due.name() == name
+}
+
+/// That the basis is meant to be replaced, which was put there and not committed.
+fn replace_basis() -> TransferMessage {
+    TransferMessage::Replace(Some(Version { generation: Generation::ZERO, root: list_of(&basis()).root() }))
+}
+
+/// That the hello of the server under test was seen.
+fn seen() -> Message {
+    Message::Seen(u64::from_le_bytes([0x5e; 8]))
 }
 
 fn hello(min: u8, max: u8) -> Message {

@@ -3,7 +3,12 @@
 use super::*;
 
 fn delta_for(bytes: &[u8], follows: bool) -> Content {
-    Content::Delta { basis: Algorithm::Blake3.digest(bytes), len: ByteLen::of(bytes), follows }
+    Content::Delta {
+        basis: Algorithm::Blake3.digest(bytes),
+        len: ByteLen::of(bytes),
+        generation: Generation::ZERO,
+        follows,
+    }
 }
 
 fn says(message: TransferMessage) -> Message {
@@ -41,8 +46,12 @@ fn an_offer_that_is_stale_again_and_again_is_only_looked_at() {
 #[test]
 fn a_basis_of_another_length_is_another_basis() {
     let mut raw = server();
-    let content =
-        Content::Delta { basis: Algorithm::Blake3.digest(&basis()), len: ByteLen::new(9_999), follows: false };
+    let content = Content::Delta {
+        basis: Algorithm::Blake3.digest(&basis()),
+        len: ByteLen::new(9_999),
+        generation: Generation::ZERO,
+        follows: false,
+    };
     raw.say(1, offer(&target(), content));
     assert_eq!(raw.messages(), [says(TransferMessage::Stale)]);
 }
@@ -69,8 +78,8 @@ fn the_neighbours_of_gaps_that_were_never_told_are_none() {
     let bytes = packer.push(&target()[5000..], true).expect("packs").into();
     let literals = Literals::Packed { prefix: Prefix::Neighbours, bytes, raw_len: 7000 };
     let ops = [copy(0, 5000), literal(7000)].into_iter().collect();
-    raw.say(1, TransferMessage::Delta(Delta { last: true, ops, literals }));
-    assert!(matches!(raw.messages()[..], [Message::Transfer(_, TransferMessage::Done(_))]));
+    raw.say(1, TransferMessage::Delta(Delta { last: true, ops, literals })).say(1, replace_basis());
+    assert!(matches!(raw.messages()[..], [_, Message::Transfer(_, TransferMessage::Done(_))]));
 }
 
 #[test]
@@ -78,7 +87,12 @@ fn a_basis_over_the_limit_is_refused() {
     let longest = Limits::default().file.get();
     for len in [longest + 1, u64::MAX] {
         let mut raw = server();
-        let content = Content::Delta { basis: Digest::default(), len: ByteLen::new(len), follows: false };
+        let content = Content::Delta {
+            basis: Digest::default(),
+            len: ByteLen::new(len),
+            generation: Generation::ZERO,
+            follows: false,
+        };
         raw.say(1, offer(&target(), content));
         let text = format!("invalid message: file length of {len} is over the limit of {longest}");
         check_refused(&mut raw, CloseCode::Limit, &text);

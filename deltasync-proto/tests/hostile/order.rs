@@ -3,22 +3,25 @@
 use super::*;
 
 /// One valid message of each kind, as the given end could send it.
-fn sample(kind: MessageKind, from_client: bool) -> Message {
+pub(crate) fn sample(kind: MessageKind, from_client: bool) -> Message {
     let target = target();
     let message = match kind {
-        MessageKind::Hello => return hello(2, 2),
+        MessageKind::Hello => return hello(VERSION, VERSION),
         MessageKind::Unsupported => {
             return Message::Unsupported(Unsupported { min: 1, max: VERSION, algorithms: 3 });
         }
         MessageKind::Close => return Message::Close(Close { code: CloseCode::Busy, message: "full".into() }),
         MessageKind::Ping => return Message::Ping,
         MessageKind::Pong => return Message::Pong,
+        MessageKind::Seen => return seen(),
         MessageKind::Offer if from_client => offer(&target, in_set(&target)),
         MessageKind::Offer => served(&target, in_set(&target)),
         MessageKind::Tags => TransferMessage::Tags(tags(&elements_of(&target), 0..1)),
         MessageKind::Cells => TransferMessage::Cells(cells(SketchKey::new(&NONCE, 1), &elements_of(&target), 0..32)),
         MessageKind::More => TransferMessage::More(More::Cells(32)),
-        MessageKind::Same => TransferMessage::Same,
+        MessageKind::Same => TransferMessage::Same(Generation::ZERO),
+        MessageKind::Confirm => TransferMessage::Confirm(Confirm { current: None, since: true }),
+        MessageKind::Replace => TransferMessage::Replace(None),
         MessageKind::Want => want_all(),
         MessageKind::Edges => {
             let elements = elements_of(&target);
@@ -64,8 +67,12 @@ fn check_state(build: impl Fn() -> Raw, state: &str, allowed: &[MessageKind]) {
                 check_refused(&mut raw, CloseCode::Misbehaved, text);
             }
             MessageKind::Unsupported => {
-                let text = "no version or hash in common: peer speaks versions 1 to 2, we speak 2";
+                let text = "no version or hash in common: peer speaks versions 1 to 3, we speak 3";
                 check_refused(&mut raw, CloseCode::Unsupported, text);
+            }
+            MessageKind::Seen if raw.is_client() => {
+                let text = "peer misbehaved: Seen came while not waiting for it (transfer 0)";
+                check_refused(&mut raw, CloseCode::Misbehaved, text);
             }
             MessageKind::Close => {
                 let error = SessionError::ClosedByPeer { code: CloseCode::Busy, message: "full".into() };
@@ -118,7 +125,12 @@ fn a_server_takes_no_message_out_of_order_when_it_receives() {
     check_state(|| offered(|due| named(due, "Basis"), in_set(&target())), "opening the basis", set);
     let early = &[K::Delta, K::Changed];
     check_state(|| offered(|due| named(due, "Basis"), Content::Whole), "opening the basis", early);
-    let follows = |follows| Content::Delta { basis: list_of(&basis()).root(), len: ByteLen::new(10_000), follows };
+    let follows = |follows| Content::Delta {
+        basis: list_of(&basis()).root(),
+        len: ByteLen::new(10_000),
+        generation: Generation::ZERO,
+        follows,
+    };
     check_state(|| offered(|due| named(due, "Basis"), follows(true)), "opening the basis", early);
     check_state(|| offered(|due| named(due, "Basis"), follows(false)), "opening the basis", &[]);
     check_state(|| offered(|due| named(due, "Basis"), Content::Known), "opening the basis", &[]);
@@ -140,7 +152,13 @@ fn a_server_takes_no_message_out_of_order_when_it_receives() {
     };
     check_state(|| twin(|due| named(due, "Apply")), "patching", &[K::Tags, K::Cells, K::Changed]);
     check_state(|| twin(|due| named(due, "Seal")), "verifying", set);
-    check_state(|| twin(|due| named(due, "Commit")), "committing", set);
+    let asked = &[K::Tags, K::Cells, K::Replace];
+    check_state(|| twin(|_| false), "committing", asked);
+    let agreed = |mut raw: Raw| {
+        raw.say(1, replace_basis());
+        raw
+    };
+    check_state(|| agreed(twin(|due| named(due, "Commit"))), "committing", set);
     let known = || {
         let mut raw = server();
         raw.say(1, offer(&basis(), Content::Whole));
@@ -148,7 +166,8 @@ fn a_server_takes_no_message_out_of_order_when_it_receives() {
     };
     check_state(known, "letting known content pass", early);
     check_state(|| sent(|due| named(due, "Seal")), "verifying", &[]);
-    check_state(|| sent(|due| named(due, "Commit")), "committing", set);
+    check_state(|| sent(|_| false), "committing", asked);
+    check_state(|| agreed(sent(|due| named(due, "Commit"))), "committing", set);
     let wrong = |hold| {
         let mut raw = offered(hold, Content::Whole);
         raw.say(1, whole(&[1; 12_000]));
@@ -212,7 +231,7 @@ fn a_client_takes_no_message_out_of_order() {
     let pushes = |hold| told(hold, push(file(), file()));
     let pulls = |hold| told(hold, pull(file(), file()));
     check_state(|| pushes(|due| named(due, "Describe")), "describing the source", &[]);
-    let answers = &[K::Same, K::Want, K::Done, K::More];
+    let answers = &[K::Same, K::Want, K::Done, K::More, K::Confirm];
     check_state(|| pushes(|_| false), "waiting for the receiver's answer", answers);
     let wanted = || {
         let mut raw = pushes(|due| named(due, "Read"));
@@ -221,7 +240,7 @@ fn a_client_takes_no_message_out_of_order() {
     };
     check_state(wanted, "sending the delta", &[]);
     let tiny = || told(|_| false, push(other(), other()));
-    check_state(tiny, "waiting for the receiver to finish", &[K::Done, K::Same, K::Repair]);
+    check_state(tiny, "waiting for the receiver to finish", &[K::Done, K::Same, K::Repair, K::Confirm]);
     check_state(|| pulls(|due| named(due, "Basis")), "looking at the basis", &[]);
     check_state(|| pulls(|_| false), "waiting for an offer", &[K::Offer]);
     let collecting = || {
@@ -328,14 +347,9 @@ fn unknown_kinds_and_damaged_headers_are_refused() {
 
 #[test]
 fn payloads_where_none_belong_and_bytes_left_over_are_refused() {
-    for kind in [
-        MessageKind::Same,
-        MessageKind::Current,
-        MessageKind::Stale,
-        MessageKind::Changed,
-        MessageKind::Cancel,
-        MessageKind::Working,
-    ] {
+    for kind in
+        [MessageKind::Current, MessageKind::Stale, MessageKind::Changed, MessageKind::Cancel, MessageKind::Working]
+    {
         let mut raw = server();
         raw.frame(kind.code(), 1, b"x");
         let text = format!("invalid message: {kind:?}: 1 bytes left over after the last value");

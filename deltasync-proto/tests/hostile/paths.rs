@@ -47,8 +47,8 @@ fn paths_that_climb_out_or_are_too_long_are_refused_in_every_request() {
         let path = counted(&path);
         let digest = [0; 32];
         let offer = |path: &[u8], name: &[u8]| {
-            // A wish; length 0; root; BLAKE3; MinCDC of 2048; the first offer; whole.
-            [&[1], path, name, &[0, 0], &digest[..], &[0, 0, 0x80, 0x10, 0, 1]].concat()
+            // A wish, over anything; length 0; root; BLAKE3; MinCDC of 2048; the first offer; whole.
+            [&[1], path, name, &[0, 0, 0], &digest[..], &[0, 0, 0x80, 0x10, 0, 1]].concat()
         };
         for (kind, payload, reason) in [
             (MessageKind::Offer, offer(&path, &counted(b"file")), reason),
@@ -72,7 +72,7 @@ fn paths_that_climb_out_or_are_too_long_are_refused_in_every_request() {
 fn codes_of_no_meaning_and_fields_that_are_none_are_refused() {
     for (kind, payload, reason) in [
         (MessageKind::AskRoot, &b"\x04file\x02"[..], NOT_ALLOWED),
-        (MessageKind::Refused, b"\x0a\x00\x00", NOT_ALLOWED),
+        (MessageKind::Refused, b"\x0c\x00\x00", NOT_ALLOWED),
         (MessageKind::List, b"\x03dir\x02", "not the fields of this message"),
         (MessageKind::Listing, b"\x00\x02", "not the fields of this message"),
         (MessageKind::Refused, b"\x00\x01\xff\x00", "not the fields of this message"),

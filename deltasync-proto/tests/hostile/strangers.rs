@@ -47,7 +47,7 @@ fn damaged_hellos_are_no_hellos() {
         Hello::ours(VERSION, NONCE).encode(&mut payload);
         payload
     };
-    for (at, byte) in [(0, b'S'), (4, 0), (4, 3), (24, 0xff), (24, 1)] {
+    for (at, byte) in [(0, b'S'), (4, 0), (4, VERSION + 1), (24, 0xff), (24, 1)] {
         let mut damaged = good.clone();
         damaged[at] = byte;
         let mut raw = stranger();
@@ -73,7 +73,7 @@ fn a_client_of_another_version_hears_which_ones_there_are() {
     let mut again = stranger();
     again.send(&hello(9, 9)).take();
     again.send(&hello(9, 9));
-    let text = "no version or hash in common: peer speaks versions 9 to 9, we speak 2";
+    let text = "no version or hash in common: peer speaks versions 9 to 9, we speak 3";
     check_refused(&mut again, CloseCode::Unsupported, text);
     raw.advance(Duration::from_secs(10));
     check_refused(&mut raw, CloseCode::TimedOut, "no hello from the peer within 10s");
@@ -82,8 +82,8 @@ fn a_client_of_another_version_hears_which_ones_there_are() {
 #[test]
 fn a_client_that_comes_down_to_our_version_is_served() {
     let mut raw = stranger();
-    raw.send(&hello(2, 9)).frame(MessageKind::Offer.code(), 1, b"of version nine").take();
-    raw.send(&hello(2, 2)).say(1, TransferMessage::List(List { path: RelPath::ROOT, after: None }));
+    raw.send(&hello(VERSION, 9)).frame(MessageKind::Offer.code(), 1, b"of version nine").take();
+    raw.send(&hello(VERSION, VERSION)).say(1, TransferMessage::List(List { path: RelPath::ROOT, after: None }));
     assert!(matches!(raw.messages()[..], [Message::Transfer(_, TransferMessage::Listing(_))]));
 }
 
@@ -91,13 +91,13 @@ fn a_client_that_comes_down_to_our_version_is_served() {
 fn a_server_that_knows_no_version_of_ours_ends_the_client() {
     let mut raw = client();
     raw.send(&Message::Unsupported(Unsupported { min: 7, max: 9, algorithms: 1 }));
-    let text = "no version or hash in common: peer speaks versions 7 to 9, we speak 2";
+    let text = "no version or hash in common: peer speaks versions 7 to 9, we speak 3";
     check_refused(&mut raw, CloseCode::Unsupported, text);
-    let mut raw = Raw::client(Config::default().version(3)).file("file", basis());
-    raw.greet().send(&Message::Unsupported(Unsupported { min: 2, max: 2, algorithms: 3 }));
-    assert!(matches!(raw.messages()[..], [Message::Hello(Hello { min: 2, max: 2, .. })]));
-    raw.send(&Message::Unsupported(Unsupported { min: 2, max: 2, algorithms: 3 }));
-    let text = "no version or hash in common: peer speaks versions 2 to 2, we speak 2";
+    let mut raw = Raw::client(Config::default().version(VERSION + 1)).file("file", basis());
+    raw.greet().send(&Message::Unsupported(Unsupported { min: VERSION, max: VERSION, algorithms: 3 }));
+    assert!(matches!(raw.messages()[..], [Message::Hello(Hello { min: VERSION, max: VERSION, .. })]));
+    raw.send(&Message::Unsupported(Unsupported { min: VERSION, max: VERSION, algorithms: 3 }));
+    let text = "no version or hash in common: peer speaks versions 3 to 3, we speak 3";
     check_refused(&mut raw, CloseCode::Unsupported, text);
 }
 
