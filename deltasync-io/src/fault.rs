@@ -9,12 +9,18 @@ use std::io::{self, ErrorKind};
 use deltasync_core::RelPath;
 use deltasync_proto::{FaultKind, StorageFault};
 
-/// A fault at `path`.
+/// The most bytes of a path in a message, which peers cut after 512: what happened comes behind it.
+const PATH_MOST: usize = 300;
+
+/// A fault at `path`; of a long one only the end is told.
 pub(crate) fn fault(kind: FaultKind, path: &RelPath, what: impl fmt::Display) -> StorageFault {
     if path.is_root() {
-        StorageFault::new(kind, format!("/: {what}"))
-    } else {
-        StorageFault::new(kind, format!("{path}: {what}"))
+        return StorageFault::new(kind, format!("/: {what}"));
+    }
+    let path = path.to_string();
+    match path.len().checked_sub(PATH_MOST) {
+        None | Some(0) => StorageFault::new(kind, format!("{path}: {what}")),
+        Some(cut) => StorageFault::new(kind, format!("…{}: {what}", &path[path.ceil_char_boundary(cut)..])),
     }
 }
 
@@ -31,5 +37,25 @@ fn kind_of(error: &io::Error) -> FaultKind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => FaultKind::Full,
         ErrorKind::FileTooLarge => FaultKind::TooLarge,
         _ => FaultKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_is_told_however_long_the_path_is() {
+        for (path, told) in [
+            ("x".repeat(200), "x".repeat(200)),
+            ("d/".repeat(2000) + "f", "…".to_owned() + &("/".to_owned() + &"d/".repeat(149) + "f")),
+            ("ü/".repeat(1000) + "f", "…".to_owned() + &("/".to_owned() + &"ü/".repeat(99) + "f")),
+        ] {
+            let path = RelPath::new(path.as_bytes()).expect("a path");
+            let fault = system_fault(&path, &io::Error::from_raw_os_error(28));
+            assert_eq!(fault.kind, FaultKind::Full);
+            assert_eq!(fault.message, format!("{told}: No space left on device (os error 28)"));
+            assert!(fault.message.len() < 512);
+        }
     }
 }

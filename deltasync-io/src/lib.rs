@@ -25,6 +25,7 @@
 //! assert_eq!(file.chunks.len().get(), 5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod storage;
 pub use storage::{BlockingStorage, Reply, Storage};
@@ -38,6 +39,11 @@ mod laws;
 mod contained;
 pub use contained::hush_contained_panics;
 
+mod checked;
+mod database;
+mod disk;
+pub use disk::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat};
+
 mod destination;
 mod fault;
 mod source;
@@ -49,7 +55,10 @@ mod memory;
 pub use memory::MemoryStorage;
 
 mod local;
-pub use local::{LocalOptions, LocalStorage};
+pub use local::{
+    Finding, FindingKind, LastScrub, LocalOptions, LocalStorage, Reached, Recovery, Scrub, ScrubEvent, ScrubOptions,
+    ScrubReport, connect_control,
+};
 
 #[cfg(feature = "tokio")]
 mod driver;

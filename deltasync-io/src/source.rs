@@ -1,4 +1,4 @@
-//! Bytes to read at any place, wherever they lie: a file as it is, or a packed copy of one.
+//! Bytes to read at any place, wherever they lie: a file as it is, two behind each other, or a packed copy of one.
 //!
 //! Beside it, how a file looks from outside: device, inode, length and times, by which it is known again. They are taken
 //! before the first byte is read and compared after the last one, or whenever it matters whether a file is still what it
@@ -6,29 +6,31 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, ErrorKind};
 
 use deltasync_core::{ByteLen, Malformed, Reader, write_signed, write_varint};
-use rustix::fs::Stat;
 
+use crate::disk::{AnyFile, DiskStat};
 use crate::known::PackedFile;
 
 /// Where bytes are read from.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A file as it is.
-    File(File),
+    File(AnyFile),
     /// A copy of a file in frames.
     Packed(PackedFile),
+    /// So many bytes of one file, and so many of another behind them.
+    Joined([(AnyFile, u64); 2]),
 }
 
 impl Source {
     /// The number of bytes.
     pub(crate) fn len(&self) -> io::Result<u64> {
         match self {
-            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::File(file) => file.len(),
             Self::Packed(packed) => Ok(packed.len()),
+            Self::Joined([(_, first), (_, second)]) => Ok(first + second),
         }
     }
 
@@ -41,22 +43,48 @@ impl Source {
         match self {
             Self::File(file) => file.read_exact_at(piece, at),
             Self::Packed(packed) => packed.read_exact_at(piece, at),
+            Self::Joined([(first, len), (second, more)]) => {
+                let before = usize::try_from(len.saturating_sub(at)).map_or(piece.len(), |left| left.min(piece.len()));
+                let (piece, rest) = piece.split_at_mut(before);
+                let at_second = at.saturating_sub(*len);
+                if rest.len() as u64 > more.saturating_sub(at_second) {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                first.read_exact_at(piece, at)?;
+                second.read_exact_at(rest, at_second)
+            }
         }
     }
 
-    /// How the file looks now.
+    /// Makes a file durable that others have written.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.sync_data(),
+            Self::Packed(_) | Self::Joined(_) => Ok(()),
+        }
+    }
+
+    /// How the file looks now; the first of two.
     pub(crate) fn looks(&self) -> io::Result<Looks> {
         match self {
-            Self::File(file) => Looks::of(file),
+            Self::File(file) | Self::Joined([(file, _), _]) => Looks::of(file),
             Self::Packed(packed) => Looks::of(packed.file()),
         }
     }
 
-    /// The file itself, when the bytes lie there as they are.
-    pub(crate) fn as_file(&self) -> Option<&File> {
+    /// The file, when the bytes lie there as they are.
+    pub(crate) fn as_any_file(&self) -> Option<&AnyFile> {
         match self {
             Self::File(file) => Some(file),
-            Self::Packed(_) => None,
+            Self::Packed(_) | Self::Joined(_) => None,
+        }
+    }
+
+    /// The file of this system itself, when the bytes lie there as they are.
+    pub(crate) fn as_file(&self) -> Option<&File> {
+        match self {
+            Self::File(file) => file.as_system_file(),
+            Self::Packed(_) | Self::Joined(_) => None,
         }
     }
 }
@@ -75,27 +103,13 @@ pub(crate) struct Looks {
 
 impl Looks {
     /// How an open file looks.
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let is = file.metadata()?;
-        Ok(Self {
-            device: is.dev(),
-            inode: is.ino(),
-            len: is.len(),
-            modified: (is.mtime(), is.mtime_nsec()),
-            changed: Some((is.ctime(), is.ctime_nsec())),
-        })
+    pub(crate) fn of(file: &AnyFile) -> io::Result<Self> {
+        Ok(Self::of_stat(&file.stat()?))
     }
 
-    /// How a file looks by what the system says of its name.
-    #[allow(clippy::unnecessary_cast, reason = "they have other types on other systems")]
-    pub(crate) fn of_stat(is: &Stat) -> Self {
-        Self {
-            device: is.st_dev as u64,
-            inode: is.st_ino as u64,
-            len: is.st_size as u64,
-            modified: (is.st_mtime as i64, is.st_mtime_nsec as i64),
-            changed: Some((is.st_ctime as i64, is.st_ctime_nsec as i64)),
-        }
+    /// How a file looks by what the disk says of it.
+    pub(crate) fn of_stat(is: &DiskStat) -> Self {
+        Self { device: is.device, inode: is.inode, len: is.len, modified: is.modified, changed: Some(is.changed) }
     }
 
     /// Appends the bytes that [`read`](Self::read) reads.
@@ -144,40 +158,52 @@ pub(crate) fn with_buffer<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
     })
 }
 
-/// Reads at least one byte where there is one.
-pub(crate) fn read_piece(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, at) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            read => return read,
-        }
-    }
-}
-
 /// Reads a whole file of at most `longest` bytes.
-pub(crate) fn read_blob(mut file: &File, longest: ByteLen) -> io::Result<Vec<u8>> {
-    let len = file.metadata()?.len();
+pub(crate) fn read_blob(file: &AnyFile, longest: ByteLen) -> io::Result<Vec<u8>> {
+    let len = file.len()?;
     if len > longest.get() {
         return Err(ErrorKind::FileTooLarge.into());
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(io::Error::other)?);
-    file.by_ref().take(len).read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn two_files_read_as_one() {
+        let file = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().expect("a temporary file");
+            file.write_all(bytes).expect("written");
+            AnyFile::from(file)
+        };
+        // No more of each than was said.
+        let joined = Source::Joined([(file(b"0123xx"), 4), (file(b"456789yy"), 6)]);
+        assert_eq!(joined.len().expect("known"), 10);
+        for at in 0..=10 {
+            for len in 0..=10 - at {
+                let mut piece = vec![0; len];
+                joined.read_exact_at(&mut piece, at as u64).expect("all is there");
+                assert_eq!(piece, b"0123456789"[at..at + len]);
+            }
+            let past = joined.read_exact_at(&mut vec![0; 11 - at], at as u64).expect_err("past its end");
+            assert_eq!(past.kind(), ErrorKind::UnexpectedEof);
+        }
+        assert!(joined.read_exact_at(&mut [0], u64::MAX).is_err());
+    }
 
     #[test]
     fn a_change_of_names_counts_unless_it_is_left_out() {
         let directory = tempfile::TempDir::new().expect("a temporary directory");
         let path = directory.path().join("file");
         std::fs::write(&path, b"content").expect("written");
-        let file = File::open(&path).expect("there");
+        let file = AnyFile::from(std::fs::File::open(&path).expect("there"));
         let before = Looks::of(&file).expect("it is open");
-        let stat = rustix::fs::stat(&path).expect("there");
-        assert_eq!(Looks::of_stat(&stat), before);
         assert!(before.still(&before) && before.under_any_name().still(&before));
         // The clock that stamps files ticks every few milliseconds.
         std::thread::sleep(std::time::Duration::from_millis(30));

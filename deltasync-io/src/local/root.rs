@@ -1,48 +1,36 @@
-//! The one module that opens files: a directory handle that nothing climbs out of.
+//! The names of a directory that peers may use, on whatever disk.
 //!
-//! A [`Root`] takes only [`RelPath`]s, and the kernel walks them beneath the handle without following a symbolic link
-//! (`openat2`, Linux 5.6); where that is missing, each component is opened by itself from the one before it, which gives
-//! the same. A [`Dir`] is a directory that was reached so, and takes only single [`Name`]s, which cannot leave it. So a
-//! directory that someone turns into a link while we run makes an open fail, or the open has happened before; it is never
-//! followed.
+//! A [`Root`] takes only [`RelPath`]s, and the disk walks them beneath the handle without following a symbolic link: see
+//! [`DiskDir`]. A [`Dir`] is a directory that was reached so, and takes only single [`Name`]s, which cannot leave it. There
+//! is no other way to a file.
 //!
 //! What is opened for reading is a regular file: others are refused without waiting on them. Names that belong to this
-//! back end (its own directory in a served one, staged files anywhere) do not exist for a path.
-//!
-//! Sources: openat2(2), "Root to leaf without symlinks" flags `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`.
+//! back end (its own directory in a served one, staged files anywhere) do not exist for a path. A call that a signal
+//! interrupts is repeated.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use deltasync_core::{Name, RelPath};
 use deltasync_proto::{EntryKind, FaultKind, StorageFault};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::disk::{AnyFile, DiskDir, DiskKind, DiskSpace, DiskStat, SystemDir, uninterrupted};
 use crate::fault::{fault, system_fault};
 
 /// A directory that paths lie below.
 #[derive(Debug)]
 pub(super) struct Root {
-    handle: OwnedFd,
-    way: Way,
+    start: Arc<dyn DiskDir>,
     /// [`PRIVATE`] is ours in here.
     served: bool,
-}
-
-/// How a path is walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    #[cfg(target_os = "linux")]
-    Kernel,
-    Components,
+    /// Held while directories are made: nobody takes one for durable that is not yet.
+    making: Mutex<()>,
 }
 
 /// A directory below a root, open for reading.
 #[derive(Debug)]
-pub(super) struct Dir(OwnedFd);
+pub(super) struct Dir(Arc<dyn DiskDir>);
 
 /// Why something below a root could not be opened.
 #[derive(Debug)]
@@ -67,54 +55,48 @@ pub(super) const PRIVATE: &[u8] = b".deltasync";
 /// What stands between the name of a target and 8 hexadecimal digits in the name of a file staged beside it.
 const STAGED: &[u8] = b".deltasync-";
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-/// A handle that only serves as a starting point; needs no permission to read the directory.
-#[cfg(target_os = "linux")]
-const START: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-#[cfg(not(target_os = "linux"))]
-const START: OFlags = DIRECTORY;
-
 impl Root {
-    /// A root at a path of this machine, which may itself lead through symbolic links. `components` walks as where
-    /// `openat2` is missing.
-    pub(super) fn open(path: &Path, components: bool) -> io::Result<Self> {
-        let handle = rustix::fs::open(path, START, Mode::empty())?;
-        let way = if components { Way::Components } else { Way::known_to(&handle)? };
-        Ok(Self { handle, way, served: false })
+    /// The directory as a root.
+    pub(super) fn new(start: Arc<dyn DiskDir>) -> Self {
+        Self { start, served: false, making: Mutex::default() }
     }
 
     /// Makes the directory that is ours in a served root, if it is not there, and hides it from paths.
     pub(super) fn reserve(&mut self) -> io::Result<Dir> {
-        let root = Dir(rustix::fs::openat(&self.handle, ".", DIRECTORY, Mode::empty())?);
+        let root = Dir(uninterrupted(|| self.start.dir_beneath(&RelPath::ROOT))?);
         self.served = true;
-        root.make_dir(PRIVATE, Mode::RWXU)?;
-        root.open_dir(PRIVATE)
+        let private = Name::new(PRIVATE).expect("letters after a dot are a name");
+        root.make_dir(&private, 0o700)?;
+        root.open_dir(&private)
     }
 
     /// Opens a regular file for reading. Does not wait, whatever stands there.
-    pub(super) fn file(&self, path: &RelPath) -> Result<File, Trouble> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let handle = self.open_at(path, flags).map_err(|trouble| match trouble {
+    pub(super) fn file(&self, path: &RelPath) -> Result<AnyFile, Trouble> {
+        self.check(path)?;
+        let file: AnyFile = match uninterrupted(|| self.start.file_beneath(path)) {
+            Ok(file) => file.into(),
             // What open says of a socket.
-            Trouble::System(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => Trouble::NotFile,
-            trouble => trouble,
-        })?;
-        match kind_of(&rustix::fs::fstat(&handle)?) {
-            FileType::RegularFile => Ok(handle.into()),
-            FileType::Directory => Err(Trouble::Directory),
-            _ => Err(Trouble::NotFile),
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return Err(Trouble::NotFile),
+            Err(error) => return Err(error.into()),
+        };
+        match file.stat()?.kind {
+            DiskKind::File => Ok(file),
+            DiskKind::Directory => Err(Trouble::Directory),
+            DiskKind::Symlink => Err(Trouble::Symlink),
+            DiskKind::Other => Err(Trouble::NotFile),
         }
     }
 
     /// Opens a directory.
     pub(super) fn directory(&self, path: &RelPath) -> Result<Dir, Trouble> {
-        self.open_at(path, DIRECTORY).map(Dir)
+        self.check(path)?;
+        Ok(Dir(uninterrupted(|| self.start.dir_beneath(path))?))
     }
 
     /// Opens a directory; makes it and those on the way there that are missing, each durable in the one that holds it.
     /// Also returns what was made, the deepest last.
     pub(super) fn make_directory(&self, path: &RelPath) -> Result<(Dir, Vec<(Dir, Name)>), Trouble> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         match self.directory(path) {
             Err(Trouble::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
             found => return found.map(|dir| (dir, Vec::new())),
@@ -122,8 +104,8 @@ impl Root {
         let mut dir = self.directory(&RelPath::ROOT)?;
         let mut made = Vec::new();
         for name in path.components() {
-            let new = dir.make_dir(name.as_bytes(), Mode::from_raw_mode(0o777))?;
-            let next = dir.open_dir(name.as_bytes()).map_err(|error| dir.trouble(name.as_bytes(), error))?;
+            let new = dir.make_dir(&name, 0o777)?;
+            let next = dir.open_dir(&name)?;
             let parent = std::mem::replace(&mut dir, next);
             if new {
                 made.push((parent, name));
@@ -133,17 +115,11 @@ impl Root {
     }
 
     /// What stands at a path, links not followed; `None` when nothing does.
-    pub(super) fn stat(&self, path: &RelPath) -> Result<Option<Stat>, Trouble> {
-        let Some((parent, name)) = path.split_last() else {
-            return Ok(Some(rustix::fs::fstat(&self.handle)?));
-        };
+    pub(super) fn stat(&self, path: &RelPath) -> Result<Option<DiskStat>, Trouble> {
         self.check(path)?;
-        let found = self
-            .open_at(&parent, START)
-            .and_then(|parent| Ok(rustix::fs::statat(&parent, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?));
-        match found {
-            Err(trouble) if trouble.is_absent() => Ok(None),
-            found => found.map(Some),
+        match uninterrupted(|| self.start.stat_beneath(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => Ok(Some(found?)),
         }
     }
 
@@ -160,167 +136,132 @@ impl Root {
             || components.any(|name| is_staged(name.as_bytes()));
         if reserved { Err(Trouble::Reserved) } else { Ok(()) }
     }
-
-    fn open_at(&self, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Trouble> {
-        self.check(path)?;
-        match self.way {
-            #[cfg(target_os = "linux")]
-            Way::Kernel => kernel(&self.handle, path, flags).map_err(Trouble::from),
-            Way::Components => components(&self.handle, path, flags),
-        }
-    }
-}
-
-impl Way {
-    /// The better way that this system knows.
-    #[cfg(target_os = "linux")]
-    fn known_to(handle: &OwnedFd) -> io::Result<Self> {
-        match kernel(handle, &RelPath::ROOT, START) {
-            Ok(_) => Ok(Self::Kernel),
-            // Older systems lack it, and some sandboxes forbid what they do not know.
-            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::Components),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn known_to(_: &OwnedFd) -> io::Result<Self> {
-        Ok(Self::Components)
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn kernel(root: &OwnedFd, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    use rustix::fs::ResolveFlags;
-    let path = if path.is_root() { b"." } else { path.as_bytes() };
-    let confined = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), confined) {
-            // A rename elsewhere came between, or a signal.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            opened => return opened,
-        }
-    }
-}
-
-fn components(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Trouble> {
-    let Some((parent, last)) = path.split_last() else {
-        return Ok(rustix::fs::openat(root, ".", flags, Mode::empty())?);
-    };
-    let mut dir = Dir(rustix::fs::openat(root, ".", START, Mode::empty())?);
-    let step = |dir: &Dir, name: &Name, flags| {
-        let opened = rustix::fs::openat(&dir.0, name.as_bytes(), flags | OFlags::NOFOLLOW, Mode::empty());
-        opened.map_err(|error| dir.trouble(name.as_bytes(), error.into()))
-    };
-    for name in parent.components() {
-        dir = Dir(step(&dir, &name, START)?);
-    }
-    step(&dir, &last, flags)
 }
 
 impl Dir {
     /// Makes a file for writing and reading; fails when the name is taken.
-    pub(super) fn create(&self, name: &Name, mode: Mode) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.0, name.as_bytes(), flags, mode)?.into())
+    pub(super) fn create(&self, name: &Name, mode: u32) -> io::Result<AnyFile> {
+        Ok(uninterrupted(|| self.0.create(name, mode))?.into())
     }
 
     /// Opens a file for reading; a link is not followed.
-    pub(super) fn open_file(&self, name: &Name) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.0, name.as_bytes(), flags, Mode::empty())?.into())
+    pub(super) fn open_file(&self, name: &Name) -> io::Result<AnyFile> {
+        Ok(uninterrupted(|| self.0.open(name))?.into())
     }
 
     /// Opens a file of ours for reading and writing, and makes it if it is not there.
-    pub(super) fn open_own(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    pub(super) fn open_own(&self, name: &Name) -> io::Result<AnyFile> {
+        Ok(uninterrupted(|| self.0.open_own(name, 0o600))?.into())
     }
 
     /// Opens a directory of ours, and makes it if it is not there.
-    pub(super) fn own_dir(&self, name: &str) -> io::Result<Self> {
-        self.make_dir(name.as_bytes(), Mode::RWXU)?;
-        self.open_dir(name.as_bytes())
+    pub(super) fn own_dir(&self, name: &Name) -> io::Result<Self> {
+        self.make_dir(name, 0o700)?;
+        self.open_dir(name)
     }
 
     /// What has this name, links not followed; `None` when nothing has.
-    pub(super) fn stat(&self, name: &Name) -> io::Result<Option<Stat>> {
-        match rustix::fs::statat(&self.0, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
+    pub(super) fn stat(&self, name: &Name) -> io::Result<Option<DiskStat>> {
+        match uninterrupted(|| self.0.stat(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found.map(Some),
         }
     }
 
     /// The device this directory lies on.
     pub(super) fn device(&self) -> io::Result<u64> {
-        #[allow(clippy::unnecessary_cast, reason = "it has another type on other systems")]
-        Ok(rustix::fs::fstat(&self.0)?.st_dev as u64)
+        Ok(uninterrupted(|| self.0.stat_beneath(&RelPath::ROOT))?.device)
+    }
+
+    /// Which directory this is: none other has these as long as it is open.
+    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
+        let is = uninterrupted(|| self.0.stat_beneath(&RelPath::ROOT))?;
+        Ok((is.device, is.inode))
+    }
+
+    /// How much room there is for us; `None` where that is not known.
+    pub(super) fn space(&self) -> io::Result<Option<DiskSpace>> {
+        uninterrupted(|| self.0.space())
+    }
+
+    /// What the clock that stamps files shows, in seconds since 1970. It makes a file for that in this directory of ours.
+    pub(super) fn now(&self) -> io::Result<i64> {
+        let name = Name::new("clock").expect("letters are a name");
+        let _ = self.remove(&name);
+        let now = self.create(&name, 0o600)?.stat()?.modified.0;
+        self.remove(&name)?;
+        Ok(now)
     }
 
     /// The names in it, in no order, without `.` and `..`, and without what cannot be a [`Name`].
     pub(super) fn names(&self) -> io::Result<impl Iterator<Item = io::Result<Name>>> {
-        let entries = rustix::fs::Dir::read_from(&self.0)?;
-        Ok(entries.filter_map(|entry| match entry {
-            Ok(entry) => Name::new(entry.file_name().to_bytes()).ok().map(Ok),
-            Err(error) => Some(Err(error.into())),
-        }))
+        uninterrupted(|| self.0.names())
     }
 
     /// Moves a file to a name in this or another directory, in one step, over what has that name.
     pub(super) fn rename(&self, from: &Name, into: &Self, to: &Name) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.0, from.as_bytes(), &into.0, to.as_bytes())?)
+        uninterrupted(|| self.0.rename(from, &*into.0, to, false))
+    }
+
+    /// Moves a file to a name in this or another directory, in one step, unless that is taken.
+    pub(super) fn rename_to_vacant(&self, from: &Name, into: &Self, to: &Name) -> io::Result<()> {
+        uninterrupted(|| self.0.rename(from, &*into.0, to, true))
     }
 
     /// Gives a file another name in this or another directory, unless that is taken. Of a link it is the link itself.
     pub(super) fn link(&self, from: &Name, into: &Self, to: &Name) -> io::Result<()> {
-        Ok(rustix::fs::linkat(&self.0, from.as_bytes(), &into.0, to.as_bytes(), AtFlags::empty())?)
+        uninterrupted(|| self.0.link(from, &*into.0, to))
     }
 
     /// Removes a file.
     pub(super) fn remove(&self, name: &Name) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.0, name.as_bytes(), AtFlags::empty())?)
+        uninterrupted(|| self.0.remove(name))
     }
 
     /// Removes a directory that is empty.
     pub(super) fn remove_dir(&self, name: &Name) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.0, name.as_bytes(), AtFlags::REMOVEDIR)?)
+        uninterrupted(|| self.0.remove_dir(name))
     }
 
-    /// Makes the names in it durable.
+    /// Makes the names in it durable. Once it has failed it must not be tried again.
     pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.0)?)
+        uninterrupted(|| self.0.sync())
     }
 
-    /// Takes the directory for this process as long as it is held; false when another one has it.
+    /// The same directory by another handle.
+    pub(super) fn reopen(&self) -> io::Result<Self> {
+        Ok(Self(uninterrupted(|| self.0.dir_beneath(&RelPath::ROOT))?))
+    }
+
+    /// Takes the directory for this handle as long as it is held; false when another one has it.
     pub(super) fn lock(&self) -> io::Result<bool> {
-        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            Err(error) => Err(error.into()),
+        uninterrupted(|| self.0.lock())
+    }
+
+    /// The directory of this system that it is, if it is one.
+    pub(super) fn system(&self) -> Option<&SystemDir> {
+        self.0.as_any().downcast_ref()
+    }
+
+    /// Makes a directory, durably; false when the name was taken. One that may not last is removed again, as whoever finds
+    /// it takes it for durable.
+    fn make_dir(&self, name: &Name, mode: u32) -> io::Result<bool> {
+        match uninterrupted(|| self.0.make_dir(name, mode)) {
+            Ok(()) => match self.sync() {
+                Ok(()) => Ok(true),
+                Err(error) => {
+                    // Where that fails too, the first error tells more.
+                    let _ = uninterrupted(|| self.0.remove_dir(name));
+                    Err(error)
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    /// Makes a directory, durably; false when the name was taken.
-    fn make_dir(&self, name: &[u8], mode: Mode) -> io::Result<bool> {
-        match rustix::fs::mkdirat(&self.0, name, mode) {
-            Ok(()) => self.sync().map(|()| true),
-            Err(Errno::EXIST) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn open_dir(&self, name: &[u8]) -> io::Result<Self> {
-        Ok(Self(rustix::fs::openat(&self.0, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?))
-    }
-
-    /// Tells a link from what else may stand in the way, which an open with `NOFOLLOW` does not always.
-    fn trouble(&self, name: &[u8], error: io::Error) -> Trouble {
-        let stat = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
-        match stat {
-            Ok(stat) if kind_of(&stat) == FileType::Symlink => Trouble::Symlink,
-            _ => error.into(),
-        }
+    fn open_dir(&self, name: &Name) -> io::Result<Self> {
+        Ok(Self(uninterrupted(|| self.0.open_dir(name))?))
     }
 }
 
@@ -356,23 +297,13 @@ impl From<io::Error> for Trouble {
     }
 }
 
-impl From<Errno> for Trouble {
-    fn from(errno: Errno) -> Self {
-        io::Error::from(errno).into()
-    }
-}
-
 /// What a path is, for a listing.
-pub(super) fn entry_kind(stat: &Stat) -> EntryKind {
-    match kind_of(stat) {
-        FileType::RegularFile => EntryKind::File,
-        FileType::Directory => EntryKind::Directory,
-        _ => EntryKind::Other,
+pub(super) fn entry_kind(stat: &DiskStat) -> EntryKind {
+    match stat.kind {
+        DiskKind::File => EntryKind::File,
+        DiskKind::Directory => EntryKind::Directory,
+        DiskKind::Symlink | DiskKind::Other => EntryKind::Other,
     }
-}
-
-fn kind_of(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
 }
 
 /// The name of a file staged beside its target: hidden, and unlike any other by `number`.
