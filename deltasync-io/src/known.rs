@@ -24,8 +24,10 @@ use deltasync_proto::Known;
 
 use crate::source::{Looks, Source, read_blob};
 
+#[expect(clippy::disallowed_methods, reason = "names of our own, in a directory of the user's own")]
 mod blobs;
 mod keep;
+#[expect(clippy::disallowed_methods, reason = "names of our own, in a directory of the user's own")]
 mod ledger;
 mod packed;
 mod record;
@@ -190,6 +192,9 @@ impl KnownFiles {
         if !looks.still(&source.looks()?) {
             return Ok(false);
         }
+        if self.renew(key, generation, chunks) {
+            return Ok(true);
+        }
         self.blobs.prepare()?;
         let mut list = Vec::new();
         chunks.encode(&mut list);
@@ -213,6 +218,20 @@ impl KnownFiles {
         };
         let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(self.ledger.put(key, &record, self.quota.get(), &self.blobs, || draft.publish()))
+    }
+
+    /// Of a file that is remembered already only the generation can be another: somebody has brought it back.
+    fn renew(&self, key: &[u8], generation: Generation, chunks: &ChunkList) -> bool {
+        let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = self.ledger.get(key, &self.blobs) else { return false };
+        let same = (record.root, record.len) == (chunks.root(), chunks.len());
+        let suits = match self.form {
+            KeepForm::Auto => true,
+            KeepForm::Copy => !matches!(record.form, Form::Sums { .. }),
+            KeepForm::Sums => matches!(record.form, Form::Sums { .. }),
+        };
+        let renewed = Record { generation, ..record };
+        same && suits && self.ledger.renew(key, &record, &renewed, &self.blobs)
     }
 
     fn key(&self, key: &Known) -> Vec<u8> {

@@ -15,7 +15,7 @@ use deltasync_core::{
 };
 use deltasync_proto::{
     Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, Kept, Known, OpenedFile, Place,
-    Remembered, RootId, StageHandle, StorageFault,
+    Remembered, Replaces, RootId, StageHandle, StorageFault,
 };
 
 use crate::destination::resolve;
@@ -136,7 +136,8 @@ impl MemoryStorage {
         let mut chunker = Chunker::new(cutter, algorithm, &self.limits);
         let chunks = chunker.push(&file.bytes).and_then(|()| chunker.finish());
         let chunks = chunks.map_err(|error| fault(FaultKind::TooLarge, &place.path, error))?;
-        Ok(OpenedFile { file: FileHandle::new(Opened { place, file, aside: false }), chunks: Arc::new(chunks) })
+        let (generation, chunks) = (file.generation, Arc::new(chunks));
+        Ok(OpenedFile { file: FileHandle::new(Opened { place, file, aside: false }), chunks, generation })
     }
 
     fn basis(
@@ -155,7 +156,7 @@ impl MemoryStorage {
             Err(fault) => return Err(fault),
         };
         let twin = wanted.and_then(|(digest, len)| self.twin(&place, digest, len, algorithm));
-        Ok(Answer::Basis { place, file, twin })
+        Ok(Answer::Basis { place, file, twin, partial: None })
     }
 
     /// A file of the same root directory elsewhere that has this digest. It reads all that have the length.
@@ -220,7 +221,7 @@ impl MemoryStorage {
         Ok(Answer::Staged(StageHandle::new(Stage { place, len, made })))
     }
 
-    fn commit(&self, stage: &Stage) -> Result<Answer, StorageFault> {
+    fn commit(&self, stage: &Stage, replaces: Option<&Opened>) -> Result<Answer, StorageFault> {
         let Place { root, path } = &stage.place;
         let mut made = lock(&stage.made);
         let len = made.as_ref().map(|made| ByteLen::of(&made.bytes));
@@ -229,6 +230,9 @@ impl MemoryStorage {
         }
         let mut tree = self.tree();
         tree.check_kind(&stage.place)?;
+        if tree.file(*root, path).map(|file| file.version) != replaces.map(|opened| opened.file.version) {
+            return Err(fault(FaultKind::Conflict, path, "another version is there"));
+        }
         let bytes = made.take().map(|made| made.bytes).unwrap_or_default();
         tree.generation = tree.generation.next();
         let generation = tree.generation;
@@ -269,7 +273,7 @@ impl BlockingStorage for MemoryStorage {
                 let now = || self.tree().file(place.root, &place.path).map(|file| file.version);
                 Ok(Answer::Rechecked { unchanged: *aside || now() == Some(file.version) })
             }
-            Ask::Stage { place, len, algorithm } => self.stage(place, len, algorithm),
+            Ask::Stage { place, len, algorithm, root: _ } => self.stage(place, len, algorithm),
             Ask::Apply { stage, basis, plan, literals } => {
                 let basis = basis.as_ref().map(opened).transpose()?;
                 staged(&stage)?.apply(basis, &plan, &literals)
@@ -282,7 +286,13 @@ impl BlockingStorage for MemoryStorage {
                 }
             }
             Ask::Reopen { stage } => staged(&stage)?.reopen().map(Answer::Reopened),
-            Ask::Commit { stage } => self.commit(staged(&stage)?),
+            Ask::Commit { stage, replaces } => {
+                let replaces = match &replaces {
+                    Replaces::Nothing => None,
+                    Replaces::File(file) => Some(opened(file)?),
+                };
+                self.commit(staged(&stage)?, replaces)
+            }
             Ask::List { place, after, most } => self.tree().list(&place, after.as_ref(), most),
             _ => Err(StorageFault::new(FaultKind::Other, "memory does not know this request")),
         }
@@ -447,6 +457,7 @@ fn part(bytes: &Bytes, start: Offset, len: ByteLen) -> Option<Bytes> {
 mod tests {
     use super::*;
     use crate::laws::recalls::{known, recall, remembering_laws, replacing_laws};
+    use crate::laws::swaps::swapping_laws;
     use crate::laws::{Fixture, laws, path, publish};
 
     impl Fixture for MemoryStorage {
@@ -478,6 +489,7 @@ mod tests {
     }
 
     laws! { MemoryStorage::with_limits }
+    swapping_laws! { MemoryStorage::with_limits }
     replacing_laws! { MemoryStorage::with_limits }
     remembering_laws! { |form| {
         let storage = MemoryStorage::new();

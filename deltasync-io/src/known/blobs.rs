@@ -11,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use crate::disk::AnyFile;
+
 /// A directory of blobs. Every error is for the caller to take as "not there".
 #[derive(Clone, Debug)]
 pub(super) struct Blobs {
@@ -62,8 +64,8 @@ impl Blobs {
         Ok(Draft { blobs: self, id: getrandom::u64()? })
     }
 
-    pub(super) fn open(&self, id: u64, part: Part) -> io::Result<File> {
-        File::open(self.path(KEPT, id, part))
+    pub(super) fn open(&self, id: u64, part: Part) -> io::Result<AnyFile> {
+        Ok(File::open(self.path(KEPT, id, part))?.into())
     }
 
     /// Removes the blobs of a file, as far as they are there.

@@ -12,7 +12,8 @@ use deltasync_core::{Algorithm, ChunkList, FineKey, FineShape, FineSummer, Hashe
 use super::packed::Packer;
 use super::record::{Check, Form};
 use super::{KeepForm, Source};
-use crate::source::{Looks, read_piece, with_buffer};
+use crate::disk::{AnyFile, DiskFile};
+use crate::source::{Looks, with_buffer};
 
 /// Keeps a file in `out`, which is empty, within `room` bytes; returns how, and the bytes it takes. `None` when it does
 /// not fit, or when the bytes are not those that were described.
@@ -33,7 +34,7 @@ pub(super) fn keep(
     if form != KeepForm::Sums {
         if len <= shared && share(source, out) {
             // It is yet to get its name.
-            return Ok(Some((Form::Shared(Looks::of(out)?.under_any_name()), len)));
+            return Ok(Some((Form::Shared(Looks::of_stat(&out.stat()?).under_any_name()), len)));
         }
         if len <= raw
             && let Some(check) = pack(source, chunks, packed, out)?
@@ -54,12 +55,12 @@ pub(super) fn keep(
 }
 
 /// The check of a blob.
-pub(super) fn check_of(file: &File) -> io::Result<Check> {
+pub(super) fn check_of(file: &AnyFile) -> io::Result<Check> {
     let mut hasher = Algorithm::Blake3.hasher();
     with_buffer(|buffer| {
         let mut at = 0;
         loop {
-            match read_piece(file, buffer, at)? {
+            match file.read_at(buffer, at)? {
                 0 => return Ok(first(hasher)),
                 len => {
                     hasher.update(&buffer[..len]);

@@ -14,14 +14,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use redb::backends::FileBackend;
-use redb::{
-    Builder, CommitError, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
-    TransactionError,
-};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::blobs::Blobs;
 use super::record::Record;
 use crate::contained::contained;
+use crate::database::{Trouble, builder};
 
 /// The most files that are remembered.
 pub(super) const MOST: usize = 1 << 14;
@@ -37,15 +35,6 @@ pub(super) struct Ledger {
     path: PathBuf,
 }
 
-/// Why a step was left out.
-#[derive(Debug)]
-enum Trouble {
-    /// Another process has it, the disk is full, or the like: another time.
-    Unavailable,
-    /// It is no index of ours any more.
-    Damaged,
-}
-
 impl Ledger {
     pub(super) fn at(path: PathBuf) -> Self {
         Self { path }
@@ -59,7 +48,8 @@ impl Ledger {
                 // Another process is about to begin it.
                 return Ok(None);
             }
-            let database = builder().open_read_only_with_backend(FileBackend::new(file)?)?;
+            let mut database = redb::Builder::new();
+            let database = database.set_cache_size(CACHE).open_read_only_with_backend(FileBackend::new(file)?)?;
             let transaction = database.begin_read()?;
             let files = match transaction.open_table(FILES) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -93,6 +83,23 @@ impl Ledger {
         done.is_some()
     }
 
+    /// Puts another record of the same blobs in place of one, unless there is another one under its key by now. True when
+    /// it is there.
+    pub(super) fn renew(&self, key: &[u8], record: &Record, renewed: &Record, blobs: &Blobs) -> bool {
+        let mut there = false;
+        let done = self.guard(blobs, || {
+            let renew = |files: &mut Files<'_>| {
+                there = files.get(key)?.is_some_and(|now| now.value() == record.encode(key));
+                if there {
+                    files.insert(key, &renewed.encode(key)[..])?;
+                }
+                Ok(())
+            };
+            self.change(blobs, renew, || Ok(()))
+        });
+        done.is_some() && there
+    }
+
     /// Removes a record that turned out damaged, unless there is another one under its key by now.
     pub(super) fn remove(&self, key: &[u8], record: &Record, blobs: &Blobs) {
         blobs.remove(record.id);
@@ -117,9 +124,7 @@ impl Ledger {
     ) -> Result<(), Trouble> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
-        let mut builder = builder();
-        builder.set_check_integrity_on_open(true);
-        let database = builder.create_with_backend(FileBackend::new(file)?)?;
+        let database = builder(CACHE).create_with_backend(FileBackend::new(file)?)?;
         let transaction = database.begin_write()?;
         if transaction.list_tables()?.next().is_none() {
             // It is new: whatever lies there, nobody knows it.
@@ -137,8 +142,8 @@ impl Ledger {
         // A damaged database may be found so in any place, and some of them panic.
         match contained(step) {
             Ok(Ok(done)) => return Some(done),
-            Ok(Err(Trouble::Unavailable)) => {}
-            Ok(Err(Trouble::Damaged)) | Err(_) => {
+            Ok(Err(Trouble::Unavailable(_) | Trouble::Unreadable(_))) => {}
+            Ok(Err(Trouble::Damaged(_))) | Err(_) => {
                 let _ = fs::remove_file(&self.path);
                 blobs.clear();
             }
@@ -178,42 +183,3 @@ fn make_room(files: &mut Files<'_>, key: &[u8], room: u64, blobs: &Blobs) -> Res
 }
 
 type Files<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE);
-    builder
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged,
-            _ => Self::Unavailable,
-        }
-    }
-}
-
-impl From<redb::Error> for Trouble {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::Io(error) => error.into(),
-            redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) | redb::Error::TableTypeMismatch { .. } => {
-                Self::Damaged
-            }
-            _ => Self::Unavailable,
-        }
-    }
-}
-
-macro_rules! trouble_from {
-    ($($error:ident)*) => {$(
-        impl From<$error> for Trouble {
-            fn from(error: $error) -> Self {
-                redb::Error::from(error).into()
-            }
-        }
-    )*};
-}
-
-trouble_from! { DatabaseError TransactionError TableError StorageError CommitError }

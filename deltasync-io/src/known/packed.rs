@@ -17,12 +17,12 @@
 //!
 //! Source: RFC 8878 (Zstandard).
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
 use deltasync_core::{pack, unpack};
+
+use crate::disk::AnyFile;
 
 /// The bytes of the file in a frame.
 const FRAME: usize = 128 << 10;
@@ -95,7 +95,7 @@ impl<W: Write> Packer<W> {
 /// A packed copy, open for reading.
 #[derive(Debug)]
 pub(crate) struct PackedFile {
-    file: File,
+    file: AnyFile,
     len: u64,
     /// Where each frame begins, and where the last one ends.
     starts: Vec<u64>,
@@ -109,8 +109,8 @@ impl PackedFile {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidData`] when the file is none, or is cut.
-    pub(super) fn open(file: File) -> io::Result<Self> {
-        let whole = file.metadata()?.len();
+    pub(super) fn open(file: AnyFile) -> io::Result<Self> {
+        let whole = file.len()?;
         let at_end = whole.checked_sub(END as u64).ok_or_else(damaged)?;
         let mut end = [0; END];
         file.read_exact_at(&mut end, at_end)?;
@@ -139,7 +139,7 @@ impl PackedFile {
     }
 
     /// The copy itself.
-    pub(crate) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &AnyFile {
         &self.file
     }
 
@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn open(packed: &[u8]) -> io::Result<PackedFile> {
-        let file = tempfile::tempfile().expect("a temporary file");
+        let file = AnyFile::from(tempfile::tempfile().expect("a temporary file"));
         file.write_all_at(packed, 0).expect("written");
         PackedFile::open(file)
     }

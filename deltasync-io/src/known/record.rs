@@ -12,8 +12,9 @@
 //!
 //! Invariant: a record decodes only under the key it was encoded for.
 
-use deltasync_core::{Algorithm, ByteLen, Digest, Generation, Malformed, Reader, write_varint};
+use deltasync_core::{ByteLen, Digest, Generation, Malformed, Reader, write_varint};
 
+use crate::checked;
 use crate::source::Looks;
 
 const VERSION: u8 = 1;
@@ -65,20 +66,14 @@ impl Record {
                 out.extend_from_slice(secret);
             }
         }
-        let check = check_of(key, &out);
-        out.extend_from_slice(&check);
-        out
+        checked::close(key, out)
     }
 
     /// # Errors
     ///
     /// [`Malformed`] when the bytes are damaged, or were encoded for another key or by another version.
     pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, Malformed> {
-        let (content, check) = bytes.split_last_chunk().ok_or(Malformed::Truncated)?;
-        if check_of(key, content) != *check {
-            return Err(Malformed::Value("check of a record differs"));
-        }
-        let mut reader = Reader::new(content);
+        let mut reader = Reader::new(checked::open(key, bytes)?);
         if reader.byte()? != VERSION {
             return Err(Malformed::Value("record of another version"));
         }
@@ -97,16 +92,10 @@ impl Record {
     }
 }
 
-fn check_of(key: &[u8], content: &[u8]) -> [u8; 8] {
-    let mut hasher = Algorithm::Blake3.hasher();
-    hasher.update(&(key.len() as u64).to_le_bytes());
-    hasher.update(key);
-    hasher.update(content);
-    *hasher.finish().as_bytes().first_chunk().expect("a digest is longer")
-}
-
 #[cfg(test)]
 mod tests {
+    use deltasync_core::Algorithm;
+
     use super::*;
 
     #[test]

@@ -221,10 +221,30 @@ fn a_file_that_changed_is_not_remembered() {
         let chunks = ChunkList::of(&noise(10_000, 1), Cutter::FIXED_4096, Algorithm::Blake3);
         let storage = Bench::with("server", form, 1 << 30, TempDir::new().expect("a temporary directory")).storage;
         for chunks in [&chunks, &other] {
-            let file = deltasync_proto::OpenedFile { file: file.clone(), chunks: Arc::new(chunks.clone()) };
+            let file = deltasync_proto::OpenedFile {
+                file: file.clone(),
+                chunks: Arc::new(chunks.clone()),
+                generation: Generation::ZERO,
+            };
             remember(&storage, known("file"), 1, file);
             assert!(recall(&storage, known("file"), None).is_none());
         }
+    }
+}
+
+/// Somebody has brought it back to what it was: that is another commit of the same bytes, and they are not kept anew.
+#[test]
+fn of_a_file_that_is_remembered_only_the_generation_changes() {
+    for form in [KeepForm::Auto, KeepForm::Copy, KeepForm::Sums] {
+        let bench = Bench::new(form, 1 << 30);
+        bench.remember("file", &noise(10_000, 1));
+        let kept = bench.blobs();
+        remember(&bench.storage, known("file"), 3, describe(&bench.storage, "file").expect("it is there"));
+        assert_eq!(bench.recall("file").map(|found| found.generation), Some(Generation::new(3)));
+        assert_eq!(bench.blobs(), kept);
+        bench.remember("file", &noise(10_000, 2));
+        assert_eq!(bench.recall("file").map(|found| found.generation), Some(Generation::new(1)));
+        assert_ne!(bench.blobs(), kept);
     }
 }
 

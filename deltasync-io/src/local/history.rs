@@ -11,15 +11,17 @@
 //!
 //! Invariant: a version that is recalled looks as it did when it was replaced.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use deltasync_core::{ByteLen, ChunkList, Digest, Generation, Limits, Malformed, Name, Reader, RelPath, write_varint};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
-use super::index::Index;
+use super::index::{Index, counter_in, set_counter};
 use super::root::Dir;
+use crate::checked;
+use crate::disk::AnyFile;
 use crate::source::{Looks, read_blob};
 
 /// The directory of replaced files.
@@ -28,14 +30,8 @@ pub(super) struct History {
     directory: Dir,
     /// What all of them may take, in bytes.
     quota: u64,
-    totals: Mutex<Totals>,
-}
-
-/// What all versions that the index knows take. It changes only with the index.
-#[derive(Debug, Default)]
-struct Totals {
-    bytes: u64,
-    count: u64,
+    /// Of which opening of the index the directory holds just what it knows.
+    epoch: AtomicU64,
 }
 
 /// A file that has its second name, and is about to be replaced.
@@ -54,7 +50,7 @@ pub(super) struct Aside {
 pub(super) struct Replaced {
     pub(super) generation: Generation,
     pub(super) chunks: ChunkList,
-    pub(super) file: File,
+    pub(super) file: AnyFile,
 }
 
 /// What the index says of a version.
@@ -68,25 +64,38 @@ struct Note {
 }
 
 /// Versions by number.
-const VERSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("versions");
+const VERSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("checked versions");
 
 /// Their numbers by root and path.
 const BY_ROOT: TableDefinition<'_, (&[u8; 32], &[u8]), u64> = TableDefinition::new("versions by root");
+
+/// What all versions take, in bytes, and how many there are: counters of the index.
+const BYTES: &str = "history bytes";
+const COUNT: &str = "history versions";
 
 /// The most versions that are kept.
 const MOST: u64 = 1 << 16;
 
 impl History {
     /// Takes over a directory of replaced files, and removes what the index does not know; all of it for a quota of
-    /// zero.
-    pub(super) fn open(directory: Dir, quota: u64, index: &Index) -> io::Result<Self> {
-        let history = Self { directory, quota, totals: Mutex::default() };
-        let names: io::Result<Vec<_>> = history.directory.names().and_then(Iterator::collect);
-        let names = names?;
+    /// zero. Also returns how many files were removed.
+    pub(super) fn open(directory: Dir, quota: u64, index: &Index) -> io::Result<(Self, u64)> {
+        let history = Self { directory, quota, epoch: AtomicU64::new(0) };
+        let removed = history.sweep(index)?;
+        Ok((history, removed))
+    }
+
+    /// Removes what an index that was opened does not know. Nothing is known of an index that cannot be opened, and nothing
+    /// removed.
+    fn sweep(&self, index: &Index) -> io::Result<u64> {
+        let epoch = index.epoch();
+        if epoch == self.epoch.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        let names: Vec<_> = self.directory.names()?.collect::<io::Result<_>>()?;
         let unknown = index.note(|transaction| {
-            transaction.open_table(BY_ROOT)?;
-            *history.totals() = Totals::of(&transaction.open_table(VERSIONS)?)?;
-            history.make_room(transaction, 0, &mut Vec::new())?;
+            set_totals(transaction)?;
+            self.make_room(transaction, 0, &mut Vec::new())?;
             let versions = transaction.open_table(VERSIONS)?;
             let mut unknown = Vec::new();
             for name in names {
@@ -100,10 +109,23 @@ impl History {
             }
             Ok(unknown)
         });
-        for name in unknown.map_err(io::Error::other)? {
-            history.directory.remove(&name)?;
+        let Some(unknown) = unknown else { return Ok(0) };
+        self.epoch.store(epoch, Ordering::Relaxed);
+        for name in &unknown {
+            self.directory.remove(name)?;
         }
-        Ok(history)
+        Ok(unknown.len() as u64)
+    }
+
+    /// The number of the last version that has a file in such a directory.
+    pub(super) fn last(directory: &Dir) -> io::Result<u64> {
+        let mut last = 0;
+        for name in directory.names()? {
+            // There are not as many commits as to reach the others.
+            let number = number_of(&name?).filter(|number| *number < 1 << 62);
+            last = last.max(number.unwrap_or(0));
+        }
+        Ok(last)
     }
 
     /// Gives a file that is to be replaced its second name, when it looks as it was described; `generation` is that of
@@ -154,37 +176,76 @@ impl History {
                     going.push(again);
                 }
                 self.make_room(transaction, bytes, &mut going)?;
-                transaction.open_table(VERSIONS)?.insert(number, &note.encode()[..])?;
+                transaction.open_table(VERSIONS)?.insert(number, &note.encode(number)[..])?;
                 transaction.open_table(BY_ROOT)?.insert(note.key(), number)?;
-                let mut totals = self.totals();
-                totals.bytes += bytes;
-                totals.count += 1;
-                Ok(())
+                add_to_totals(transaction, bytes.cast_signed(), 1)
             });
             going.iter().for_each(|number| self.remove(*number));
-            noted.map_err(io::Error::other)
+            noted.ok_or_else(|| io::Error::other("there is no index just now"))
         });
         if kept.is_err() {
             self.discard(aside);
         }
+        // The index may be another one by now; what others are about to note is not kept then.
+        let _ = self.sweep(index);
     }
 
     /// The version that had this root at this path.
     pub(super) fn recall(&self, path: &RelPath, root: Digest, index: &Index, limits: &Limits) -> Option<Replaced> {
-        let read = || -> Result<_, redb::Error> {
-            let transaction = index.read()?;
+        let found = index.read(|transaction| {
             let number = transaction.open_table(BY_ROOT)?.get((root.as_bytes(), path.as_bytes()))?;
             let Some(number) = number.map(|number| number.value()) else { return Ok(None) };
             let note = transaction.open_table(VERSIONS)?.get(number)?;
-            Ok(Some((number, note.and_then(|bytes| Note::decode(bytes.value()).ok()))))
-        };
-        let (number, note) = read().ok().flatten()?;
+            Ok(Some((number, note.and_then(|bytes| Note::decode(number, bytes.value()).ok()))))
+        });
+        let (number, note) = found.flatten()?;
         let opened = note.and_then(|note| self.open_version(number, &note, limits).ok());
         if opened.is_none() {
             let _ = index.note(|transaction| self.forget(transaction, number));
             self.remove(number);
         }
         opened
+    }
+
+    /// The first version whose number is above `after`, opened if it is what was kept, and its path.
+    ///
+    /// # Errors
+    ///
+    /// When there is no index to be read just now.
+    pub(super) fn next_version(
+        &self,
+        after: u64,
+        index: &Index,
+        limits: &Limits,
+    ) -> io::Result<Option<(u64, RelPath, io::Result<Replaced>)>> {
+        let found = index.read(|transaction| {
+            let versions = transaction.open_table(VERSIONS)?;
+            for entry in versions.range(after.saturating_add(1)..)? {
+                let (number, bytes) = entry?;
+                let number = number.value();
+                if let Ok(note) = Note::decode(number, bytes.value()) {
+                    return Ok(Some((number, note)));
+                }
+            }
+            Ok(None)
+        });
+        let found = found.ok_or_else(|| io::Error::other("there is no index just now"))?;
+        Ok(found.map(|(number, note)| {
+            let opened = self.open_version(number, &note, limits);
+            (number, note.path, opened)
+        }))
+    }
+
+    /// Throws a version away; returns the root that it had, unless it was gone before.
+    pub(super) fn throw_away(&self, number: u64, index: &Index) -> Option<Digest> {
+        let root = index.note(|transaction| {
+            let note = transaction.open_table(VERSIONS)?.get(number)?.map(|note| Note::decode(number, note.value()));
+            self.forget(transaction, number)?;
+            Ok(note.and_then(Result::ok).map(|note| note.root))
+        });
+        let root = root.flatten()?;
+        self.remove(number);
+        Some(root)
     }
 
     fn open_version(&self, number: u64, note: &Note, limits: &Limits) -> io::Result<Replaced> {
@@ -204,8 +265,7 @@ impl History {
     fn write_chunks(&self, aside: &Aside) -> io::Result<()> {
         let mut bytes = Vec::new();
         aside.chunks.encode(&mut bytes);
-        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        self.directory.create(&chunks_name(aside.number), mode)?.write_all(&bytes)
+        self.directory.create(&chunks_name(aside.number), 0o600)?.write_all_at(&bytes, 0)
     }
 
     /// Forgets the oldest versions until `bytes` more fit; their files are for the caller to remove.
@@ -213,8 +273,8 @@ impl History {
     fn make_room(&self, transaction: &WriteTransaction, bytes: u64, going: &mut Vec<u64>) -> Result<(), redb::Error> {
         let room = self.quota.saturating_sub(bytes);
         loop {
-            let fits = |totals: &Totals| totals.bytes <= room && totals.count < MOST && self.quota > 0;
-            if fits(&self.totals()) {
+            let (used, count) = (counter_in(transaction, BYTES)?, counter_in(transaction, COUNT)?);
+            if used <= room && count < MOST && self.quota > 0 {
                 return Ok(());
             }
             let oldest = transaction.open_table(VERSIONS)?.first()?.map(|(number, _)| number.value());
@@ -227,24 +287,16 @@ impl History {
     /// Removes the notes of a version.
     #[allow(clippy::result_large_err)]
     fn forget(&self, transaction: &WriteTransaction, number: u64) -> Result<(), redb::Error> {
-        let Some(note) = transaction.open_table(VERSIONS)?.remove(number)?.map(|note| Note::decode(note.value()))
-        else {
-            return Ok(());
-        };
-        let mut totals = self.totals();
-        totals.count = totals.count.saturating_sub(1);
-        let Ok(note) = note else { return Ok(()) };
-        totals.bytes = totals.bytes.saturating_sub(note.bytes);
+        let removed = transaction.open_table(VERSIONS)?.remove(number)?.map(|note| Note::decode(number, note.value()));
+        let Some(note) = removed else { return Ok(()) };
+        let Ok(note) = note else { return set_totals(transaction) };
+        add_to_totals(transaction, note.bytes.cast_signed().saturating_neg(), -1)?;
         let mut by_root = transaction.open_table(BY_ROOT)?;
         let same = by_root.get(note.key())?.is_some_and(|found| found.value() == number);
         if same {
             by_root.remove(note.key())?;
         }
         Ok(())
-    }
-
-    fn totals(&self) -> MutexGuard<'_, Totals> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn looks(&self, number: u64) -> io::Result<Option<Looks>> {
@@ -265,16 +317,34 @@ impl Aside {
     }
 }
 
-impl Totals {
-    #[allow(clippy::result_large_err)]
-    fn of(versions: &impl ReadableTable<u64, &'static [u8]>) -> Result<Self, redb::Error> {
-        let mut totals = Self::default();
-        for entry in versions.iter()? {
-            totals.count += 1;
-            totals.bytes += Note::decode(entry?.1.value()).map_or(0, |note| note.bytes);
-        }
-        Ok(totals)
+/// Makes the tables that are not there.
+#[allow(clippy::result_large_err)]
+pub(super) fn open_tables(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    transaction.open_table(VERSIONS)?;
+    transaction.open_table(BY_ROOT)?;
+    Ok(())
+}
+
+/// Counts what all versions take.
+#[allow(clippy::result_large_err)]
+fn set_totals(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    let (mut bytes, mut count) = (0u64, 0);
+    for entry in transaction.open_table(VERSIONS)?.iter()? {
+        let (number, note) = entry?;
+        count += 1;
+        bytes = bytes.saturating_add(Note::decode(number.value(), note.value()).map_or(0, |note| note.bytes));
     }
+    set_counter(transaction, BYTES, bytes)?;
+    set_counter(transaction, COUNT, count)
+}
+
+#[allow(clippy::result_large_err)]
+fn add_to_totals(transaction: &WriteTransaction, bytes: i64, count: i64) -> Result<(), redb::Error> {
+    for (name, more) in [(BYTES, bytes), (COUNT, count)] {
+        let total = counter_in(transaction, name)?;
+        set_counter(transaction, name, total.saturating_add_signed(more))?;
+    }
+    Ok(())
 }
 
 fn file_name(number: u64) -> Name {
@@ -302,18 +372,18 @@ impl Note {
         (self.root.as_bytes(), self.path.as_bytes())
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, number: u64) -> Vec<u8> {
         let mut out = Vec::new();
         write_varint(&mut out, self.generation.get());
         write_varint(&mut out, self.bytes);
         self.looks.write(&mut out);
         out.extend_from_slice(self.root.as_bytes());
         out.extend_from_slice(self.path.as_bytes());
-        out
+        checked::close(&number.to_le_bytes(), out)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
+    fn decode(number: u64, bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(checked::open(&number.to_le_bytes(), bytes)?);
         let generation = Generation::new(reader.varint()?);
         let bytes = reader.varint()?;
         let looks = Looks::read(&mut reader)?;

@@ -1,171 +1,259 @@
-//! What a served directory remembers: how many commits there have been, what they published, and what they replaced.
+//! What a served directory remembers: an embedded database (redb) that is a help and never needed.
 //!
-//! The generation is kept in an embedded database (redb) and counted up, durably, before a commit becomes visible: after
-//! a crash a number may be missing, but none is given twice. All else is only ever a help, and is noted without a sync of
-//! its own: it lasts from the next commit on, and what a crash takes with it is not missed.
+//! What was published where, as which generation, and what it replaced is noted after each commit, without a sync of its
+//! own: [`flush`](Index::flush) makes all of it durable, now and then. A crash takes the last notes with it; files without
+//! a note are of no known generation until they are published again.
 //!
-//! What was published where is found by its root, as long as the file looks as it did after its commit. There is one note
-//! for each path, so notes are as many as the paths that were ever published and not looked for in vain.
+//! Every page is checked when the index is opened, and every note has a check of its own. What is no index any more is set
+//! aside as `index.damaged-N`, of which one is kept, and an empty one begun; no file is read for that. While we run,
+//! whatever redb says or panics about closes the index, and it is opened again before a later note: so a full disk or a
+//! bad one costs notes, and no commit.
+//!
+//! Changes are made one at a time, in memory. Only a flush, and what is to be durable by itself, waits for a disk; changes
+//! that come meanwhile wait for it, reads do not.
 
-use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use deltasync_core::{Digest, Generation, Malformed, Reader, RelPath, write_varint};
-use redb::backends::FileBackend;
+use deltasync_core::{Malformed, Name, Reader};
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::source::Looks;
+use super::pages::Pages;
+use super::recovery::Recovery;
+use super::root::Dir;
+use crate::checked;
+use crate::contained::contained;
+use crate::database::{Trouble, builder};
 
 /// The index of a served directory.
 #[derive(Debug)]
 pub(super) struct Index {
-    database: Database,
+    /// Where its file is.
+    directory: Arc<Dir>,
+    state: RwLock<State>,
+    /// Held by who changes it, so that nobody waits inside of redb.
+    changing: Mutex<()>,
+    /// There are notes that a crash would take.
+    unsynced: AtomicBool,
+    /// How many notes were lost since it was closed.
+    lost: AtomicU64,
 }
 
-/// A file as it was published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Published {
-    pub(super) path: RelPath,
-    pub(super) generation: Generation,
-    pub(super) looks: Looks,
+#[derive(Debug, Default)]
+struct State {
+    database: Option<Database>,
+    /// Counts how often it was opened.
+    epoch: u64,
 }
 
-const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
-const GENERATION: &str = "generation";
+/// Counts of any kind by name, with a check.
+const COUNTERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("checked counters");
 
-/// What was published last under each root.
-const PUBLISHED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("published");
+const FILE: &str = "index";
 
-/// The root of what was published last at each path.
-const ROOTS: TableDefinition<'_, &[u8], &[u8; 32]> = TableDefinition::new("roots");
+/// What a damaged index is called, before its number.
+const DAMAGED: &[u8] = b"index.damaged-";
 
 /// The pages kept in memory, in bytes: the index is small.
 const CACHE: usize = 1 << 20;
 
+/// Once in so many lost notes it is tried whether the index can be opened again.
+const TRY_EVERY: u64 = 64;
+
 impl Index {
-    /// Opens the index in a file, and begins one when the file is empty.
-    pub(super) fn open(file: File) -> io::Result<Self> {
-        let backend = FileBackend::new(file).map_err(io::Error::other)?;
-        let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend);
-        let index = Self { database: database.map_err(|error| io::Error::other(format!("index: {error}")))? };
-        // So that who reads finds the tables there.
-        let tables = |transaction: &WriteTransaction| {
-            transaction.open_table(PUBLISHED)?;
-            transaction.open_table(ROOTS)?;
-            Ok(())
+    /// Opens the index in our directory, or begins one. Also notes why what was there is not used, if it is not.
+    pub(super) fn open(directory: Arc<Dir>, recovery: &mut Recovery) -> Self {
+        let index = Self {
+            directory,
+            state: RwLock::default(),
+            changing: Mutex::default(),
+            unsynced: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
         };
-        index.note(tables).map_err(io::Error::other)?;
-        Ok(index)
+        let trouble = index.reopen();
+        let opened = index.epoch() > 0;
+        *(if opened { &mut recovery.index_rebuilt } else { &mut recovery.index_unavailable }) = trouble;
+        index
     }
 
-    /// Counts up, and returns the number once a power cut can no longer undo it.
-    // An error of redb is large, and rare.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn next(&self) -> Result<Generation, redb::Error> {
-        let transaction = self.database.begin_write()?;
-        let mut counters = transaction.open_table(COUNTERS)?;
-        let last = counters.get(GENERATION)?.map_or(0, |count| count.value());
-        let next = Generation::new(last).next();
-        counters.insert(GENERATION, next.get())?;
-        drop(counters);
-        transaction.commit()?;
-        Ok(next)
+    /// Changes tables without waiting for a disk; `None` when that was not possible.
+    pub(super) fn note<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Option<T> {
+        let done = self.change(Durability::None, f);
+        self.unsynced.store(true, Ordering::Release);
+        done
     }
 
-    /// Notes that a file with this root was published.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn publish(&self, root: Digest, published: &Published) -> Result<(), redb::Error> {
-        self.note(|transaction| {
-            let mut roots = transaction.open_table(ROOTS)?;
-            let mut by_root = transaction.open_table(PUBLISHED)?;
-            let path = published.path.as_bytes();
-            let replaced = roots.insert(path, root.as_bytes())?.map(|replaced| *replaced.value());
-            if let Some(replaced) = replaced {
-                remove_at(&mut by_root, &replaced, path)?;
-            }
-            by_root.insert(root.as_bytes(), &published.encode()[..])?;
-            Ok(())
+    /// Changes tables so that a power cut does not undo it, nor any note before it; `None` when that was not possible.
+    pub(super) fn note_durably<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Option<T> {
+        self.unsynced.store(false, Ordering::Release);
+        self.change(Durability::Immediate, f)
+    }
+
+    /// Makes durable what was noted.
+    pub(super) fn flush(&self) {
+        if self.unsynced.load(Ordering::Acquire) {
+            self.note_durably(|_| Ok(()));
+        }
+    }
+
+    /// Reads tables; `None` when that was not possible.
+    pub(super) fn read<T>(&self, f: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Option<T> {
+        self.with(|database| f(&database.begin_read()?))
+    }
+
+    /// How often it was opened, so that who has seen to its content can tell whether it is still the same.
+    pub(super) fn epoch(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).epoch
+    }
+
+    /// A count; `None` when it was never set, or is lost.
+    pub(super) fn counter(&self, name: &str) -> Option<u64> {
+        self.read(|transaction| {
+            Ok(transaction.open_table(COUNTERS)?.get(name)?.map(|bytes| decode(name, bytes.value())))
         })
+        .flatten()?
+        .ok()
     }
 
-    /// What was published last with this root.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn published(&self, root: Digest) -> Result<Option<Published>, redb::Error> {
-        let found = self.read()?.open_table(PUBLISHED)?.get(root.as_bytes())?;
-        Ok(found.and_then(|bytes| Published::decode(bytes.value()).ok()))
-    }
-
-    /// Forgets that a file with this root was published at this path.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn forget(&self, root: Digest, path: &RelPath) -> Result<(), redb::Error> {
-        self.note(|transaction| {
-            remove_at(&mut transaction.open_table(PUBLISHED)?, root.as_bytes(), path.as_bytes())?;
-            let mut roots = transaction.open_table(ROOTS)?;
-            let last = roots.get(path.as_bytes())?.is_some_and(|last| last.value() == root.as_bytes());
-            if last {
-                roots.remove(path.as_bytes())?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Changes tables without waiting for a disk.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn note<T>(
+    fn change<T>(
         &self,
+        durability: Durability,
         f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
-    ) -> Result<T, redb::Error> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(Durability::None)?;
-        let done = f(&transaction)?;
-        transaction.commit()?;
-        Ok(done)
+    ) -> Option<T> {
+        let _alone = self.changing();
+        let closed = self.state.read().unwrap_or_else(PoisonError::into_inner).database.is_none();
+        if closed && self.lost.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRY_EVERY) {
+            self.reopen();
+        }
+        self.with(|database| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(durability)?;
+            let done = f(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
     }
 
-    /// Reads tables.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn read(&self) -> Result<ReadTransaction, redb::Error> {
-        Ok(self.database.begin_read()?)
+    fn with<T>(&self, f: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Option<T> {
+        let (epoch, done) = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let database = state.database.as_ref()?;
+            (state.epoch, contained(|| f(database)))
+        };
+        let trouble = match done {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(error)) => error.into(),
+            Err(_) => panicked(),
+        };
+        self.close(epoch, &trouble);
+        None
+    }
+
+    /// Closes the database that was opened as the `epoch`-th; a damaged one is set aside.
+    fn close(&self, epoch: u64, trouble: &Trouble) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.epoch == epoch
+            && let Some(database) = state.database.take()
+        {
+            if matches!(trouble, Trouble::Damaged(_)) {
+                let _ = set_aside(&self.directory);
+            }
+            // It may find out more while it is closed.
+            let _ = contained(|| drop(database));
+            self.lost.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Opens the database; a damaged one is set aside, and a new one begun. Returns what the trouble was.
+    fn reopen(&self) -> Option<String> {
+        let opened = match open(&self.directory) {
+            Ok(database) => Ok((database, None)),
+            Err(Trouble::Unavailable(message)) => Err(message),
+            Err(Trouble::Unreadable(message) | Trouble::Damaged(message)) => {
+                let again = set_aside(&self.directory).map_err(Trouble::from).and_then(|()| open(&self.directory));
+                again.map(|database| (database, Some(message))).map_err(Trouble::into_message)
+            }
+        };
+        match opened {
+            Ok((database, trouble)) => {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                state.epoch += 1;
+                state.database = Some(database);
+                trouble
+            }
+            Err(message) => Some(message),
+        }
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Index {
     fn drop(&mut self) {
-        // Makes durable what was noted since the last commit; if it cannot, that is forgotten.
-        if let Ok(transaction) = self.database.begin_write() {
-            let _ = transaction.commit();
-        }
+        self.flush();
+        let database = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).database.take();
+        let _ = contained(|| drop(database));
     }
 }
 
-/// Removes the note of a root, when it is about this path.
+/// A count within a change.
 #[allow(clippy::result_large_err)]
-fn remove_at(
-    published: &mut redb::Table<'_, &'static [u8; 32], &'static [u8]>,
-    root: &[u8; 32],
-    path: &[u8],
-) -> Result<(), redb::Error> {
-    let noted = published.get(root)?.and_then(|bytes| Published::decode(bytes.value()).ok());
-    if noted.is_some_and(|noted| noted.path.as_bytes() == path) {
-        published.remove(root)?;
-    }
+pub(super) fn counter_in(transaction: &WriteTransaction, name: &str) -> Result<u64, redb::Error> {
+    let counters = transaction.open_table(COUNTERS)?;
+    Ok(counters.get(name)?.and_then(|bytes| decode(name, bytes.value()).ok()).unwrap_or(0))
+}
+
+/// Sets a count.
+#[allow(clippy::result_large_err)]
+pub(super) fn set_counter(transaction: &WriteTransaction, name: &str, count: u64) -> Result<(), redb::Error> {
+    let bytes = checked::close(name.as_bytes(), count.to_le_bytes().to_vec());
+    transaction.open_table(COUNTERS)?.insert(name, &bytes[..])?;
     Ok(())
 }
 
-impl Published {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        write_varint(&mut out, self.generation.get());
-        self.looks.write(&mut out);
-        out.extend_from_slice(self.path.as_bytes());
-        out
-    }
+fn decode(name: &str, bytes: &[u8]) -> Result<u64, Malformed> {
+    Ok(u64::from_le_bytes(Reader::new(checked::open(name.as_bytes(), bytes)?).array()?))
+}
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
-        let generation = Generation::new(reader.varint()?);
-        let looks = Looks::read(&mut reader)?;
-        let path = RelPath::new(reader.rest()).map_err(|_| Malformed::Value("not a path"))?;
-        Ok(Self { path, generation, looks })
+fn open(directory: &Dir) -> Result<Database, Trouble> {
+    let database = contained(|| -> Result<Database, Trouble> {
+        let file = directory.open_own(&named(FILE))?;
+        let database = builder(CACHE).create_with_backend(Pages::new(file)?)?;
+        // So that who reads finds the tables there.
+        let mut transaction = database.begin_write()?;
+        transaction.set_durability(Durability::None).map_err(redb::Error::from)?;
+        transaction.open_table(COUNTERS)?;
+        super::recorded::open_tables(&transaction)?;
+        super::history::open_tables(&transaction)?;
+        super::scrub::open_tables(&transaction)?;
+        transaction.commit()?;
+        Ok(database)
+    });
+    database.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> Trouble {
+    Trouble::Damaged("it is damaged where nobody expected it".into())
+}
+
+/// Renames the index, in place of one that was set aside before.
+fn set_aside(directory: &Dir) -> io::Result<()> {
+    let mut last = 0;
+    for name in directory.names()? {
+        let name = name?;
+        if let Some(digits) = name.as_bytes().strip_prefix(DAMAGED) {
+            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            last = last.max(number.unwrap_or(0u64));
+            directory.remove(&name)?;
+        }
     }
+    let aside = [DAMAGED, last.saturating_add(1).to_string().as_bytes()].concat();
+    directory.rename(&named(FILE), directory, &named(aside))
+}
+
+fn named(text: impl AsRef<[u8]>) -> Name {
+    Name::new(text.as_ref()).expect("letters and digits are a name")
 }
