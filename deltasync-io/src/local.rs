@@ -6,40 +6,60 @@
 //! target is staged beside its place, as `.NAME.deltasync-XXXXXXXX`, and the generation of every commit is 0. Names of
 //! that form are hidden and refused everywhere. What a client remembers lies elsewhere, see [`KnownFiles`].
 //!
+//! A stage that was cut leaves what it has got to, here or there, when that is 64 KiB or more, and the next transfer to the
+//! same place goes on from it (`staging`, `beside`).
+//!
 //! Directories that are missing on the way to a target are made when it is staged, or in a served directory when it is
-//! committed. Of two who write one path at once each has a stage of its own, and the last commit wins. What opens files
-//! is in `root`, and nothing else here can.
+//! committed. Of two who write one path at once each has a stage of its own; who commits names what it replaces, and only
+//! the first of those who saw the same succeeds (`swap`). What opens files is in `root`, and nothing else here can.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deltasync_core::{ByteLen, Digest, Generation, Limits, RelPath};
+use deltasync_core::{Algorithm, ByteLen, Digest, Generation, Limits, Name, RelPath};
 use deltasync_proto::{
-    Answer, Ask, Destination, FaultKind, FileHandle, Kept, Known, OpenedFile, Place, Remembered, StageHandle,
-    StorageFault,
+    Answer, Ask, Cutting, Destination, FaultKind, FileHandle, Kept, Known, OpenedFile, Place, Remembered, Replaces,
+    StageHandle, StorageFault,
 };
 
 use crate::destination::resolve;
-use crate::fault::system_fault;
+use crate::disk::{DiskDir, SystemDir};
+use crate::fault::{fault, system_fault};
 use crate::known::Found;
 use crate::source::{Looks, Source};
 use crate::{BlockingStorage, KnownFiles};
 
+mod beside;
+mod control;
 mod described;
+mod generations;
 mod history;
 mod index;
 mod listing;
 mod opened;
+mod pages;
+mod recorded;
+mod recovery;
+pub use recovery::Recovery;
 mod root;
+mod scrub;
 mod stage;
+mod staging;
+mod swap;
+mod syncing;
 
 use described::Described;
+use generations::Generations;
 use history::{Aside, History, Replaced};
-use index::{Index, Published};
+use index::Index;
 use opened::{Opened, absent};
 use root::{Dir, Root, entry_kind};
-use stage::{Ready, Stage};
+use stage::{Directories, Ready, Stage};
+use staging::{Staging, Target};
+
+pub use control::{Reached, connect_control};
+pub use scrub::{Finding, FindingKind, LastScrub, Scrub, ScrubEvent, ScrubOptions, ScrubReport};
 
 /// How a [`LocalStorage`] behaves. The defaults work.
 #[derive(Clone, Debug)]
@@ -51,6 +71,10 @@ pub struct LocalOptions {
     pub known: Option<KnownFiles>,
     /// What the files that commits replaced may take in a served directory (default 1 GiB); nothing is kept for zero.
     pub history: ByteLen,
+    /// What all that is being staged in a served directory may take at once (default 1 TiB); a file that is longer is
+    /// refused. What is left of it, at most 64 GiB, may be taken by what transfers that were cut have left, for a week, so
+    /// that the next ones go on from there.
+    pub staging: ByteLen,
     /// Walks paths component by component, as where the kernel cannot, to test that.
     #[doc(hidden)]
     pub components: bool,
@@ -58,7 +82,13 @@ pub struct LocalOptions {
 
 impl Default for LocalOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), known: None, history: ByteLen::new(1 << 30), components: false }
+        Self {
+            limits: Limits::default(),
+            known: None,
+            history: ByteLen::new(1 << 30),
+            staging: ByteLen::new(1 << 40),
+            components: false,
+        }
     }
 }
 
@@ -84,6 +114,13 @@ impl LocalOptions {
         self
     }
 
+    /// Sets how many bytes may be staged in a served directory at once.
+    #[must_use]
+    pub fn staging(mut self, staging: ByteLen) -> Self {
+        self.staging = staging;
+        self
+    }
+
     /// Walks paths component by component.
     #[doc(hidden)]
     #[must_use]
@@ -105,22 +142,33 @@ pub struct LocalStorage {
     limits: Limits,
     known: Option<KnownFiles>,
     served: Option<Served>,
+    /// The directories that commits are syncing.
+    syncing: Directories,
+    /// Held by a commit where nothing is served.
+    replacing: Mutex<()>,
+    recovery: Recovery,
 }
+
+/// How many files of one content are looked at to find one that is still there.
+const TWINS: usize = 8;
 
 /// What is kept for a served directory.
 #[derive(Debug)]
 struct Served {
-    staging: Arc<Dir>,
-    /// Locked from the count of a commit to its rename, so that of two commits the later count is the one that stays.
-    index: Mutex<Index>,
+    staging: Arc<Staging>,
+    /// Held from the count of a commit to its note, so that of two commits the later count is the one that stays.
+    commits: Mutex<()>,
+    generations: Generations,
+    index: Index,
     described: Described,
     history: History,
     /// Held, and with it the lock that keeps other servers out.
-    _private: Dir,
+    private: Arc<Dir>,
 }
 
 impl LocalStorage {
-    /// Serves a directory to peers as root 0. What an earlier server left in staging is removed.
+    /// Serves a directory to peers as root 0. Of what an earlier server left in staging, that is kept which can be gone on
+    /// from, and all else removed.
     ///
     /// # Errors
     ///
@@ -128,14 +176,25 @@ impl LocalStorage {
     pub fn serve(directory: impl AsRef<Path>, options: LocalOptions) -> io::Result<Self> {
         let directory = directory.as_ref();
         let at_directory = |error: io::Error| named(directory, &error);
-        let mut root = Root::open(directory, options.components).map_err(at_directory)?;
-        let private = root.reserve().map_err(at_directory)?;
-        if !private.lock().map_err(at_directory)? {
-            let taken = io::Error::new(io::ErrorKind::WouldBlock, "another server is serving this directory");
-            return Err(at_directory(taken));
+        let start = SystemDir::start(directory, options.components).map_err(at_directory)?;
+        Self::serve_on(Arc::new(start), options).map_err(at_directory)
+    }
+
+    /// As [`serve`](Self::serve), a directory of any disk.
+    ///
+    /// # Errors
+    ///
+    /// As there, without a path.
+    pub fn serve_on(directory: Arc<dyn DiskDir>, options: LocalOptions) -> io::Result<Self> {
+        let mut root = Root::new(directory);
+        let private = root.reserve()?;
+        if !private.lock()? {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "another server is serving this directory"));
         }
-        let served = Served::open(private, options.history).map_err(at_directory)?;
-        Ok(Self { roots: vec![root], limits: options.limits, known: None, served: Some(served) })
+        let mut recovery = Recovery::default();
+        let served = Some(Served::open(private, &options, &mut recovery)?);
+        let (roots, limits, replacing) = (vec![root], options.limits, Mutex::default());
+        Ok(Self { roots, limits, known: None, served, replacing, recovery, syncing: Directories::default() })
     }
 
     /// Opens directories of the user's own; root `i` is the `i`-th. Each may be named through symbolic links; below them
@@ -145,9 +204,32 @@ impl LocalStorage {
     ///
     /// What the system says, with the path of the directory that could not be opened.
     pub fn roots(directories: Vec<PathBuf>, options: LocalOptions) -> io::Result<Self> {
-        let open = |path: &PathBuf| Root::open(path, options.components).map_err(|error| named(path, &error));
-        let roots = directories.iter().map(open).collect::<io::Result<_>>()?;
-        Ok(Self { roots, limits: options.limits, known: options.known, served: None })
+        let open = |path: &PathBuf| match SystemDir::start(path, options.components) {
+            Ok(start) => Ok(Arc::new(start) as Arc<dyn DiskDir>),
+            Err(error) => Err(named(path, &error)),
+        };
+        Ok(Self::roots_on(directories.iter().map(open).collect::<io::Result<_>>()?, options))
+    }
+
+    /// As [`roots`](Self::roots), directories of any disk.
+    pub fn roots_on(directories: Vec<Arc<dyn DiskDir>>, options: LocalOptions) -> Self {
+        let roots = directories.into_iter().map(Root::new).collect();
+        let (limits, known, replacing) = (options.limits, options.known, Mutex::default());
+        let (recovery, syncing) = (Recovery::default(), Directories::default());
+        Self { roots, limits, known, served: None, replacing, recovery, syncing }
+    }
+
+    /// What was not in order when a directory was opened to be served.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Makes durable what a served directory has noted lately, beside the files themselves: to be called now and then. What a
+    /// crash takes before that costs second trips later, and no content.
+    pub fn flush(&self) {
+        if let Some(served) = &self.served {
+            served.index.flush();
+        }
     }
 
     fn root(&self, place: &Place) -> Result<&Root, StorageFault> {
@@ -176,54 +258,128 @@ impl LocalStorage {
         Ok(Some(Remembered { generation, chunks, kept }))
     }
 
-    fn commit(&self, stage: &Stage) -> Result<Answer, StorageFault> {
-        let root = self.root(stage.place())?;
+    /// What an earlier stage at a place has left, with the file that is there behind it: that of this root, or else the
+    /// newest.
+    fn partial(
+        &self,
+        place: &Place,
+        file: Option<&OpenedFile>,
+        cutting: (Cutting, Algorithm),
+        root: Digest,
+    ) -> Option<OpenedFile> {
+        let left = self.served.as_ref().and_then(|served| {
+            let target = Target::new(place, cutting.1, root);
+            served.staging.find(&target)
+        });
+        let beside = || {
+            let (parent, name) = place.path.split_last()?;
+            let parent = self.root(place).ok()?.directory(&parent).ok()?;
+            let elsewhere = |served: &Served| Some(served.staging.directory().device().ok()? != parent.device().ok()?);
+            let looked_for = self.served.as_ref().is_none_or(|served| elsewhere(served).unwrap_or(false));
+            looked_for.then(|| beside::find(&parent, &name, self.limits.file.get())).flatten()
+        };
+        let file = file.and_then(|file| file.file.downcast_ref());
+        Opened::of_partial(left.or_else(beside)?, file, &place.path, cutting, &self.limits)
+    }
+
+    fn commit(&self, stage: &Stage, replaces: Option<&Opened>) -> Result<Answer, StorageFault> {
+        let place = stage.place();
+        let root = self.root(place)?;
+        // Directories are not made again for what should still be in them.
+        if replaces.is_some() && root.stat(&place.path).is_ok_and(|is| is.is_none()) {
+            return Err(fault(FaultKind::Conflict, &place.path, "nothing is there any more"));
+        }
         let mut aside = None;
-        let generation = stage.commit(root, |ready| match &self.served {
-            None => ready.put_in_place().map(|()| Generation::ZERO),
+        let generation = stage.commit(root, &self.syncing, |ready| match &self.served {
+            None => self.replace(ready, replaces).map(|()| Generation::ZERO),
             Some(served) => {
-                let (generation, replaced) = served.publish(&stage.place().path, ready)?;
+                let (generation, replaced) = served.publish(ready, replaces)?;
                 aside = replaced;
                 Ok(generation)
             }
         });
         // Also when it may not outlast a power cut: the old file has been replaced.
         if let (Some(served), Some(aside)) = (&self.served, aside) {
-            served.history.keep(&aside, &stage.place().path, &served.index());
+            served.history.keep(&aside, &place.path, &served.index);
         }
         let generation = generation?;
         Ok(Answer::Committed(generation))
+    }
+
+    /// Puts a target in place where commits are not counted.
+    fn replace(&self, ready: &Ready<'_>, replaces: Option<&Opened>) -> Result<(), StorageFault> {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = swap::turn(ready.parent());
+        swap::check(ready, replaces)?;
+        swap::put_in_place(ready, replaces)
+    }
+
+    /// Makes a file durable that somebody will be told is there: whoever put it there may not have come to that yet.
+    fn secure(&self, place: &Place, file: &OpenedFile) -> Result<(), StorageFault> {
+        let system = |error: io::Error| system_fault(&place.path, &error);
+        opened(&file.file)?.source().sync().map_err(system)?;
+        let Some((parent, _)) = place.path.split_last() else { return Ok(()) };
+        let parent = self.root(place)?.directory(&parent).map_err(|trouble| trouble.at(&place.path))?;
+        let which = parent.identity().map_err(system)?;
+        self.syncing.sync(&which, self.syncing.turn(), Arc::new(parent), |parent| parent.sync()).map_err(system)
+    }
+
+    /// A description with the generation of the file.
+    fn versioned(&self, place: &Place, file: OpenedFile) -> Result<OpenedFile, StorageFault> {
+        let Some(served) = &self.served else { return Ok(file) };
+        let looks = opened(&file.file)?.looks();
+        // A commit that put it in place may not have noted it yet.
+        let _committing = served.committing();
+        Ok(OpenedFile { generation: served.generation(&place.path, file.chunks.root(), &looks), ..file })
     }
 }
 
 impl BlockingStorage for LocalStorage {
     fn answer(&self, ask: Ask) -> Result<Answer, StorageFault> {
         let describe = |place: &Place, cutting, algorithm| -> Result<Option<OpenedFile>, StorageFault> {
-            Opened::describe(self.root(place)?, place, cutting, algorithm, &self.limits)
+            let root = self.root(place)?;
+            let file = Opened::describe(root, place, cutting, algorithm, &self.limits)?;
+            if let (Some(served), None) = (&self.served, &file) {
+                served.forget(root, &place.path);
+            }
+            file.map(|file| self.versioned(place, file)).transpose()
         };
         match ask {
             Ask::Describe { place, cutting, algorithm } => {
-                let file = describe(&place, cutting, algorithm)?;
-                file.map(Answer::Described).ok_or_else(|| absent(&place))
+                let Some(served) = &self.served else {
+                    let file = describe(&place, cutting, algorithm)?;
+                    return file.map(Answer::Described).ok_or_else(|| absent(&place));
+                };
+                let file = describe(&place, cutting, algorithm).map_err(|fault| served.explain(&place.path, fault))?;
+                let file = file.ok_or_else(|| absent(&place))?;
+                served.check(self.root(&place)?, &place.path, &file)?;
+                Ok(Answer::Described(file))
             }
             Ask::Basis { destination, cutting, algorithm, wanted } => {
                 let place = self.basis_place(destination)?;
                 let file = describe(&place, cutting, algorithm)?;
                 if let (Some(served), Some(file)) = (&self.served, &file) {
                     served.described.add(opened(&file.file)?.looks(), Arc::clone(&file.chunks));
+                    if wanted.is_some_and(|(root, _)| root == file.chunks.root()) {
+                        self.secure(&place, file)?;
+                    }
                 }
                 let twin = || {
                     let ((wanted, len), served) = (wanted?, self.served.as_ref()?);
                     served.twin(self.root(&place).ok()?, &place, wanted, len, &self.limits)
                 };
                 let twin = twin().map(FileHandle::new);
-                Ok(Answer::Basis { place, file, twin })
+                let root = wanted.map_or(Digest::default(), |(root, _)| root);
+                let is_here = twin.is_some() || file.as_ref().is_some_and(|file| file.chunks.root() == root);
+                let partial = || self.partial(&place, file.as_ref(), (cutting, algorithm), root);
+                let partial = (!is_here).then(partial).flatten();
+                Ok(Answer::Basis { place, file, twin, partial })
             }
             Ask::Read { file, ranges } => opened(&file)?.read(&ranges).map(Answer::Read),
             Ask::Recheck { file } => opened(&file)?.is_unchanged().map(|unchanged| Answer::Rechecked { unchanged }),
-            Ask::Stage { place, len, algorithm } => {
+            Ask::Stage { place, len, algorithm, root } => {
                 let staging = self.served.as_ref().map(|served| &served.staging);
-                let stage = Stage::begin(self.root(&place)?, staging, place, len, algorithm, &self.limits)?;
+                let stage = Stage::begin(self.root(&place)?, staging, place, (len, algorithm, root), &self.limits)?;
                 Ok(Answer::Staged(StageHandle::new(stage)))
             }
             Ask::Apply { stage, basis, plan, literals } => {
@@ -243,7 +399,13 @@ impl BlockingStorage for LocalStorage {
                 }
                 Ok(Answer::Remembered)
             }
-            Ask::Commit { stage } => self.commit(staged(&stage)?),
+            Ask::Commit { stage, replaces } => {
+                let replaces = match &replaces {
+                    Replaces::Nothing => None,
+                    Replaces::File(file) => Some(opened(file)?),
+                };
+                self.commit(staged(&stage)?, replaces)
+            }
             Ask::List { place, after, most } => {
                 let listed = listing::list(self.root(&place)?, &place.path, after.as_ref(), most);
                 listed.map_err(|trouble| trouble.at(&place.path))
@@ -254,45 +416,63 @@ impl BlockingStorage for LocalStorage {
 }
 
 impl Served {
-    fn open(private: Dir, history: ByteLen) -> io::Result<Self> {
-        let staging = private.own_dir("staging")?;
-        for name in staging.names()? {
-            staging.remove(&name?)?;
-        }
-        let index = Index::open(private.open_own("index")?)?;
-        let history = History::open(private.own_dir("history")?, history.get(), &index)?;
-        let (staging, index, described) = (Arc::new(staging), Mutex::new(index), Described::default());
-        Ok(Self { staging, index, described, history, _private: private })
+    fn open(private: Dir, options: &LocalOptions, recovery: &mut Recovery) -> io::Result<Self> {
+        let (staging, removed) = Staging::open(private.own_dir(&own("staging"))?, options.staging)?;
+        recovery.stages_removed = removed;
+        let private = Arc::new(private);
+        let index = Index::open(Arc::clone(&private), recovery);
+        let history_dir = private.own_dir(&own("history"))?;
+        let (generations, marks) = Generations::open(Arc::clone(&private), &index, History::last(&history_dir)?)?;
+        recovery.count_lost = marks.are_lost().then(|| Generation::new(marks.last()));
+        let (history, removed) = History::open(history_dir, options.history.get(), &index)?;
+        recovery.history_removed = removed;
+        let (staging, commits, described) = (Arc::new(staging), Mutex::default(), Described::default());
+        Ok(Self { staging, commits, generations, index, described, history, private })
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    fn committing(&self) -> MutexGuard<'_, ()> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a commit and puts it in place; what it replaced may be set aside.
-    fn publish(&self, path: &RelPath, ready: &Ready<'_>) -> io::Result<(Generation, Option<Aside>)> {
-        let index = self.index();
-        let generation = index.next().map_err(|error| io::Error::other(format!("index: {error}")))?;
-        let aside = self.set_aside(path, ready, &index, generation);
-        if let Err(error) = ready.put_in_place() {
+    fn publish(
+        &self,
+        ready: &Ready<'_>,
+        replaces: Option<&Opened>,
+    ) -> Result<(Generation, Option<Aside>), StorageFault> {
+        let path = &ready.place().path;
+        self.generations.prepare(&self.index);
+        let _committing = self.committing();
+        swap::check(ready, replaces)?;
+        let generation = self.generations.next(&self.index).map_err(|error| system_fault(path, &error))?;
+        let aside = self.set_aside(path, ready, generation);
+        if let Err(fault) = swap::put_in_place(ready, replaces) {
             aside.iter().for_each(|aside| self.history.discard(aside));
-            return Err(error);
+            return Err(fault);
         }
         // It is published, whether that is noted or not.
-        if let Ok(looks) = ready.looks() {
-            let _ = index.publish(ready.digest(), &Published { path: path.clone(), generation, looks });
+        if let Ok(recorded) = ready.recorded(generation) {
+            self.index.publish(path, &recorded);
         }
         Ok((generation, aside))
     }
 
-    fn set_aside(&self, path: &RelPath, ready: &Ready<'_>, index: &Index, number: Generation) -> Option<Aside> {
+    /// Forgets what was published at a path where nothing is any more.
+    fn forget(&self, root: &Root, path: &RelPath) {
+        if let Some(recorded) = self.index.recorded(path)
+            && root.stat(path).is_ok_and(|is| is.is_none())
+        {
+            self.index.forget(path, &recorded);
+        }
+    }
+
+    fn set_aside(&self, path: &RelPath, ready: &Ready<'_>, number: Generation) -> Option<Aside> {
         let is = ready.parent().stat(ready.target()).ok().flatten()?;
         let looks = Looks::of_stat(&is);
         let chunks = self.described.take(&looks)?;
-        let published = index.published(chunks.root()).ok().flatten().filter(|published| published.path == *path);
-        let generation = published.map_or(Generation::ZERO, |published| published.generation);
+        let generation = self.generation(path, chunks.root(), &looks);
         // The system counts in 512 bytes, and fewer than it is long where it has holes.
-        let bytes = u64::try_from(is.st_blocks).unwrap_or(0).saturating_mul(512);
+        let bytes = is.blocks.saturating_mul(512);
         self.history.set_aside(ready.parent(), ready.target(), chunks, (looks, bytes), generation, number)
     }
 
@@ -300,32 +480,70 @@ impl Served {
     fn twin(&self, root: &Root, place: &Place, wanted: Digest, len: ByteLen, limits: &Limits) -> Option<Opened> {
         let elsewhere = self.published(root, place, wanted, len, limits);
         elsewhere.or_else(|| {
-            let replaced = self.history.recall(&place.path, wanted, &self.index(), limits)?;
+            let replaced = self.history.recall(&place.path, wanted, &self.index, limits)?;
             let same = replaced.chunks.len() == len;
             same.then(|| Opened::unnamed(Source::File(replaced.file), place.path.clone()).ok()).flatten()
         })
     }
 
     fn published(&self, root: &Root, place: &Place, wanted: Digest, len: ByteLen, limits: &Limits) -> Option<Opened> {
-        let published = self.index().published(wanted).ok().flatten()?;
-        if published.path == place.path || published.looks.len != len.get() || len > limits.file {
+        if len > limits.file {
             return None;
         }
-        let opened =
-            root.file(&published.path).ok().filter(|file| Looks::of(file).is_ok_and(|is| is == published.looks));
-        if opened.is_none() {
-            let _ = self.index().forget(wanted, &published.path);
+        let paths = self.index.paths_of(wanted, TWINS);
+        paths.iter().filter(|path| **path != place.path).find_map(|path| self.published_at(root, path, wanted))
+    }
+
+    /// The file at this path, when it still is what was published there with this root.
+    fn published_at(&self, root: &Root, path: &RelPath, wanted: Digest) -> Option<Opened> {
+        let recorded = self.index.recorded(path).filter(|recorded| recorded.root == wanted);
+        let Some(recorded) = recorded else {
+            self.index.forget_root(path, wanted);
+            return None;
+        };
+        if self.index.damaged(path).is_some() {
+            return None;
         }
-        Some(Opened::known(opened?, published.path, published.looks))
+        match root.file(path) {
+            Ok(file) => {
+                let looks = Looks::of(&file).ok()?;
+                if recorded.looks.under_any_name().still(&looks) {
+                    return Some(Opened::known(file, path.clone(), looks));
+                }
+                self.index.forget_root(path, wanted);
+            }
+            Err(trouble) if trouble.is_absent() => self.index.forget(path, &recorded),
+            Err(_) => self.index.forget_root(path, wanted),
+        }
+        None
+    }
+
+    /// The commit that published a file, when it is still what was published: it has that root, and nobody has written it
+    /// since.
+    fn generation(&self, path: &RelPath, root: Digest, looks: &Looks) -> Generation {
+        let recorded = self.index.recorded(path).filter(|recorded| recorded.root == root);
+        let same = recorded.filter(|recorded| recorded.looks.under_any_name().still(looks));
+        same.map_or(Generation::ZERO, |recorded| recorded.generation)
     }
 
     fn recall(&self, key: &Known, root: Digest, limits: &Limits) -> Option<Found> {
         if key.name.is_some() {
             return None;
         }
-        let replaced = self.history.recall(&key.path, root, &self.index(), limits)?;
+        let replaced = self.history.recall(&key.path, root, &self.index, limits)?;
         let Replaced { generation, chunks, file } = replaced;
         Some(Found { generation, chunks: Arc::new(chunks), bytes: Source::File(file), secret: None })
+    }
+}
+
+/// A name in the directory that is ours.
+fn own(name: &str) -> Name {
+    Name::new(name).expect("letters are a name")
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.generations.release(&self.index);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A bounded pool of threads that runs a [`BlockingStorage`] as a [`Storage`], with or without an async runtime.
 //!
 //! Requests wait in three lanes: scans (describe, basis, list, recall, remember: they read whole files or directories),
-//! commits (they wait for the disk to sync) and all others, which do a bounded piece of work. Scans may hold half of the
-//! threads and commits a quarter, and a free thread serves the lanes in turn; so however many files are being cut or
-//! synced, pieces of other transfers are still applied, and the other way round.
+//! commits and all others, which do a bounded piece of work. Scans may hold half of the threads, and a free thread serves
+//! the lanes in turn; so however many files are being cut, pieces of other transfers are still applied, and the other way
+//! round. Commits wait for a disk that syncs many in the time of one: they get [`Threads::COMMITS`] threads beside the
+//! others, which cost next to nothing while they wait.
 //!
 //! Threads start when there is work for one more and end with the pool. A request that panics answers by a fault, as its
 //! [`Reply`] is dropped, and costs no thread.
@@ -24,15 +25,18 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// The fewest threads a pool has: one for scans, one for commits, and two for the rest.
+    /// The fewest threads a pool has, without those for commits: two for scans, and two for the rest.
     pub const FEWEST: usize = 4;
 
-    /// A pool of at most `threads` threads, at least [`Threads::FEWEST`].
+    /// How many commits are under way at once. Measured with 1,000 files of 1 KiB on ext4, see `local/syncing.rs`.
+    pub const COMMITS: usize = 32;
+
+    /// A pool of at most `threads` threads, at least [`Threads::FEWEST`], and up to [`Threads::COMMITS`] more for commits.
     pub fn new(storage: Arc<impl BlockingStorage>, threads: usize) -> Self {
         let threads = threads.max(Self::FEWEST);
         let state = State {
             storage: Some(storage),
-            lanes: [Lane::new(threads), Lane::new(threads / 2), Lane::new(threads / 4)],
+            lanes: [Lane::new(threads), Lane::new(threads / 2), Lane::new(Self::COMMITS)],
             next: 0,
             idle: 0,
             started: 0,
@@ -51,7 +55,7 @@ impl Storage for Threads {
     fn submit(&self, ask: Ask, reply: Reply) {
         let mut state = self.shared.lock();
         state.lanes[lane_of(&ask)].waiting.push_back((ask, reply));
-        if state.waiting() > state.idle && state.started < state.threads {
+        if state.runnable() > state.idle && state.started < state.threads + Threads::COMMITS {
             let shared = Arc::clone(&self.shared);
             if thread::Builder::new().name("storage".into()).spawn(move || shared.work()).is_ok() {
                 state.started += 1;
@@ -98,6 +102,7 @@ struct State {
     next: usize,
     idle: usize,
     started: usize,
+    /// Of all lanes but that of commits together.
     threads: usize,
 }
 
@@ -107,11 +112,14 @@ struct Lane {
     most: usize,
 }
 
+/// The lane of commits.
+const COMMITS: usize = 2;
+
 /// The lane of a request; which lane may hold how many threads is set in [`Threads::new`].
 fn lane_of(ask: &Ask) -> usize {
     match ask {
         Ask::Describe { .. } | Ask::Basis { .. } | Ask::List { .. } | Ask::Recall { .. } | Ask::Remember { .. } => 1,
-        Ask::Commit { .. } => 2,
+        Ask::Commit { .. } => COMMITS,
         _ => 0,
     }
 }
@@ -123,8 +131,20 @@ impl Lane {
 }
 
 impl State {
-    fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    /// How many more requests of a lane may run now, if so many wait.
+    fn room(&self, lane: usize) -> usize {
+        let own = self.lanes[lane].most - self.lanes[lane].running;
+        if lane == COMMITS {
+            return own;
+        }
+        let running: usize = self.lanes[..COMMITS].iter().map(|lane| lane.running).sum();
+        own.min(self.threads.saturating_sub(running))
+    }
+
+    /// How many of those that wait may run now.
+    fn runnable(&self) -> usize {
+        let ready = |lane: usize| self.lanes[lane].waiting.len().min(self.room(lane));
+        (0..self.lanes.len()).map(ready).sum()
     }
 
     fn take_waiting(&mut self) -> [VecDeque<(Ask, Reply)>; 3] {
@@ -135,11 +155,10 @@ impl State {
     fn pick(&mut self) -> Option<(usize, Ask, Reply)> {
         for turn in 0..self.lanes.len() {
             let index = (self.next + turn) % self.lanes.len();
-            let lane = &mut self.lanes[index];
-            if lane.running < lane.most
-                && let Some((ask, reply)) = lane.waiting.pop_front()
+            if self.room(index) > 0
+                && let Some((ask, reply)) = self.lanes[index].waiting.pop_front()
             {
-                lane.running += 1;
+                self.lanes[index].running += 1;
                 self.next = index + 1;
                 return Some((index, ask, reply));
             }
@@ -178,20 +197,22 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc;
+    use std::sync::{Barrier, mpsc};
     use std::time::Duration;
 
     use deltasync_core::{Algorithm, RelPath};
-    use deltasync_proto::{Answer, Cutting, FaultKind, Place, RootId, StageHandle, StorageFault};
+    use deltasync_proto::{Answer, Cutting, FaultKind, FileHandle, Place, Replaces, RootId, StageHandle, StorageFault};
 
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Scans wait until they are let go; a recheck-like quick request answers at once; a commit panics.
+    /// Scans and seals wait until they are let go, a commit until all of its lane run; an apply answers at once, and a
+    /// reopen panics.
     struct Gate {
         go: Mutex<mpsc::Receiver<()>>,
         scanning: AtomicUsize,
+        committing: Barrier,
     }
 
     impl BlockingStorage for Gate {
@@ -202,7 +223,16 @@ mod tests {
                     let _ = self.go.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     Err(StorageFault::new(FaultKind::NotFound, "scanned"))
                 }
-                Ask::Commit { .. } => panic!("a panic that the test wants"),
+                Ask::Seal { .. } => {
+                    self.scanning.fetch_add(1, Ordering::SeqCst);
+                    let _ = self.go.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    Ok(Answer::Applied)
+                }
+                Ask::Commit { .. } => {
+                    self.committing.wait();
+                    Ok(Answer::Applied)
+                }
+                Ask::Reopen { .. } => panic!("a panic that the test wants"),
                 _ => Ok(Answer::Applied),
             }
         }
@@ -214,12 +244,20 @@ mod tests {
     }
 
     fn quick() -> Ask {
-        Ask::Seal { stage: StageHandle::new(()) }
+        Ask::Recheck { file: FileHandle::new(()) }
+    }
+
+    fn commit() -> Ask {
+        Ask::Commit { stage: StageHandle::new(()), replaces: Replaces::Nothing }
     }
 
     fn pool(threads: usize) -> (Threads, Arc<Gate>, mpsc::Sender<()>) {
         let (open, go) = mpsc::channel();
-        let gate = Arc::new(Gate { go: Mutex::new(go), scanning: AtomicUsize::new(0) });
+        let gate = Arc::new(Gate {
+            go: Mutex::new(go),
+            scanning: AtomicUsize::new(0),
+            committing: Barrier::new(Threads::COMMITS),
+        });
         (Threads::new(Arc::clone(&gate), threads), gate, open)
     }
 
@@ -243,12 +281,27 @@ mod tests {
         (0..100).for_each(|_| assert_eq!(scanned.recv_timeout(PATIENCE), Ok(Err("scanned".into()))));
     }
 
+    /// Each commit waits here for all others of its lane, so that they would hang if fewer ran.
+    #[test]
+    fn commits_run_together_beside_as_many_others_as_before() {
+        let (threads, gate, open) = pool(4);
+        let (sender, answers) = mpsc::channel();
+        let (commits, committed) = mpsc::channel();
+        (0..100).for_each(|_| submit(&threads, Ask::Seal { stage: StageHandle::new(()) }, &sender));
+        (0..4 * Threads::COMMITS).for_each(|_| submit(&threads, commit(), &commits));
+        (0..4 * Threads::COMMITS).for_each(|_| assert_eq!(committed.recv_timeout(PATIENCE), Ok(Ok(()))));
+        assert_eq!(gate.scanning.load(Ordering::SeqCst), 4, "the threads for commits do nothing else");
+        assert!(threads.shared.lock().started <= 4 + Threads::COMMITS);
+        drop(open);
+        (0..100).for_each(|_| assert_eq!(answers.recv_timeout(PATIENCE), Ok(Ok(()))));
+    }
+
     #[test]
     fn a_panic_answers_by_a_fault_and_costs_no_thread() {
         let (threads, _gate, _open) = pool(4);
         let (sender, answers) = mpsc::channel();
         for _ in 0..8 {
-            submit(&threads, Ask::Commit { stage: StageHandle::new(()) }, &sender);
+            submit(&threads, Ask::Reopen { stage: StageHandle::new(()) }, &sender);
             assert_eq!(answers.recv_timeout(PATIENCE), Ok(Err("the storage gave no answer".into())));
         }
         submit(&threads, quick(), &sender);

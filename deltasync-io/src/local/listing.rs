@@ -8,16 +8,16 @@ use std::io;
 
 use deltasync_core::{ByteLen, Name, RelPath};
 use deltasync_proto::{Answer, Entry, EntryKind};
-use rustix::fs::Stat;
 
 use super::root::{Dir, Root, Trouble, entry_kind};
+use crate::disk::DiskStat;
 
 /// The most entries of a page, whatever is asked for.
 const MOST: usize = 1 << 16;
 
 /// Lists a directory, or a single file as itself.
 pub(super) fn list(root: &Root, path: &RelPath, after: Option<&Name>, most: usize) -> Result<Answer, Trouble> {
-    let stat = root.stat(path)?.ok_or_else(|| Trouble::from(rustix::io::Errno::NOENT))?;
+    let stat = root.stat(path)?.ok_or_else(|| Trouble::from(io::Error::from(rustix::io::Errno::NOENT)))?;
     if let (EntryKind::File | EntryKind::Other, Some((_, name))) = (entry_kind(&stat), path.split_last()) {
         let fits = after.is_none_or(|after| name > *after);
         let mut entries: Vec<_> = fits.then(|| entry(name, &stat)).into_iter().collect();
@@ -70,8 +70,8 @@ fn smallest(
     Ok((heap.into_sorted_vec(), more))
 }
 
-fn entry(name: Name, stat: &Stat) -> Entry {
+fn entry(name: Name, stat: &DiskStat) -> Entry {
     let kind = entry_kind(stat);
-    let len = if kind == EntryKind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
-    Entry { name, kind, len: ByteLen::new(len), modified: stat.st_mtime }
+    let len = if kind == EntryKind::File { stat.len } else { 0 };
+    Entry { name, kind, len: ByteLen::new(len), modified: stat.modified.0 }
 }

@@ -3,17 +3,17 @@
 //! How it looks is its device, inode, length and times, taken before the first byte is read and compared after the last
 //! one; a file that changed meanwhile is read again from the start, a few times.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, Chunker, LimitExceeded, Limits, Offset, RelPath};
+use deltasync_core::{Algorithm, ByteLen, Chunker, Generation, LimitExceeded, Limits, Offset, RelPath};
 use deltasync_proto::{Cutting, FaultKind, FileHandle, OpenedFile, Place, StorageFault};
 
 use super::root::{Root, Trouble};
+use crate::disk::AnyFile;
 use crate::fault::{fault, system_fault};
-use crate::source::{Looks, Source, read_piece, with_buffer};
+use crate::source::{Looks, Source, with_buffer};
 
 /// What a [`FileHandle`] of ours holds.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Opened {
                 let mut at = 0;
                 // No further than its end: it may grow faster than we read.
                 while at < looks.len {
-                    let len = read_piece(&file, buffer, at).map_err(at_place)?;
+                    let len = file.read_at(buffer, at).map_err(at_place)?;
                     if len == 0 {
                         break;
                     }
@@ -70,14 +70,52 @@ impl Opened {
                 let chunker = begun.unwrap_or_else(|| chunker(&[]));
                 let chunks = Arc::new(chunker.finish().map_err(too_large)?);
                 let opened = Self::known(file, place.path.clone(), looks);
-                return Ok(Some(OpenedFile { file: FileHandle::new(opened), chunks }));
+                return Ok(Some(OpenedFile { file: FileHandle::new(opened), chunks, generation: Generation::ZERO }));
             }
         }
         Err(fault(FaultKind::Changed, &place.path, format_args!("changed while it was read, {TRIES} times in a row")))
     }
 
+    /// Cuts what an earlier stage of a target has left, with the file that is there behind it, as one file. `None` when
+    /// that cannot be read, or together is longer than a file may be.
+    ///
+    /// # Security
+    ///
+    /// It may be anything: nobody has checked it, and it may change while it is read, as any basis may.
+    pub(super) fn of_partial(
+        partial: AnyFile,
+        file: Option<&Self>,
+        path: &RelPath,
+        (cutting, algorithm): (Cutting, Algorithm),
+        limits: &Limits,
+    ) -> Option<OpenedFile> {
+        let first = partial.len().ok()?;
+        let behind = file.and_then(|file| Some((file.source.as_any_file()?.clone(), file.len)));
+        let source = match behind.filter(|(_, len)| first.saturating_add(*len) <= limits.file.get()) {
+            Some(behind) => Source::Joined([(partial, first), behind]),
+            None => Source::File(partial),
+        };
+        let opened = Self::unnamed(source, path.clone()).ok().filter(|opened| opened.len <= limits.file.get())?;
+        let chunks = with_buffer(|buffer| {
+            let mut chunker: Option<Chunker> = None;
+            let mut at = 0;
+            while at < opened.len {
+                let len = usize::try_from(opened.len - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+                let piece = &mut buffer[..len];
+                opened.source.read_exact_at(piece, at).ok()?;
+                let new =
+                    |start: &[u8]| Chunker::new(cutting.cutter(ByteLen::new(opened.len), start), algorithm, limits);
+                chunker.get_or_insert_with(|| new(piece)).push(piece).ok()?;
+                at += len as u64;
+            }
+            chunker?.finish().ok()
+        })?;
+        let generation = Generation::ZERO;
+        Some(OpenedFile { file: FileHandle::new(opened), chunks: Arc::new(chunks), generation })
+    }
+
     /// A file that is known to have looked so when it was read.
-    pub(super) fn known(file: File, path: RelPath, looks: Looks) -> Self {
+    pub(super) fn known(file: AnyFile, path: RelPath, looks: Looks) -> Self {
         Self { source: Source::File(file), path, len: looks.len, looks }
     }
 

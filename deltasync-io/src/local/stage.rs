@@ -4,23 +4,30 @@
 //! commit makes the data durable, counts the generation, renames over the target and makes the directory durable, in
 //! this order; only then is it answered. Whatever fails before the rename, the old file stays as it was, and a sync that
 //! failed is never tried again: the system may have dropped what it could not write. When the directory's sync fails the
-//! new file is in place, whole, and the fault says that it may not last.
+//! new file is in place, whole, and the fault says that it may not last. Directories are synced for many commits at once,
+//! see `syncing`.
 //!
-//! Invariant: a stage that is dropped before its commit leaves nothing.
+//! A target that could not fit, by what the disk says is free, is refused before anything is sent. Room is set aside only
+//! as bytes come, some way ahead of them, so an announced length costs nothing.
+//!
+//! Invariant: a stage that is dropped before its commit leaves nothing, or, when 64 KiB or more of it had come, a partial
+//! that the next transfer goes on from: see `staging` and `beside`.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deltasync_core::{
     Algorithm, ByteLen, Digest, Generation, Hasher, LimitExceeded, Limits, Name, Plan, RelPath, Step,
 };
 use deltasync_proto::{FaultKind, Place, StorageFault};
-use rustix::fs::{FileType, Mode, Stat};
 
+use super::beside;
 use super::opened::Opened;
-use super::root::{Dir, Root, Trouble, staged_name};
+use super::recorded::Recorded;
+use super::root::{Dir, Root, Trouble};
+use super::staging::{LEAST, Staging, Target};
+use super::syncing::Syncing;
+use crate::disk::{AnyFile, DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::source::{Looks, Source, with_buffer};
 
@@ -31,7 +38,10 @@ pub(super) struct Stage {
     /// The target's name in its directory.
     target: Name,
     len: u64,
-    file: File,
+    algorithm: Algorithm,
+    file: AnyFile,
+    /// The staging of the directory that is ours, when it is staged there, and as what.
+    ours: Option<(Arc<Staging>, Target)>,
     /// Where the staged file is, and its name there.
     directory: Arc<Dir>,
     name: Name,
@@ -46,7 +56,11 @@ pub(super) struct Stage {
 struct State {
     /// How many bytes have been appended.
     written: u64,
+    /// How much room it has claimed, in bytes.
+    claimed: u64,
     hasher: Hasher,
+    /// All of its data has been synced.
+    durable: bool,
     /// What has become of it, once a commit was tried.
     end: Option<End>,
 }
@@ -60,15 +74,23 @@ enum End {
 /// How often a stage looks for a name that is not taken, or a directory that stays.
 const TRIES: u32 = 8;
 
+/// How far ahead of what has come room is claimed and set aside, in bytes.
+const AHEAD: u64 = 64 << 20;
+
+/// What a served directory leaves free: a hundredth of the disk, but no more than this, in bytes.
+const SPARE_MAX: u64 = 64 << 20;
+
+/// The directories of a storage that commits are syncing, by device and inode.
+pub(super) type Directories = Syncing<(u64, u64), Arc<Dir>>;
+
 impl Stage {
-    /// Begins a target of `len` bytes in `staging`, or beside the target when there is no such directory or it lies on
+    /// Begins a target of `len` bytes, which will have the root `digest`, in `staging`, or beside the target when there is no such directory or it lies on
     /// another file system.
     pub(super) fn begin(
         root: &Root,
-        staging: Option<&Arc<Dir>>,
+        staging: Option<&Arc<Staging>>,
         place: Place,
-        len: ByteLen,
-        algorithm: Algorithm,
+        (len, algorithm, digest): (ByteLen, Algorithm, Digest),
         limits: &Limits,
     ) -> Result<Self, StorageFault> {
         let at_place = |trouble: Trouble| trouble.at(&place.path);
@@ -78,11 +100,12 @@ impl Stage {
         let replaced = root.stat(&place.path).map_err(at_place)?;
         check_target(replaced.as_ref()).map_err(at_place)?;
         // Never the bits that lend a user's rights; and what is new gets what the process gives to new files.
-        let mode = replaced.map(|stat| Mode::from_raw_mode(stat.st_mode & 0o777));
+        let mode = replaced.map(|stat| stat.mode & 0o777);
 
+        let ours = staging.map(|staging| (staging, Target::new(&place, algorithm, digest)));
         let mut begun = None;
         for _ in 0..TRIES {
-            match Self::create(root, staging, &parent_path, &target, mode) {
+            match Self::create(root, ours, &parent_path, &target, mode) {
                 // The name is taken, or another stage has just taken away the directory that it had made.
                 Err(Trouble::System(error))
                     if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) =>
@@ -95,12 +118,15 @@ impl Stage {
                 }
             }
         }
-        let Created { file, directory, name, parent, made } =
+        let Created { file, ours, directory, name, parent, made } =
             begun.expect("it was tried at least once").map_err(at_place)?;
-        let state = State { written: 0, hasher: algorithm.hasher(), end: None };
-        let stage =
-            Self { target, len: len.get(), file, directory, name, parent, made, state: Mutex::new(state), place };
-        stage.prepare(mode).map_err(|error| system_fault(&stage.place.path, &error))?;
+        let state = State { written: 0, claimed: 0, hasher: algorithm.hasher(), durable: false, end: None };
+        let (len, state) = (len.get(), Mutex::new(state));
+        let stage = Self { target, len, algorithm, file, ours, directory, name, parent, made, state, place };
+        stage.check_room()?;
+        if let Some(mode) = mode {
+            stage.file.set_mode(mode).map_err(|error| system_fault(&stage.place.path, &error))?;
+        }
         Ok(stage)
     }
 
@@ -157,27 +183,30 @@ impl Stage {
     /// Opens what was appended, for reading.
     pub(super) fn reopen(&self) -> Result<Opened, StorageFault> {
         let state = self.open_state()?;
-        let system = |error: io::Error| system_fault(&self.place.path, &error);
-        let file = self.file.try_clone().map_err(system)?;
         drop(state);
-        Opened::unnamed(Source::File(file), self.place.path.clone()).map_err(system)
+        Opened::unnamed(Source::File(self.file.clone()), self.place.path.clone())
+            .map_err(|error| system_fault(&self.place.path, &error))
     }
 
     /// Publishes the target. `publish` is called between the data's sync and the directory's: it counts the commit, and
-    /// has the file put in place.
+    /// has the file put in place. After a fault of kind [`FaultKind::Conflict`] from it the stage can be committed again.
     pub(super) fn commit(
         &self,
         root: &Root,
-        publish: impl FnOnce(&Ready<'_>) -> io::Result<Generation>,
+        directories: &Directories,
+        publish: impl FnOnce(&Ready<'_>) -> Result<Generation, StorageFault>,
     ) -> Result<Generation, StorageFault> {
         let mut state = self.open_state()?;
         if state.written != self.len {
             return Err(self.fault(format_args!("{} of {} bytes are staged", state.written, self.len)));
         }
-        // Whatever happens from here on happens once.
+        // Whatever happens from here on happens once, unless another version is there.
         state.end = Some(End::Failed);
         let system = |error: io::Error| system_fault(&self.place.path, &error);
-        self.file.sync_data().map_err(system)?;
+        if !state.durable {
+            self.file.sync_data().map_err(system)?;
+            state.durable = true;
+        }
         let parent = match &self.parent {
             Some(parent) => Arc::clone(parent),
             None => {
@@ -185,42 +214,52 @@ impl Stage {
                 Arc::new(root.make_directory(&path).map_err(|trouble| trouble.at(&self.place.path))?.0)
             }
         };
+        let which = parent.identity().map_err(system)?;
         let ready = Ready { stage: self, parent: &parent, digest: state.hasher.clone().finish() };
-        let generation = publish(&ready).map_err(system)?;
-        state.end = Some(End::Published);
+        let turn = directories.turn();
+        let published = publish(&ready);
+        state.end = match &published {
+            Ok(_) => Some(End::Published),
+            Err(fault) => (fault.kind != FaultKind::Conflict).then_some(End::Failed),
+        };
+        let generation = published?;
         let unsure = |error| self.fault(format_args!("in place, but it may not outlast a power cut: {error}"));
-        parent.sync().map_err(unsure)?;
+        directories.sync(&which, turn, parent, |parent| parent.sync()).map_err(unsure)?;
+        self.forget_partials();
         Ok(generation)
     }
 
     fn create(
         root: &Root,
-        staging: Option<&Arc<Dir>>,
+        ours: Option<(&Arc<Staging>, Target)>,
         parent: &RelPath,
         target: &Name,
-        mode: Option<Mode>,
+        mode: Option<u32>,
     ) -> Result<Created, Trouble> {
-        let number = getrandom::u32().map_err(io::Error::from)?;
-        let name = staged_name(target, number);
         // What replaces a file that others must not read is not readable by others for a moment.
-        let mode = mode.map_or(Mode::from_raw_mode(0o666), |_| Mode::RUSR | Mode::WUSR);
-        if let Some(staging) = staging {
+        let mode = mode.map_or(0o666, |_| 0o600);
+        if let Some((staging, which)) = ours {
             let parent = match root.directory(parent) {
                 Ok(dir) => Some(Arc::new(dir)),
                 Err(trouble) if trouble.is_absent() => None,
                 Err(trouble) => return Err(trouble),
             };
-            let same =
-                parent.as_ref().map_or(Ok(true), |dir| Ok::<_, io::Error>(dir.device()? == staging.device()?))?;
+            let same = parent
+                .as_ref()
+                .map_or(Ok(true), |dir| Ok::<_, io::Error>(dir.device()? == staging.directory().device()?))?;
             if same {
-                let file = staging.create(&name, mode)?;
-                return Ok(Created { file, directory: Arc::clone(staging), name, parent, made: Vec::new() });
+                let (name, directory) = (which.name(getrandom::u32().map_err(io::Error::from)?), staging.directory());
+                let file = directory.create(&name, mode)?;
+                let (ours, directory) = (Some((Arc::clone(staging), which)), Arc::clone(directory));
+                return Ok(Created { file, ours, directory, name, parent, made: Vec::new() });
             }
         }
         let (dir, made) = root.make_directory(parent)?;
         let dir = Arc::new(dir);
-        match dir.create(&name, mode) {
-            Ok(file) => Ok(Created { file, directory: Arc::clone(&dir), name, parent: Some(dir), made }),
+        match beside::create(&dir, target, mode) {
+            Ok((name, file)) => {
+                Ok(Created { file, ours: None, directory: Arc::clone(&dir), name, parent: Some(dir), made })
+            }
             Err(error) => {
                 remove_dirs(&made);
                 Err(error.into())
@@ -228,12 +267,67 @@ impl Stage {
         }
     }
 
-    /// Sets the mode, and has the system set the space aside, so that a full disk shows before anything is sent.
-    fn prepare(&self, mode: Option<Mode>) -> io::Result<()> {
-        if let Some(mode) = mode {
-            rustix::fs::fchmod(&self.file, mode)?;
+    /// Refuses what the disk has no room for, before anything is sent. Partials give way.
+    fn check_room(&self) -> Result<(), StorageFault> {
+        let full = |what: std::fmt::Arguments<'_>| Err(fault(FaultKind::Full, &self.place.path, what));
+        let quota = self.ours.as_ref().map_or(u64::MAX, |(staging, _)| staging.quota());
+        if self.len > quota {
+            return full(format_args!("{} bytes are more than may be staged at once ({quota})", self.len));
         }
-        set_aside(&self.file, self.len)
+        // What cannot be told now shows when bytes come.
+        while let Ok(Some(space)) = self.directory.space()
+            && self.len > 0
+        {
+            let spare = self.ours.as_ref().map_or(0, |_| (space.total / 100).min(SPARE_MAX));
+            let wanted = self.len.saturating_add(spare);
+            if wanted <= space.free {
+                break;
+            }
+            let could = |staging: &Staging| space.free.saturating_add(staging.partial_bytes()) >= wanted;
+            if !self.ours.as_ref().is_some_and(|(staging, _)| could(staging) && staging.give_way()) {
+                return full(format_args!("no room for {} bytes: {} are free on the disk", self.len, space.free));
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims room for `len` more bytes and some beyond, and has the disk set it aside.
+    fn claim(&self, state: &mut State, len: u64) -> Result<(), StorageFault> {
+        let end = state.written + len;
+        if end <= state.claimed {
+            return Ok(());
+        }
+        let ahead = state.written.saturating_add(AHEAD).max(end).min(self.len);
+        if let Some((staging, _)) = &self.ours {
+            staging.claim(ahead - state.claimed).map_err(|error| fault(FaultKind::Full, &self.place.path, error))?;
+        }
+        state.claimed = ahead;
+        // What comes in one piece is written at once.
+        if state.written > 0 || end < self.len {
+            let aside = self.making_room(|| self.file.set_aside(ahead));
+            aside.map_err(|error| system_fault(&self.place.path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Does something that may find the disk full; partials give way then. Never a sync.
+    fn making_room(&self, f: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        loop {
+            match f() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::StorageFull
+                        && self.ours.as_ref().is_some_and(|(staging, _)| staging.give_way()) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// The target is there: what is kept of it is of no use.
+    fn forget_partials(&self) {
+        match &self.ours {
+            Some((staging, target)) => staging.forget(target),
+            None => beside::forget(&self.directory, &self.target),
+        }
     }
 
     /// Writes the buffer out when it is full; returns how much of it is filled then.
@@ -249,7 +343,9 @@ impl Stage {
         if piece.len() as u64 > self.len - state.written {
             return Err(self.fault(format_args!("more than the announced {} bytes", self.len)));
         }
-        self.file.write_all_at(piece, state.written).map_err(|error| system_fault(&self.place.path, &error))?;
+        self.claim(state, piece.len() as u64)?;
+        let written = self.making_room(|| self.file.write_all_at(piece, state.written));
+        written.map_err(|error| system_fault(&self.place.path, &error))?;
         state.hasher.update(piece);
         state.written += piece.len() as u64;
         Ok(())
@@ -282,6 +378,16 @@ impl Ready<'_> {
         self.stage.directory.rename(&self.stage.name, self.parent, &self.stage.target)
     }
 
+    /// Puts it in place, in one step, unless something is there.
+    pub(super) fn put_in_vacant_place(&self) -> io::Result<()> {
+        self.stage.directory.rename_to_vacant(&self.stage.name, self.parent, &self.stage.target)
+    }
+
+    /// Where it goes.
+    pub(super) fn place(&self) -> &Place {
+        &self.stage.place
+    }
+
     /// The directory it goes into.
     pub(super) fn parent(&self) -> &Dir {
         self.parent
@@ -292,24 +398,32 @@ impl Ready<'_> {
         &self.stage.target
     }
 
-    /// Its root.
-    pub(super) fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// How it looks.
-    pub(super) fn looks(&self) -> io::Result<Looks> {
-        Looks::of(&self.stage.file)
+    /// What is to be noted of it, once it is in place as this generation.
+    pub(super) fn recorded(&self, generation: Generation) -> io::Result<Recorded> {
+        let looks = Looks::of(&self.stage.file)?;
+        Ok(Recorded { root: self.digest, algorithm: self.stage.algorithm, generation, looks })
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.state().end == Some(End::Published) {
+        let (end, written, claimed) = {
+            let state = self.state();
+            (state.end, state.written, state.claimed)
+        };
+        if let Some((staging, _)) = &self.ours {
+            staging.release(claimed);
+        }
+        if end == Some(End::Published) {
             return;
         }
-        // There is nobody to tell of a failure here; what stays in a served directory is swept at the next start.
-        let _ = self.directory.remove(&self.name);
+        // There is nobody to tell of a failure here; what stays in a served directory is looked at at the next start.
+        let kept = end.is_none() && written >= LEAST && self.file.set_len(written).is_ok();
+        match &self.ours {
+            Some((staging, target)) if kept => staging.keep(*target, self.name.clone()),
+            None if kept => {}
+            Some(_) | None => drop(self.directory.remove(&self.name)),
+        }
         remove_dirs(&self.made);
     }
 }
@@ -323,41 +437,20 @@ fn remove_dirs(made: &[(Dir, Name)]) {
 
 /// A staged file and all about its place.
 struct Created {
-    file: File,
+    file: AnyFile,
+    ours: Option<(Arc<Staging>, Target)>,
     directory: Arc<Dir>,
     name: Name,
     parent: Option<Arc<Dir>>,
     made: Vec<(Dir, Name)>,
 }
 
-#[cfg(target_os = "linux")]
-fn set_aside(file: &File, len: u64) -> io::Result<()> {
-    use rustix::fs::FallocateFlags;
-    use rustix::io::Errno;
-    if len == 0 {
-        return Ok(());
-    }
-    loop {
-        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
-            Err(Errno::INTR) => {}
-            // Not every file system can.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn set_aside(_: &File, _: u64) -> io::Result<()> {
-    Ok(())
-}
-
 /// Only a regular file is replaced.
-fn check_target(replaced: Option<&Stat>) -> Result<(), Trouble> {
-    match replaced.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-        None | Some(FileType::RegularFile) => Ok(()),
-        Some(FileType::Directory) => Err(Trouble::Directory),
-        Some(FileType::Symlink) => Err(Trouble::Symlink),
-        Some(_) => Err(Trouble::NotFile),
+pub(super) fn check_target(replaced: Option<&DiskStat>) -> Result<(), Trouble> {
+    match replaced.map(|stat| stat.kind) {
+        None | Some(DiskKind::File) => Ok(()),
+        Some(DiskKind::Directory) => Err(Trouble::Directory),
+        Some(DiskKind::Symlink) => Err(Trouble::Symlink),
+        Some(DiskKind::Other) => Err(Trouble::NotFile),
     }
 }

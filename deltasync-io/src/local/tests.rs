@@ -15,10 +15,13 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::laws::recalls::{assert_kept, known, recall, replacing_laws, twin};
+use crate::laws::swaps::swapping_laws;
 use crate::laws::{
-    Fixture, append, apply, assert_fault, basis, commit, describe, is_unchanged, laws, list, noise, plan, publish,
-    read, stage,
+    Fixture, append, apply, assert_fault, basis, commit, commit_over, describe, is_unchanged, laws, list, noise, plan,
+    publish, read, stage, there,
 };
+
+mod resuming;
 
 /// A directory, a storage over it, and the way it was opened.
 struct Bench {
@@ -124,23 +127,27 @@ impl Drop for Stop<'_> {
 mod served {
     use super::*;
     laws! { |limits| Bench::new(true, false, limits) }
+    swapping_laws! { |limits| Bench::new(true, false, limits) }
     replacing_laws! { |limits| Bench::new(true, false, limits) }
 }
 
 mod served_by_components {
     use super::*;
     laws! { |limits| Bench::new(true, true, limits) }
+    swapping_laws! { |limits| Bench::new(true, true, limits) }
     replacing_laws! { |limits| Bench::new(true, true, limits) }
 }
 
 mod roots {
     use super::*;
     laws! { |limits| Bench::new(false, false, limits) }
+    swapping_laws! { |limits| Bench::new(false, false, limits) }
 }
 
 mod roots_by_components {
     use super::*;
     laws! { |limits| Bench::new(false, true, limits) }
+    swapping_laws! { |limits| Bench::new(false, true, limits) }
 }
 
 #[test]
@@ -452,6 +459,103 @@ fn a_commit_that_fails_leaves_the_old_file() {
     }
 }
 
+/// Two programs pull into one directory: what one of them saw is not replaced by the other unseen.
+#[test]
+fn two_programs_take_turns_in_one_directory() {
+    let bench = Bench::new(false, false, Limits::default());
+    let other = LocalStorage::roots(vec![bench.directory.path().to_owned()], LocalOptions::default()).expect("opened");
+    for round in 0..100 {
+        let at = ["file".to_owned(), round.to_string()];
+        let turns = std::sync::Barrier::new(4);
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let write = |storage: &dyn BlockingStorage, at: &str| {
+                let seen = there(storage, at);
+                let staged = stage(storage, at, 1000).expect("there is room");
+                append(storage, &staged, &noise(1000, round)).expect("applied");
+                turns.wait();
+                commit_over(storage, &staged, seen)
+            };
+            let writers = [(bench.storage(), 0), (&other, 0), (bench.storage(), 1), (&other, 1)];
+            let threads = writers.map(|(storage, n)| {
+                scope.spawn({
+                    let at = &at;
+                    move || write(storage, &at[n])
+                })
+            });
+            threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+        });
+        for pair in outcomes.chunks(2) {
+            assert_eq!(pair.iter().filter(|outcome| outcome.is_ok()).count(), 1, "round {round}: {outcomes:?}");
+            let lost = pair.iter().find_map(|outcome| outcome.as_ref().err()).expect("one of two");
+            assert_eq!(lost.kind, FaultKind::Conflict, "{lost}");
+        }
+    }
+}
+
+/// Who keeps the directory locked for ever stops no pull.
+#[test]
+fn a_lock_that_is_kept_is_not_waited_for_for_ever() {
+    let bench = Bench::new(false, false, Limits::default());
+    let directory = fs::File::open(bench.directory.path()).expect("it is there");
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    let start = Instant::now();
+    publish(bench.storage(), "file", b"new").expect("published");
+    assert!(start.elapsed() > Duration::from_millis(500), "it waited for a while");
+}
+
+/// A program that knows nothing of us makes a file at the moment when we commit: one of both is told that something is there.
+#[test]
+fn a_strangers_new_file_is_never_replaced() {
+    const ROUNDS: usize = 200;
+    for served in [true, false] {
+        let bench = Bench::new(served, false, Limits::default());
+        let staged = |at: &str| {
+            let staged = stage(bench.storage(), at, 3).expect("there is room");
+            append(bench.storage(), &staged, b"new").expect("applied");
+            staged
+        };
+        let turns = std::sync::Barrier::new(2);
+        let (mut ours, mut theirs) = (0, 0);
+        // In nanoseconds; it closes in on the moment of the rename.
+        let delay = AtomicU32::new(1 << 20);
+        thread::scope(|scope| {
+            let stranger = scope.spawn(|| {
+                let make = |round: usize| {
+                    turns.wait();
+                    let (start, delay) = (Instant::now(), delay.load(Ordering::SeqCst));
+                    while start.elapsed() < Duration::from_nanos(delay.into()) {
+                        std::hint::spin_loop();
+                    }
+                    let made = fs::OpenOptions::new().write(true).create_new(true).open(bench.at(&round.to_string()));
+                    made.is_ok()
+                };
+                (0..ROUNDS).map(make).collect::<Vec<_>>()
+            });
+            let commit = |round: usize| {
+                let at = round.to_string();
+                let staged = staged(&at);
+                turns.wait();
+                let won = match commit(bench.storage(), &staged) {
+                    Ok(_) => true,
+                    Err(fault) if fault.kind == FaultKind::Conflict => false,
+                    Err(fault) => panic!("{fault}"),
+                };
+                let now = delay.load(Ordering::SeqCst);
+                delay.store(if won { now - now / 8 } else { now + now / 8 }, Ordering::SeqCst);
+                won
+            };
+            let won: Vec<_> = (0..ROUNDS).map(commit).collect();
+            for (round, (we, they)) in won.into_iter().zip(stranger.join().expect("it does not panic")).enumerate() {
+                assert!(we != they, "round {round}: we {we}, they {they}");
+                let len = fs::metadata(bench.at(&round.to_string())).expect("there").len();
+                assert_eq!(len, if we { 3 } else { 0 });
+                (ours, theirs) = (ours + u32::from(we), theirs + u32::from(they));
+            }
+        });
+        assert!(ours > 0 && theirs > 0, "we {ours}, they {theirs}");
+    }
+}
+
 #[test]
 fn a_commit_goes_into_the_directory_that_was_looked_at() {
     for bench in Bench::all() {
@@ -607,7 +711,8 @@ fn a_commit_that_fails_keeps_nothing() {
     let staging =
         fs::read_dir(bench.at(".deltasync/staging")).expect("there").next().expect("staged").expect("an entry");
     fs::remove_file(staging.path()).expect("it was there");
-    assert_fault(commit(bench.storage(), &staged), FaultKind::NotFound, "dir/file: ");
+    let seen = there(bench.storage(), "dir/file");
+    assert_fault(commit_over(bench.storage(), &staged, seen), FaultKind::NotFound, "dir/file: ");
     assert_eq!(bench.get("dir/file").as_deref(), Some(&b"old"[..]));
     assert_eq!(bench.kept(), [""; 0]);
     bench.replace("dir/file", b"new");
@@ -682,8 +787,9 @@ fn a_full_disk_is_told_before_anything_is_sent() {
     assert_fault(stage(&storage, "file", 2 << 20), FaultKind::Full, "file: ");
     assert_eq!(fs::read(small.0.path().join("file")).expect("there"), noise(100_000, 1));
     assert_eq!(fs::read_dir(small.0.path()).expect("there").count(), 1);
-    // Space that is set aside is there, and what is given back can be used.
+    // Space is set aside once bytes come, and what is given back can be used.
     let first = stage(&storage, "first", 700_000).expect("it fits");
+    append(&storage, &first, b"x").expect("it fits");
     assert_fault(stage(&storage, "second", 700_000), FaultKind::Full, "second: ");
     drop(first);
     publish(&storage, "second", &noise(700_000, 2)).expect("it fits now");
