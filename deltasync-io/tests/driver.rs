@@ -123,12 +123,18 @@ fn place(text: &str) -> Place {
 }
 
 fn push(text: &str) -> Command {
-    Command::Push { source: place(text), path: path(text), name: name("source"), directory: false }
+    Command::Push {
+        source: place(text),
+        path: path(text),
+        name: name("source"),
+        directory: false,
+        condition: deltasync_proto::Condition::Any,
+    }
 }
 
 fn pull(text: &str) -> Command {
     let destination = Destination { place: place(text), name: name("source"), directory: false };
-    Command::Pull { path: path(text), destination }
+    Command::Pull { path: path(text), destination, condition: deltasync_proto::Condition::Any }
 }
 
 fn noise(len: usize, seed: u64) -> Vec<u8> {
