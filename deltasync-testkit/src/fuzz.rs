@@ -16,11 +16,13 @@
 //! | `survey` | any survey and breaks: a script within the basis; a receiver's own: the target |
 //! | `patcher` | a hostile delta makes what a naive reading of it makes, or an error |
 //! | `server`, `client` | a peer that says anything ends in no panic, and no file has another root than was reported |
+//! | `index` | any damage to what a server remembers: it starts, serves, knows nothing wrong and counts on |
 //! | `pair` | two sessions, several in a row, over a link with faults end in the right file or in a named error |
 
 mod decoders;
 mod files;
 mod fine;
+mod indexes;
 mod laws;
 mod pairs;
 mod peer;
@@ -106,6 +108,8 @@ targets! {
     Server = "server": peer::server, peer::server_seeds;
     /// A client and a server that says anything.
     Client = "client": peer::client, peer::client_seeds;
+    /// The index of a served directory, damaged.
+    Index = "index": indexes::index, indexes::index_seeds;
     /// Two sessions and a link with faults.
     Pair = "pair": pairs::pair, pairs::pair_seeds;
 }

@@ -12,7 +12,9 @@
 //! assert!(ran.outcome().progress.literal.get() < 5_000);
 //! ```
 //!
-//! [`Relay`] is a slow link for real sockets. [`FuzzTarget`] holds the bodies of the fuzz targets, which the programs in `fuzz/` wrap.
+//! [`SimDisk`] is a file system in memory that fails and forgets, for the real storage to run over. [`Relay`] is a slow link
+//! for real sockets, [`CuttingRelay`] one that cuts connections. [`FuzzTarget`] holds the bodies of the fuzz targets, which
+//! the programs in `fuzz/` wrap.
 
 mod rng;
 pub use rng::Rng;
@@ -26,11 +28,20 @@ pub use link::{Direction, Link};
 mod pair;
 pub use pair::{Pair, Ran, file, pull, push};
 
+mod sim_disk;
+pub use sim_disk::{SimCall, SimDisk, SimFault};
+
 mod relay;
 pub use relay::Relay;
+
+mod cuts;
+pub use cuts::{Cut, CuttingRelay};
 
 mod fuzz;
 pub use fuzz::{FuzzTarget, Seed};
 
 mod raw;
 pub use raw::{Due, Raw};
+
+mod sim;
+pub use sim::{Seen, Simulated, Tally, simulate};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use deltasync_core::{Name, RelPath};
 use deltasync_io::{BlockingStorage, MemoryStorage};
 use deltasync_proto::{
-    Command, Config, Destination, Event, EventKind, Input, Outcome, Output, Place, Request, RootId, Session,
+    Command, Condition, Config, Destination, Event, EventKind, Input, Outcome, Output, Place, Request, RootId, Session,
     SessionError, Stats, Timestamp, TransferError, TransferId,
 };
 
@@ -242,14 +242,20 @@ impl Pair {
 /// A push of a local path to a remote one.
 pub fn push(source: RelPath, path: RelPath) -> Command {
     let (_, name) = source.split_last().expect("a file has a name");
-    Command::Push { source: Place { root: RootId::new(0), path: source }, path, name, directory: false }
+    Command::Push {
+        source: Place { root: RootId::new(0), path: source },
+        path,
+        name,
+        directory: false,
+        condition: Condition::Any,
+    }
 }
 
 /// A pull of a remote path to a local one.
 pub fn pull(path: RelPath, to: RelPath) -> Command {
     let name: Name = path.split_last().expect("a file has a name").1;
     let place = Place { root: RootId::new(0), path: to };
-    Command::Pull { path, destination: Destination { place, name, directory: false } }
+    Command::Pull { path, destination: Destination { place, name, directory: false }, condition: Condition::Any }
 }
 
 impl Ran {

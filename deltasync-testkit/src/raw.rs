@@ -58,7 +58,12 @@ impl Raw {
 
     /// A server without files.
     pub fn server(config: Config) -> Self {
-        Self::new(Session::server(config, Self::SERVER_ENTROPY), false)
+        Self::server_with(config, Self::SERVER_ENTROPY)
+    }
+
+    /// A server without files, and with entropy of its own.
+    pub fn server_with(config: Config, entropy: [u8; 32]) -> Self {
+        Self::new(Session::server(config, entropy), false)
     }
 
     /// A client without files.
@@ -139,9 +144,14 @@ impl Raw {
         self.send(&Message::Transfer(TransferId::new(transfer), message))
     }
 
-    /// Sends a hello of this build, and forgets what the session has transmitted so far.
+    /// Sends a hello of this build, shows a server that its own was seen, and forgets what the session has transmitted so
+    /// far.
     pub fn greet(&mut self) -> &mut Self {
         self.send(&Message::Hello(Hello::ours(deltasync_proto::VERSION, [7; 16])));
+        if !self.is_client() {
+            let [a, b, c, d, e, f, g, h, ..] = Self::SERVER_ENTROPY;
+            self.send(&Message::Seen(u64::from_le_bytes([a, b, c, d, e, f, g, h])));
+        }
         self.take();
         self
     }

@@ -7,9 +7,10 @@ use deltasync_core::{
     pack_ops, read_tags, rice_for, unpack_ops,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Frame, FrameDecoder, Hello, InvalidMessage,
-    List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair,
-    RootIs, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Want, Wish, encode_header, our_algorithms,
+    AskRoot, Close, CloseCode, Condition, Content, Delta, Edges, Entry, EntryKind, Frame, FrameDecoder, Hello,
+    InvalidMessage, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
+    RefusalCode, Repair, RootIs, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want, Wish,
+    encode_header, our_algorithms,
 };
 
 use super::take::{Split, Take};
@@ -346,7 +347,7 @@ fn messages() -> Vec<(String, Message)> {
             content,
         })
     };
-    let wish = Wish { path: path("some/where"), name: name("file"), directory: true };
+    let wish = Wish { path: path("some/where"), name: name("file"), directory: true, condition: Condition::Any };
     let mut part = |start, count, len| SetPart { start, count, bytes: Bytes::from(rng.bytes(len)) };
     let survey = |last, bytes: &'static [u8]| TransferMessage::Want(Want::Survey { last, bytes: bytes.into() });
     let copy = |from, len| Op::Copy { from: Offset::new(from), len: ByteLen::new(len) };
@@ -365,7 +366,13 @@ fn messages() -> Vec<(String, Message)> {
     let refusal = |code, current| TransferMessage::Refused(Refusal { code, message: String::from("no"), current });
     let transfers = [
         ("offer-set", offer(Some(wish.clone()), Content::Set { elements: 60 })),
-        ("offer-delta", offer(None, Content::Delta { basis: root, len: ByteLen::new(99), follows: true })),
+        (
+            "offer-delta",
+            offer(
+                None,
+                Content::Delta { basis: root, len: ByteLen::new(99), generation: Generation::ZERO, follows: true },
+            ),
+        ),
         ("offer-whole", offer(Some(wish), Content::Whole)),
         ("offer-known", offer(None, Content::Known)),
         ("tags", TransferMessage::Tags(part(0, 6, 36))),
@@ -383,7 +390,7 @@ fn messages() -> Vec<(String, Message)> {
         ),
         ("current", TransferMessage::Current),
         ("stale", TransferMessage::Stale),
-        ("same", TransferMessage::Same),
+        ("same", TransferMessage::Same(Generation::ZERO)),
         ("want", survey(true, b"\x05basis1\x00\x00")),
         ("want-all", TransferMessage::Want(Want::All)),
         ("want-part", survey(false, b"part")),
@@ -400,7 +407,7 @@ fn messages() -> Vec<(String, Message)> {
         ("repair-all", TransferMessage::Repair(Repair::ALL)),
         ("changed", TransferMessage::Changed),
         ("refused", refusal(RefusalCode::NotFound, None)),
-        ("refused-current", refusal(RefusalCode::Changed, Some((Generation::new(4), root)))),
+        ("refused-current", refusal(RefusalCode::Changed, Some(Version { generation: Generation::new(4), root }))),
         ("cancel", TransferMessage::Cancel),
         ("credit", TransferMessage::Credit(1 << 20)),
         ("working", TransferMessage::Working),

@@ -1,0 +1,163 @@
+//! What has happened to each path of a storage, as whoever watches it from outside must see it.
+//!
+//! Every commit that the storage answers is entered with what it claimed to replace and what really was there. From that
+//! follow the promises: the history of a path is a line (each commit replaced exactly the version before it), generations
+//! only grow, a version holds bytes that some client had as a whole file, and a recording of an earlier connection never
+//! replaces a version that is newer than what it repeats.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deltasync_core::{Digest, RelPath};
+
+/// One state of a path.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    /// 0 for what was put there by other means.
+    pub(super) generation: u64,
+    /// `None` when a power cut has left nothing there.
+    pub(super) root: Option<Digest>,
+    /// When it came, on the virtual clock.
+    pub(super) at: u64,
+    /// Which connection committed it.
+    pub(super) connection: Option<usize>,
+    /// What was there before.
+    pub(super) replaced: Option<Digest>,
+    /// Its stage was refused before, as another version was there.
+    pub(super) contested: bool,
+    /// How many versions of any path came before.
+    serial: usize,
+}
+
+/// What a commit says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Commit {
+    pub(super) generation: u64,
+    pub(super) root: Digest,
+    pub(super) at: u64,
+    pub(super) connection: usize,
+    pub(super) contested: bool,
+    /// When what it repeats was said, as a [`History::serial`], if it comes of a recording.
+    pub(super) repeats: Option<usize>,
+}
+
+/// All versions of all paths.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    paths: BTreeMap<RelPath, Vec<Version>>,
+    whole: BTreeSet<Digest>,
+    generation: u64,
+    serial: usize,
+}
+
+impl History {
+    /// Some client has a file with this root: it may come to be here.
+    pub(super) fn allow(&mut self, root: Digest) {
+        self.whole.insert(root);
+    }
+
+    /// A file was put there by other means.
+    pub(super) fn put(&mut self, path: &RelPath, root: Digest, at: u64) {
+        self.allow(root);
+        let commit = Commit { generation: 0, root, at, connection: 0, contested: false, repeats: None };
+        self.add(path, commit, None);
+    }
+
+    /// A power cut has left this, or a commit that failed.
+    pub(super) fn leave(&mut self, path: &RelPath, root: Option<Digest>, at: u64) {
+        let (replaced, serial) = (self.root(path), self.serial);
+        let version = Version { generation: 0, root, at, connection: None, replaced, contested: false, serial };
+        self.serial += 1;
+        self.paths.entry(path.clone()).or_default().push(version);
+    }
+
+    /// How many versions there have been: what comes later is newer.
+    pub(super) fn serial(&self) -> usize {
+        self.serial
+    }
+
+    /// The version that is there, and its number on this path.
+    pub(super) fn current(&self, path: &RelPath) -> Option<(usize, &Version)> {
+        let versions = self.paths.get(path)?;
+        Some((versions.len() - 1, versions.last()?))
+    }
+
+    /// The number of the version that is there, if any is.
+    pub(super) fn number(&self, path: &RelPath) -> Option<usize> {
+        self.current(path).filter(|(_, version)| version.root.is_some()).map(|(number, _)| number)
+    }
+
+    /// The root of what is there.
+    pub(super) fn root(&self, path: &RelPath) -> Option<Digest> {
+        self.current(path)?.1.root
+    }
+
+    /// True when a version has come since that count.
+    pub(super) fn is_newer(&self, path: &RelPath, serial: usize) -> bool {
+        self.current(path).is_some_and(|(_, version)| version.serial >= serial)
+    }
+
+    /// The version of a path that was published as this generation.
+    pub(super) fn published(&self, path: &RelPath, generation: u64) -> Option<&Version> {
+        self.paths.get(path)?.iter().find(|version| version.generation == generation)
+    }
+
+    /// True when this root was there at some moment of that time.
+    pub(super) fn was_there(&self, path: &RelPath, root: Digest, from: u64, to: u64) -> bool {
+        let versions = self.paths.get(path).map_or(&[][..], Vec::as_slice);
+        let ends = versions.iter().skip(1).map(|next| next.at).chain([u64::MAX]);
+        versions.iter().zip(ends).any(|(version, end)| version.root == Some(root) && version.at <= to && end >= from)
+    }
+
+    /// True when nothing was there at some moment from then on.
+    pub(super) fn was_absent(&self, path: &RelPath, from: u64) -> bool {
+        let versions = self.paths.get(path).map_or(&[][..], Vec::as_slice);
+        let ends = versions.iter().skip(1).map(|next| next.at).chain([u64::MAX]);
+        let gone = versions.iter().zip(ends).any(|(version, end)| version.root.is_none() && end >= from);
+        gone || versions.first().is_none_or(|first| first.at >= from)
+    }
+
+    /// True for the root of a file that some client, or the server, has or had.
+    pub(super) fn is_known(&self, root: Digest) -> bool {
+        self.whole.contains(&root)
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.paths.keys()
+    }
+
+    /// Enters a commit that succeeded, which claimed to replace the version of this number.
+    ///
+    /// # Errors
+    ///
+    /// Which promise it broke.
+    pub(super) fn commit(&mut self, path: &RelPath, commit: Commit, claimed: Option<usize>) -> Result<(), String> {
+        let there = self.number(path);
+        let Commit { generation, root, repeats, .. } = commit;
+        let wrong = if claimed != there {
+            Some(format!("it claimed to replace version {claimed:?} and replaced {there:?}: two writers saw the same"))
+        } else if generation <= self.generation {
+            Some(format!("its generation is not above {}", self.generation))
+        } else if !self.whole.contains(&root) {
+            Some("nobody ever had such a file".to_owned())
+        } else if repeats.is_some_and(|said| self.is_newer(path, said)) {
+            Some(format!("what it repeats was said before {there:?} came: a recording undid a newer commit"))
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            return Err(format!("commit {generation} of {path} with root {root}: {wrong}"));
+        }
+        self.generation = generation;
+        self.add(path, commit, Some(commit.connection));
+        Ok(())
+    }
+
+    fn add(&mut self, path: &RelPath, commit: Commit, connection: Option<usize>) {
+        let replaced = self.root(path);
+        let Commit { generation, root, at, contested, .. } = commit;
+        let root = Some(root);
+        let version = Version { generation, root, at, connection, replaced, contested, serial: self.serial };
+        self.serial += 1;
+        self.paths.entry(path.clone()).or_default().push(version);
+    }
+}
