@@ -17,9 +17,9 @@ use deltasync_proto::{Event, EventKind, Outcome, Progress, Stats, TransferError,
 use crate::meter::Meter;
 use crate::ring::Ring;
 use crate::running::Running;
-use crate::state::{ERRORS_MAX, FORMAT, HISTORY_MAX, LISTED_MAX};
+use crate::state::{ERRORS_MAX, FINDINGS_MAX, FORMAT, HISTORY_MAX, LISTED_MAX};
 use crate::text::{MESSAGE_MAX, PATH_MAX, visible};
-use crate::{ClientState, EndedState, ErrorState, ServerState, State, Totals, TransferState};
+use crate::{ClientState, EndedState, ErrorState, FindingState, ScrubState, ServerState, State, Totals, TransferState};
 
 /// A connection, by the order in which they came, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +47,16 @@ pub struct Board {
     last_error: u64,
     totals: Totals,
     meter: Meter,
+    scrub: Scrubbed,
+}
+
+/// What is known of the checking of files.
+#[derive(Debug)]
+struct Scrubbed {
+    /// Without the findings.
+    state: ScrubState,
+    findings: Ring<FindingState>,
+    last_finding: u64,
 }
 
 #[derive(Debug)]
@@ -74,6 +84,7 @@ impl Board {
             last_error: 0,
             totals: Totals::default(),
             meter: Meter::default(),
+            scrub: Scrubbed { state: ScrubState::default(), findings: Ring::new(FINDINGS_MAX), last_finding: 0 },
         }
     }
 
@@ -89,6 +100,11 @@ impl Board {
     /// A client was turned away because there are too many.
     pub fn refused(&mut self) {
         self.totals.sessions_refused += 1;
+    }
+
+    /// A connection is being ended because its peer was too slow, silent or idle.
+    pub fn timed_out(&mut self) {
+        self.totals.sessions_timed_out += 1;
     }
 
     /// The server takes no more transfers.
@@ -127,6 +143,7 @@ impl Board {
                 self.totals.repairs += 1;
                 self.with(key, |running| running.repairs = running.repairs.saturating_add(1));
             }
+            EventKind::Refused { .. } => self.totals.transfers_refused += 1,
             EventKind::Restarted => self.with(key, Running::restart),
             EventKind::Ended(result) => return self.ended(now, key, result),
             EventKind::Listed { .. } | EventKind::Root { .. } => {}
@@ -148,6 +165,19 @@ impl Board {
             self.totals.sessions_failed += 1;
             self.error(now, client.peer, None, &error);
         }
+    }
+
+    /// What is told of the checking of files; the findings are added by [`found`](Self::found).
+    pub fn scrub(&mut self) -> &mut ScrubState {
+        &mut self.scrub.state
+    }
+
+    /// A check of files has found something; returns it with its number.
+    pub fn found(&mut self, finding: FindingState) -> FindingState {
+        self.scrub.last_finding += 1;
+        let finding = FindingState { number: self.scrub.last_finding, ..finding }.bound();
+        self.scrub.findings.push(finding.clone());
+        finding
     }
 
     /// Closes the seconds of the throughput that are over; true when one was.
@@ -174,6 +204,7 @@ impl Board {
             history: self.history.iter().cloned().collect(),
             errors: self.errors.iter().cloned().collect(),
             throughput: self.meter.throughput(),
+            scrub: ScrubState { findings: self.scrub.findings.iter().cloned().collect(), ..self.scrub.state.clone() },
         }
     }
 
@@ -273,6 +304,7 @@ impl Board {
             Err(TransferError::Cancelled | TransferError::CancelledByPeer) => count.cancelled += 1,
             Err(error) => {
                 count.failed += 1;
+                self.totals.transfers_refused += u64::from(matches!(error, TransferError::Memory { .. }));
                 ended.error = Some(visible(&error.to_string(), MESSAGE_MAX));
                 self.error(now, peer, Some((running.verb, running.path)), &error);
             }

@@ -129,6 +129,7 @@ impl Publisher {
                 ("history", Draft::Log(history)),
                 ("errors", Draft::Log(errors)),
                 ("throughput", Draft::Value(render(&state.throughput))),
+                ("scrub", Draft::Value(render(&state.scrub))),
             ],
             metrics,
         );

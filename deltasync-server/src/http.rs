@@ -9,7 +9,8 @@
 //! | `/healthz` | `ok` |
 //!
 //! Any other path is 404, any method but GET and HEAD is 405, a `Host` that is not ours is 421. Headers have a deadline
-//! and a bound, bodies are not read, and a connection above the bound is turned away with 503.
+//! and a bound, bodies are not read, an answer that nobody takes has a deadline, and a connection above the bound is turned
+//! away with 503.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,13 +26,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::accept::accept;
 use crate::feed::Published;
 use crate::host::Hosts;
+use crate::prompt::Prompt;
 use crate::refusal::Refusals;
 use crate::{metrics, viewer};
 
@@ -39,6 +42,8 @@ use crate::{metrics, viewer};
 const CONNECTIONS_MAX: usize = 64;
 /// How long a peer may take for the headers of a request, or be idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a peer may take nothing of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most bytes of the headers of a request.
 const HEADER_MAX: usize = 16 << 10;
 /// The answer to a connection above the bound.
@@ -81,7 +86,10 @@ pub(crate) async fn serve(listener: TcpListener, site: Site) {
 }
 
 /// One connection of a browser, until it ends or a viewer on it has fallen asleep.
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, site: Site) {
+pub(crate) async fn serve_connection<S>(stream: S, peer: SocketAddr, site: Site)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let asleep = Arc::new(Notify::new());
     let service = service_fn(|request| {
         let response = respond(&request, &site, &asleep);
@@ -91,7 +99,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, site: Site) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Prompt::new(stream, WRITE_TIMEOUT)), service);
     tokio::select! {
         result = connection => if let Err(error) = result {
             tracing::debug!(%peer, %error, "dashboard connection failed");

@@ -17,6 +17,7 @@
 //! run(listeners, storage, ServerConfig::default(), Shutdown::on_signals()?).await
 //! # }
 //! ```
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod text;
 
@@ -24,7 +25,8 @@ mod ring;
 
 mod state;
 pub use state::{
-    ClientState, Ended, EndedState, ErrorState, FORMAT, ServerState, State, Throughput, Totals, TransferState,
+    ClientState, Ended, EndedState, ErrorState, FORMAT, FindingState, PassState, ScrubState, ServerState, State,
+    Throughput, Totals, TransferState,
 };
 
 mod meter;
@@ -49,19 +51,41 @@ mod viewer;
 mod host;
 pub use host::Hosts;
 
+mod limits;
+pub use limits::ServerLimits;
+
+mod descriptors;
+pub use descriptors::raise_descriptors;
+
+mod paced;
+
 mod accept;
 
 mod refusal;
 
+mod prompt;
+
 mod http;
+
+mod fuzz;
+#[doc(hidden)]
+pub use fuzz::fuzz_http;
 
 mod shutdown;
 pub use shutdown::{Shutdown, Stopper};
 
 mod connection;
 
+mod scrub;
+pub use scrub::Scrubbing;
+
+mod control;
+
+mod scrub_command;
+pub use scrub_command::{Scrubbed, scrub_directory};
+
 mod server;
-pub use server::{Listeners, ServerConfig, run, serve_dashboard};
+pub use server::{DetachedListeners, Listeners, ServerConfig, run, serve_dashboard};
 
 mod poll;
 
@@ -70,6 +94,9 @@ pub use dashboard::{DashboardConfig, bind_dashboard, run_dashboard};
 
 mod log;
 pub use log::LogFormat;
+
+mod sandbox;
+pub use sandbox::{Sandbox, SandboxError};
 
 mod program;
 pub use program::run_program;

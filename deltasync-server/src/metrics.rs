@@ -5,14 +5,14 @@
 
 use std::fmt::{Display, Write};
 
-use crate::{Ended, Fleet, State};
+use crate::{Ended, Fleet, PassState, State};
 
 /// The media type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of one server.
 pub(crate) fn of_server(state: &State) -> String {
-    let State { server, totals, .. } = state;
+    let State { server, totals, scrub, .. } = state;
     let mut text = Text::default();
     text.family("deltasync_build_info", "gauge", "The version that runs; always 1.");
     text.sample("deltasync_build_info", &[("version", &server.version)], 1);
@@ -23,6 +23,10 @@ pub(crate) fn of_server(state: &State) -> String {
     text.family("deltasync_sessions_total", "counter", "Connections that were taken or turned away.");
     text.sample("deltasync_sessions_total", &[("result", "taken")], totals.sessions);
     text.sample("deltasync_sessions_total", &[("result", "refused")], totals.sessions_refused);
+    let help = "Connections that ended because the peer was too slow, silent or idle.";
+    text.single("deltasync_sessions_timed_out_total", "counter", help, totals.sessions_timed_out);
+    let help = "Transfers that were refused because too many ran, or held too much.";
+    text.single("deltasync_transfers_refused_total", "counter", help, totals.transfers_refused);
     let help = "Connections that ended by an error.";
     text.single("deltasync_sessions_failed_total", "counter", help, totals.sessions_failed);
     text.family("deltasync_transfers_total", "counter", "Transfers that ended, by kind and by how.");
@@ -43,6 +47,26 @@ pub(crate) fn of_server(state: &State) -> String {
     text.sample("deltasync_wire_bytes_total", &[("direction", "received")], totals.wire_received);
     let help = "Round trips that the server waited for.";
     text.single("deltasync_round_trips_total", "counter", help, totals.round_trips);
+    let help = "1 while stored files are being checked against what was published, else 0.";
+    text.single("deltasync_scrub_running", "gauge", help, u64::from(!scrub.running.is_empty()));
+    text.single("deltasync_scrub_files_total", "counter", "Stored files that were checked.", scrub.total.files);
+    text.single("deltasync_scrub_bytes_total", "counter", "Bytes that were read to check files.", scrub.total.bytes);
+    let help = "What checking found: damaged and unreadable are for someone to see to.";
+    text.family("deltasync_scrub_findings_total", "counter", help);
+    let PassState { damaged, unreadable, changed, gone, old_versions, .. } = scrub.total;
+    let kinds = [
+        ("damaged", damaged),
+        ("unreadable", unreadable),
+        ("changed", changed),
+        ("gone", gone),
+        ("old-version", old_versions),
+    ];
+    for (kind, count) in kinds {
+        text.sample("deltasync_scrub_findings_total", &[("kind", kind)], count);
+    }
+    let help = "When the last check of everything ended, in seconds since 1970; 0 when none is known.";
+    text.family("deltasync_scrub_finished_time_seconds", "gauge", help);
+    text.sample("deltasync_scrub_finished_time_seconds", &[], scrub.finished as f64 / 1000.0);
     text.0
 }
 
@@ -91,17 +115,23 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FleetServer, Totals};
+    use crate::{FleetServer, ScrubState, Totals};
 
     #[test]
     fn counts_appear_under_their_labels() {
         let pull = Ended { done: 3, failed: 1, cancelled: 0 };
-        let text = of_server(&State { totals: Totals { pull, copied: 7, ..Totals::default() }, ..State::default() });
+        let total = PassState { damaged: 2, ..PassState::default() };
+        let scrub = ScrubState { finished: 1_500, total, ..ScrubState::default() };
+        let totals = Totals { pull, copied: 7, ..Totals::default() };
+        let text = of_server(&State { totals, scrub, ..State::default() });
         for line in [
             "deltasync_transfers_total{verb=\"pull\",result=\"done\"} 3",
             "deltasync_transfers_total{verb=\"pull\",result=\"failed\"} 1",
             "deltasync_file_bytes_total{source=\"copied\"} 7",
             "# TYPE deltasync_wire_bytes_total counter",
+            "deltasync_scrub_findings_total{kind=\"damaged\"} 2",
+            "deltasync_scrub_finished_time_seconds 1.5",
+            "deltasync_scrub_running 0",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
         }

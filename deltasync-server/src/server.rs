@@ -18,35 +18,42 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::accept::accept;
 use crate::connection;
+use crate::control;
+use crate::descriptors::connections_within;
 use crate::feed::Publisher;
 use crate::host::Hosts;
 use crate::http::{self, Site};
+use crate::limits::Origins;
 use crate::refusal::Refusals;
+use crate::scrub::Scrubber;
 use crate::shared::Attached;
 use crate::viewer::PACE;
-use crate::{SharedBoard, Shutdown};
+use crate::{Scrubbing, ServerLimits, SharedBoard, Shutdown, raise_descriptors};
 
 /// Settings of a server. `ServerConfig::default()` suits a machine of its own.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// How sessions behave.
+    /// How sessions behave; what is also among the limits is taken from there.
     pub session: Config,
-    /// The most clients at a time (default 1024).
-    pub connections: usize,
+    /// What peers may take.
+    pub limits: ServerLimits,
     /// How long running transfers may take to end when the server stops (default 30 s).
     pub shutdown: Duration,
     /// Names under which the dashboard may be reached besides its address and loopback, with or without a port.
     pub dashboard_hosts: Vec<String>,
+    /// How stored files are checked, and the server answers its user (default: not at all).
+    pub scrub: Option<Scrubbing>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             session: Config::default(),
-            connections: 1024,
+            limits: ServerLimits::default(),
             shutdown: Duration::from_secs(30),
             dashboard_hosts: Vec::new(),
+            scrub: None,
         }
     }
 }
@@ -59,10 +66,10 @@ impl ServerConfig {
         self
     }
 
-    /// Sets the most clients at a time.
+    /// Sets what peers may take.
     #[must_use]
-    pub fn connections(mut self, connections: usize) -> Self {
-        self.connections = connections;
+    pub fn limits(mut self, limits: ServerLimits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -77,6 +84,13 @@ impl ServerConfig {
     #[must_use]
     pub fn dashboard_hosts(mut self, hosts: Vec<String>) -> Self {
         self.dashboard_hosts = hosts;
+        self
+    }
+
+    /// Sets how stored files are checked, and lets the server's own user ask for it at once.
+    #[must_use]
+    pub fn scrub(mut self, scrub: Scrubbing) -> Self {
+        self.scrub = Some(scrub);
         self
     }
 }
@@ -125,6 +139,36 @@ impl Listeners {
     pub fn dashboard(&self) -> io::Result<Option<SocketAddr>> {
         self.dashboard.as_ref().map(TcpListener::local_addr).transpose()
     }
+
+    /// Takes them off their runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not let go of them.
+    pub fn detach(self) -> io::Result<DetachedListeners> {
+        let dashboard = self.dashboard.map(TcpListener::into_std).transpose()?;
+        Ok(DetachedListeners { clients: self.clients.into_std()?, dashboard })
+    }
+}
+
+/// The sockets of a server, open and listening, on no runtime: to open them on one runtime and serve on another, as a
+/// program does that enters its [`Sandbox`](crate::Sandbox) in between.
+#[derive(Debug)]
+pub struct DetachedListeners {
+    clients: std::net::TcpListener,
+    dashboard: Option<std::net::TcpListener>,
+}
+
+impl DetachedListeners {
+    /// Puts them on the runtime that this is called on.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not take them.
+    pub fn attach(self) -> io::Result<Listeners> {
+        let clients = TcpListener::from_std(self.clients)?;
+        Ok(Listeners { clients, dashboard: self.dashboard.map(TcpListener::from_std).transpose()? })
+    }
 }
 
 /// Opens one socket.
@@ -133,7 +177,7 @@ pub(crate) async fn bind(address: &str) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
-/// Serves `storage` to all who connect, until `shutdown`.
+/// Serves `storage` to all who connect, until `shutdown`. Raises the process's limit of open files to what it may be.
 ///
 /// # Errors
 ///
@@ -153,9 +197,23 @@ pub async fn run(
         warn_if_open(address, "the dashboard");
         beside.spawn(serve_dashboard(listener, board.clone(), Hosts::new(address, &config.dashboard_hosts)));
     }
+    let scrubber = config.scrub.clone().map(|scrubbing| {
+        let listener = scrubbing.storage.control();
+        let scrubber = Scrubber::new(scrubbing, board.clone());
+        beside.spawn(scrubber.clone().in_background());
+        beside.spawn(scrubber.clone().keep_notes());
+        match listener {
+            Ok(listener) => drop(beside.spawn(control::serve(listener, scrubber.clone()))),
+            Err(error) => tracing::warn!(%error, "nobody can ask this server for a scrub"),
+        }
+        scrubber
+    });
     let sessions = take_clients(listeners.clients, &board, storage, &config, shutdown.clone()).await;
     finish(sessions, config.shutdown, shutdown).await;
     beside.shutdown().await;
+    if let Some(scrubber) = scrubber {
+        scrubber.end().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -169,9 +227,16 @@ async fn take_clients(
     mut shutdown: Shutdown,
 ) -> JoinSet<()> {
     let mut sessions = JoinSet::new();
-    let free = Arc::new(Semaphore::new(config.connections));
+    let wanted = config.limits.connections;
+    let connections = connections_within(raise_descriptors(), wanted);
+    if connections < wanted {
+        tracing::warn!(wanted, most = connections, "fewer connections are taken: the limit of open files is too low");
+    }
+    let free = Arc::new(Semaphore::new(connections));
+    let origins = Origins::new(&config.limits);
     let mut refusals = Refusals::default();
     let for_sessions = shutdown.clone();
+    let session = config.limits.session(config.session.clone());
     loop {
         let (stream, peer) = tokio::select! {
             connection = accept(&listener, "clients") => connection,
@@ -181,18 +246,26 @@ async fn take_clients(
             }
             () = shutdown.finishing() => break,
         };
-        if let Ok(permit) = free.clone().try_acquire_owned() {
-            let attached = Attached::new(board.clone(), peer);
-            let (storage, config, shutdown) = (storage.clone(), config.session.clone(), for_sessions.clone());
-            sessions.spawn(async move {
-                connection::serve(stream, peer, attached, storage, config, shutdown).await;
-                drop(permit);
-            });
-        } else {
-            board.with(|board, _| board.refused());
-            tracing::warn!(%peer, most = config.connections, "client turned away: too many connections");
-            refusals.turn_away(stream, peer, connection::busy(config.connections));
-        }
+        let accepted = Instant::now();
+        let turned_away = match (free.clone().try_acquire_owned(), origins.place(peer.ip())) {
+            (Ok(permit), Some(place)) => {
+                let attached = Attached::new(board.clone(), peer);
+                let (storage, config, shutdown) = (storage.clone(), session.clone(), for_sessions.clone());
+                sessions.spawn(async move {
+                    connection::serve(stream, peer, accepted, place, attached, storage, config, shutdown).await;
+                    drop(permit);
+                });
+                continue;
+            }
+            (Err(_), _) => format!("all {connections} connections of this server are taken, try again later"),
+            (Ok(_), None) => {
+                let most = config.limits.connections_per_address;
+                format!("all {most} connections of your address are taken, try again later")
+            }
+        };
+        board.with(|board, _| board.refused());
+        tracing::warn!(%peer, reason = turned_away, "client turned away");
+        refusals.turn_away(stream, peer, connection::busy(turned_away));
     }
     tracing::info!(sessions = sessions.len(), "stopping: no more clients are taken, running transfers end");
     board.with(|board, _| board.finishing());

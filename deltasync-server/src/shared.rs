@@ -75,6 +75,10 @@ impl Attached {
         self.board.with(|board, now| board.carried(now, self.id, stats));
     }
 
+    pub(crate) fn timed_out(&self) {
+        self.board.with(|board, _| board.timed_out());
+    }
+
     /// Takes it off the board, with the way in which it ended.
     pub(crate) fn end(mut self, result: Result<(), String>) {
         self.result = result;

@@ -20,6 +20,8 @@ pub(crate) const LISTED_MAX: usize = 200;
 pub(crate) const HISTORY_MAX: usize = 200;
 /// The most errors that are listed.
 pub(crate) const ERRORS_MAX: usize = 100;
+/// The most findings of a scrub that are listed.
+pub(crate) const FINDINGS_MAX: usize = 100;
 
 /// A server, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +42,9 @@ pub struct State {
     pub errors: Vec<ErrorState>,
     /// Bytes a second over the last five minutes.
     pub throughput: Throughput,
+    /// How the stored files are checked.
+    #[serde(default)]
+    pub scrub: ScrubState,
 }
 
 /// Who a server is and how it does.
@@ -84,6 +89,12 @@ pub struct Totals {
     pub sessions_failed: u64,
     /// Connections that were turned away because there were too many.
     pub sessions_refused: u64,
+    /// Connections that ended because the peer was too slow or silent, among those that failed, or had no transfer.
+    #[serde(default)]
+    pub sessions_timed_out: u64,
+    /// Transfers that were refused because too many ran, or held too much.
+    #[serde(default)]
+    pub transfers_refused: u64,
     /// Transfers to the server.
     pub push: Ended,
     /// Transfers from the server.
@@ -216,6 +227,60 @@ pub struct Throughput {
     pub wire: Vec<u64>,
 }
 
+/// How the stored files are checked against what was published.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScrubState {
+    /// What runs now: `background`, `asked` or, when nothing does, empty.
+    pub running: String,
+    /// The file that was checked last, in a pass that runs.
+    pub position: String,
+    /// What the pass that runs has done, or else the last one.
+    pub pass: PassState,
+    /// When the last pass ended that went through everything; 0 when none is known.
+    pub finished: u64,
+    /// When the next one in the background is due; 0 when none is planned.
+    pub due: u64,
+    /// Sums since the start, over all passes.
+    pub total: PassState,
+    /// The last 100 things that were found.
+    pub findings: Vec<FindingState>,
+}
+
+/// What checking has come to, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassState {
+    /// Files that were checked, old versions among them.
+    pub files: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Files that are not what was published, though they look so.
+    pub damaged: u64,
+    /// Files that the disk does not give back.
+    pub unreadable: u64,
+    /// Files that another program has changed since they were published.
+    pub changed: u64,
+    /// Files that another program has removed.
+    pub gone: u64,
+    /// Kept old versions that were damaged and are thrown away.
+    pub old_versions: u64,
+}
+
+/// Something that a scrub has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingState {
+    /// Counts the findings, from 1.
+    #[serde(default)]
+    pub number: u64,
+    /// When.
+    pub time: u64,
+    /// `damaged`, `unreadable`, `changed`, `gone` or `old-version`.
+    pub kind: String,
+    /// The path below the served directory.
+    pub path: String,
+    /// What is the matter.
+    pub message: String,
+}
+
 impl State {
     /// This state with every list and text cut to the length that a server of ours gives it, for a state that came from
     /// elsewhere.
@@ -245,8 +310,29 @@ impl State {
             error.path.iter_mut().for_each(path);
             message(&mut error.message);
         }
+        self.scrub = self.scrub.bound();
         self.throughput.file.truncate(crate::meter::SAMPLES);
         self.throughput.wire.truncate(crate::meter::SAMPLES);
+        self
+    }
+}
+
+impl ScrubState {
+    fn bound(mut self) -> Self {
+        self.running = visible(&self.running, 64);
+        self.position = visible(&self.position, PATH_MAX);
+        self.findings.truncate(FINDINGS_MAX);
+        self.findings = self.findings.into_iter().map(FindingState::bound).collect();
+        self
+    }
+}
+
+impl FindingState {
+    /// This finding with its texts made visible and cut.
+    pub(crate) fn bound(mut self) -> Self {
+        self.kind = visible(&self.kind, 64);
+        self.path = visible(&self.path, PATH_MAX);
+        self.message = visible(&self.message, MESSAGE_MAX);
         self
     }
 }
@@ -261,7 +347,10 @@ mod tests {
         let error = ErrorState { message: bad.clone(), path: Some(bad.clone()), ..ErrorState::default() };
         let ended = EndedState { path: bad.clone(), error: Some(bad.clone()), ..EndedState::default() };
         let transfer = TransferState { path: bad.clone(), phase: bad.clone(), ..TransferState::default() };
+        let finding = FindingState { path: bad.clone(), message: bad.clone(), ..FindingState::default() };
+        let scrub = ScrubState { position: bad.clone(), findings: vec![finding; 1000], ..ScrubState::default() };
         let state = State {
+            scrub,
             errors: vec![error; 1000],
             history: vec![ended; 1000],
             transfers: vec![transfer; 1000],
@@ -278,6 +367,8 @@ mod tests {
     fn unknown_fields_are_skipped() {
         let mut json = serde_json::to_value(State { format: FORMAT, ..State::default() }).expect("plain data");
         json["colour"] = "blue".into();
+        // And what an older server does not tell is nothing.
+        json.as_object_mut().expect("an object").remove("scrub");
         let state: State = serde_json::from_value(json).expect("still a state");
         assert_eq!(state, State { format: FORMAT, ..State::default() });
     }

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deltasync_proto::{FaultKind, Phase, Stats, StorageFault, TransferError, Verb};
-use deltasync_server::{DashboardConfig, SharedBoard, Shutdown, bind_dashboard, run_dashboard};
+use deltasync_server::{
+    DashboardConfig, FindingState, PassState, SharedBoard, Shutdown, bind_dashboard, run_dashboard,
+};
 use serde_json::{Value, json};
 use support::{Dashboard, HOSTILE, connect, done, failed, progress, repairing, started};
 
@@ -236,6 +238,44 @@ fn a_busy_server_looks_well_at_every_width_and_in_the_dark() {
         assert_eq!(browser.tell(json!({"count": "#history-rows tr"})), 32);
         browser.tell(json!({"hover": "#chart"}));
         browser.wait("#tip", "files");
+        browser.assert_quiet();
+    }
+}
+
+#[test]
+#[ignore = "needs chromium and node: run .ci/run"]
+fn what_a_check_of_the_files_has_found_is_on_the_page() {
+    let dashboard = Dashboard::start(&[]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", dashboard.address), false, 1280, 800);
+    browser.wait("#scrub-text .verdict.none", "Not checked yet");
+    let found = |kind: &str, path: &str, message: &str| {
+        let (kind, path, message) = (kind.to_owned(), path.to_owned(), message.to_owned());
+        let time = 1_790_000_000_000;
+        dashboard.board.with(|board, _| board.found(FindingState { number: 0, time, kind, path, message }));
+    };
+    dashboard.board.with(|board, _| {
+        board.scrub().pass = PassState { files: 1_204, bytes: 48 * MB, ..PassState::default() };
+        board.scrub().running = "background".to_owned();
+        board.scrub().position = "photos/2026/harbour at dusk.raw".to_owned();
+    });
+    browser.wait("#scrub-text .verdict", "No damage found");
+    browser.wait("#scrub-text", "checking now: 1,204 files, 48.0 MB so far");
+    found("damaged", "vm/build-machine.qcow2", "it should be 1931a952 and is 61d9c3d9");
+    found("gone", HOSTILE, "another program has removed it");
+    dashboard.board.with(|board, _| {
+        let scrub = board.scrub();
+        (scrub.running, scrub.position) = (String::new(), String::new());
+        (scrub.finished, scrub.pass.damaged) = (1_790_000_000_000, 1);
+    });
+    for (name, dark, width) in [("scrub", false, 1280), ("scrub-phone", true, 390)] {
+        browser.open(&format!("http://{}/", dashboard.address), dark, width, 800);
+        browser.wait("#scrub-text .verdict.bad", "1 file is damaged");
+        browser.wait("#scrub-rows .what", "damaged: it should be 1931a952");
+        browser.wait("#scrub-rows .mild", "onerror=alert(1)");
+        assert_eq!(browser.tell(json!({"count": "img, main script"})), 0);
+        assert_eq!(browser.tell(json!({"overflow": true})), 0, "{width} px");
+        browser.shot(name);
         browser.assert_quiet();
     }
 }

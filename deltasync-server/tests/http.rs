@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use deltasync_proto::{Phase, Stats, TransferError, Verb};
 use deltasync_server::State;
+use proptest::prelude::*;
 use support::{Dashboard, HOSTILE, ask, connect, done, failed, get, progress, send, started, until};
 
 /// A board with something of everything on it.
@@ -282,6 +283,112 @@ fn a_viewer_that_sleeps_holds_nobody_up() {
     until(dashboard.address, "/api/state", |answer| answer.json()["totals"]["push"]["done"] == 2_001);
     let mut fresh = Viewer::new(&dashboard);
     assert_eq!(fresh.next_event().1["totals"]["push"]["done"], 2_001);
+}
+
+/// The seconds until the server has closed a connection on which `said` was said, one byte a second more after it.
+fn closed_after(dashboard: &Dashboard, said: &str) -> f32 {
+    let mut stream = TcpStream::connect(dashboard.address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout can be set");
+    let begin = Instant::now();
+    let _ = stream.write_all(said.as_bytes());
+    let mut buffer = [0; 4096];
+    while begin.elapsed() < Duration::from_secs(60) {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut].contains(&error.kind()) => {
+                let _ = stream.write_all(b"x");
+            }
+            Err(_) => break,
+        }
+    }
+    begin.elapsed().as_secs_f32()
+}
+
+#[test]
+#[ignore = "waits for deadlines of 20 s: run .ci/run"]
+fn a_peer_that_trickles_a_request_or_a_body_is_cut_off_in_time() {
+    let dashboard = busy();
+    let at = dashboard.address;
+    let host = format!("host: {at}\r\n");
+    let cases = [
+        (String::new(), 19.0..26.0),
+        ("GET / HTTP/1.1\r\n".to_owned(), 19.0..26.0),
+        (format!("GET / HTTP/1.1\r\n{host}x: "), 19.0..26.0),
+        // A body is refused with its request, and not read.
+        (format!("POST / HTTP/1.1\r\n{host}content-length: 99999999999\r\n\r\n"), 0.0..26.0),
+        (format!("GET / HTTP/1.1\r\n{host}transfer-encoding: chunked\r\n\r\n5\r\n"), 0.0..26.0),
+        (format!("GET /healthz HTTP/1.1\r\n{host}\r\n"), 19.0..26.0),
+    ];
+    std::thread::scope(|scope| {
+        for (said, range) in &cases {
+            let dashboard = &dashboard;
+            scope.spawn(move || {
+                let after = closed_after(dashboard, said);
+                assert!(range.contains(&after), "{said:?}: {after} s");
+            });
+        }
+    });
+    assert_eq!(get(at, "/healthz").status, 200);
+}
+
+#[test]
+#[ignore = "waits for deadlines of 20 s: run .ci/run"]
+fn a_peer_that_reads_no_answers_loses_its_place() {
+    let dashboard = busy();
+    let at = dashboard.address;
+    // Answers of a megabyte in all, again and again, more than any buffer of the system takes.
+    let client = connect(&dashboard.board, 50_004);
+    for n in 1..=400 {
+        started(&dashboard.board, client, n, Verb::Push, "long/".repeat(200).trim_end_matches('/'));
+        failed(&dashboard.board, client, n, TransferError::ConnectionLost("x".repeat(500)));
+    }
+    until(at, "/api/state", |answer| answer.json()["totals"]["push"]["failed"] == 400);
+    let request = format!("GET /api/state HTTP/1.1\r\nhost: {at}\r\n\r\n").repeat(300);
+    let sleepers: Vec<TcpStream> = (0..64)
+        .map(|_| {
+            let mut stream = TcpStream::connect(at).expect("it listens");
+            stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout can be set");
+            let _ = stream.write_all(request.as_bytes());
+            stream
+        })
+        .collect();
+    assert_eq!(get(at, "/healthz").status, 503, "they have all places");
+    std::thread::sleep(Duration::from_secs(26));
+    assert_eq!(get(at, "/healthz").status, 200, "and have lost them");
+    drop(sleepers);
+}
+
+#[test]
+fn every_committed_input_of_the_fuzz_target_passes() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/http");
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(corpus).expect("a corpus") {
+        let path = entry.expect("an entry").path();
+        println!("{}", path.display());
+        deltasync_server::fuzz_http(&std::fs::read(path).expect("a readable input"));
+        inputs += 1;
+    }
+    assert!(inputs > 10, "{inputs}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_bytes_within_a_request_are_answered_or_closed(
+        piece: u8, path in prop::sample::select(vec!["/", "/api/state", "/api/events", "/metrics", "/none"]),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..12)), 0..4),
+    ) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost:7441\r\ncontent-length: 3\r\n\r\nabc");
+        let mut bytes = [&[piece], request.as_bytes(), request.as_bytes()].concat();
+        for (at, with) in cuts {
+            let at = at.index(bytes.len());
+            let end = (at + with.len()).min(bytes.len());
+            bytes.splice(at..end, with);
+        }
+        deltasync_server::fuzz_http(&bytes);
+    }
 }
 
 #[test]

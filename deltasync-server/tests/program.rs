@@ -5,10 +5,10 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deltasync_core::Limits;
-use deltasync_proto::{CloseCode, FrameDecoder, Message};
+use deltasync_proto::{Close, CloseCode, FrameDecoder, Hello, Message, VERSION};
 use support::{Server, get, until};
 
 #[test]
@@ -38,6 +38,79 @@ fn the_log_can_be_json_and_the_dashboard_off() {
     }
 }
 
+/// The closing frame at the end of what a server said.
+fn closing(bytes: &[u8]) -> Close {
+    let mut decoder = FrameDecoder::new(1 << 16);
+    decoder.push(bytes);
+    while let Some(frame) = decoder.next_frame().expect("a frame") {
+        if let Ok(Message::Close(close)) = Message::decode(&frame, &Limits::default()) {
+            return close;
+        }
+    }
+    panic!("no close: {bytes:?}");
+}
+
+#[test]
+fn one_address_takes_only_its_own_places() {
+    let server = Server::start(&["--limit-loopback", "--max-connections-per-address", "2"]);
+    let _held = [(); 2].map(|()| TcpStream::connect(server.clients).expect("it listens"));
+    let at = server.dashboard.expect("it has one");
+    until(at, "/api/state", |answer| answer.json()["server"]["clients"] == 2);
+    let mut third = TcpStream::connect(server.clients).expect("it listens");
+    let mut bytes = Vec::new();
+    third.read_to_end(&mut bytes).expect("it is answered and closed");
+    let close = closing(&bytes);
+    assert_eq!(close.code, CloseCode::Busy);
+    assert!(close.message.contains("all 2 connections of your address"), "{}", close.message);
+    let state = until(at, "/api/state", |answer| answer.json()["totals"]["sessions_refused"] == 1).json();
+    assert_eq!(state["server"]["clients"], 2, "nobody else is disturbed");
+}
+
+#[test]
+fn who_says_no_hello_and_who_does_nothing_is_ended_as_the_flags_say() {
+    let server = Server::start(&["--handshake-timeout", "1", "--idle-timeout", "2"]);
+    let at = server.dashboard.expect("it has one");
+    let hello = Message::Hello(Hello::ours(VERSION, [7; 16])).encode().head;
+    for (said, seconds, text) in
+        [(&hello[..7], 1.0, "no hello from the peer within"), (&hello[..], 2.0, "no transfer from the peer within 2s")]
+    {
+        let begin = Instant::now();
+        let mut stream = TcpStream::connect(server.clients).expect("it listens");
+        stream.write_all(said).expect("it is read");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("it is told and closed");
+        let close = closing(&bytes);
+        assert_eq!(close.code, CloseCode::TimedOut);
+        assert!(close.message.contains(text), "{}", close.message);
+        let after = begin.elapsed().as_secs_f32();
+        assert!((seconds - 0.1..seconds + 8.0).contains(&after), "{after} s");
+    }
+    let state = until(at, "/api/state", |answer| answer.json()["totals"]["sessions_timed_out"] == 2).json();
+    assert_eq!(state["totals"]["sessions_failed"], 1, "being idle is no failure");
+    assert!(get(at, "/metrics").body.contains("\ndeltasync_sessions_timed_out_total 2\n"));
+}
+
+#[test]
+fn every_limit_is_told_with_its_default() {
+    let run = Command::new(env!("CARGO_BIN_EXE_deltasync-server")).arg("--help").output().expect("it runs");
+    let text = String::from_utf8_lossy(&run.stdout).into_owned();
+    for (flag, default) in [
+        ("--max-connections", "8192"),
+        ("--max-connections-per-address", "64"),
+        ("--max-requests", "5000"),
+        ("--max-requests-per-address", "10000"),
+        ("--max-transfers", "256"),
+        ("--max-memory", "134217728"),
+        ("--max-file", "17592186044416"),
+        ("--handshake-timeout", "10"),
+        ("--idle-timeout", "600"),
+        ("--stall-timeout", "30"),
+    ] {
+        let at = text.find(&format!("{flag} <")).unwrap_or_else(|| panic!("{flag} in\n{text}"));
+        assert!(text[at..].contains(&format!("[default: {default}]")), "{flag}");
+    }
+}
+
 #[test]
 fn one_client_too_many_is_told_so() {
     let server = Server::start(&["--max-connections", "1", "--shutdown-timeout", "0"]);
@@ -48,11 +121,9 @@ fn one_client_too_many_is_told_so() {
     second.write_all(b"whatever it says first").expect("it is read");
     let mut bytes = Vec::new();
     second.read_to_end(&mut bytes).expect("it is answered and closed");
-    let mut decoder = FrameDecoder::new(1 << 16);
-    decoder.push(&bytes);
-    let frame = decoder.next_frame().expect("a frame").expect("a whole one");
-    let Ok(Message::Close(close)) = Message::decode(&frame, &Limits::default()) else { panic!("no close: {bytes:?}") };
+    let close = closing(&bytes);
     assert_eq!(close.code, CloseCode::Busy);
+    assert!(close.message.contains("all 1 connections of this server"), "{}", close.message);
     until(at, "/api/state", |answer| answer.json()["totals"]["sessions_refused"] == 1);
     server.signal("TERM");
     assert_eq!(server.end().0.code(), Some(0));

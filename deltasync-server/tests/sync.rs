@@ -69,7 +69,13 @@ impl Client {
         self.storage.insert(source.root, source.path.clone(), bytes);
         self.last += 1;
         let name = Name::new(*b"unused").expect("a name");
-        let command = Command::Push { path: source.path.clone(), source, name, directory: false };
+        let command = Command::Push {
+            path: source.path.clone(),
+            source,
+            name,
+            directory: false,
+            condition: deltasync_proto::Condition::Any,
+        };
         let transfer = TransferId::new(self.last);
         self.controls.send(Control::Command { transfer, command }).expect("it runs");
     }
@@ -79,7 +85,7 @@ impl Client {
         self.last += 1;
         let path = place.path.clone();
         let destination = Destination { place, name: Name::new(*b"unused").expect("a name"), directory: false };
-        let command = Command::Pull { path, destination };
+        let command = Command::Pull { path, destination, condition: deltasync_proto::Condition::Any };
         let transfer = TransferId::new(self.last);
         self.controls.send(Control::Command { transfer, command }).expect("it runs");
     }

@@ -208,6 +208,7 @@ function draw() {
   drawHistory();
   drawClients();
   drawErrors();
+  drawScrub();
 }
 
 function drawGlance() {
@@ -248,11 +249,13 @@ function drawGlance() {
   const verbs = ["push", "pull", "list", "root"];
   const failed = verbs.reduce((total, verb) => total + sum((s) => s.totals[verb].failed), 0);
   const lost = sum((s) => s.totals.sessions_failed);
+  const refused = sum((s) => (s.totals.sessions_refused || 0) + (s.totals.transfers_refused || 0));
   const repairs = sum((s) => s.totals.repairs);
   setText($("tile-failed"), failed.toLocaleString());
   $("tile-failed-box").classList.toggle("bad", failed > 0);
   const notes = [];
   if (lost) notes.push(plural(lost, "connection", "connections"));
+  if (refused) notes.push(`${refused.toLocaleString()} refused`);
   if (repairs) notes.push(plural(repairs, "repair", "repairs"));
   setText($("tile-failed-note"), notes.join(", ") || (failed ? "since the start" : "all is well"));
   document.title = count ? `${count} running · deltasync` : "deltasync";
@@ -576,6 +579,52 @@ function drawErrors() {
     if (error.path !== null) item.append(node("p", "", verb(error.verb ?? ""), " ", isolated(error.path, "path")));
     item.append(node("p", "what", isolated(error.message)));
     return item;
+  }));
+}
+
+/** What the check of the stored files has come to, in words: [text, kind]. */
+function verdict(scrub) {
+  const bad = scrub.pass.damaged + scrub.pass.unreadable + scrub.pass.old_versions;
+  if (bad > 0) return [`${plural(bad, "file is", "files are")} damaged`, "bad"];
+  if (scrub.finished || scrub.pass.files) return ["No damage found", ""];
+  return ["Not checked yet", "none"];
+}
+
+function scrubTexts(scrub, now) {
+  const texts = [];
+  const done = `${plural(scrub.pass.files, "file", "files")}, ${bytes(scrub.pass.bytes)}`;
+  if (scrub.running) texts.push(`checking now: ${done} so far`);
+  else if (scrub.finished && scrub.pass.files) texts.push(done);
+  if (scrub.finished) texts.push(`everything was checked last at ${clock(scrub.finished)}`);
+  if (!scrub.running && scrub.due) texts.push(scrub.due > now ? `next in ${duration(scrub.due - now)}` : "next in a moment");
+  return texts.join(" \u00b7 ");
+}
+
+function drawScrub() {
+  // An older server does not tell.
+  const told = servers().filter((server) => server.state && server.state.scrub);
+  $("scrub").hidden = told.length === 0;
+  const items = told.map(({ label, state: { scrub, server } }) => [label, verdict(scrub), scrubTexts(scrub, server.now),
+    scrub.running ? scrub.position : ""]);
+  if (changed("scrub", JSON.stringify(items))) {
+    $("scrub-text").replaceChildren(...items.map(([label, [text, kind], more, position]) => {
+      const item = node("li", "", node("span", `verdict ${kind}`, text));
+      if (label) item.append("on ", isolated(label), " ");
+      item.append(more);
+      if (position) item.append(node("br"), isolated(position, "path"));
+      return item;
+    }));
+  }
+  const findings = told.flatMap(({ label, state: { scrub } }) => scrub.findings.map((entry) => ({ ...entry, server: label })))
+    .sort((a, b) => b.time - a.time).slice(0, ERRORS_MAX);
+  $("scrub-rows").hidden = findings.length === 0;
+  if (!changed("findings", findings.map((f) => `${f.server}#${f.number}#${f.time}`).join(" "))) return;
+  $("scrub-rows").replaceChildren(...findings.map((finding) => {
+    const who = node("p", "who", clock(finding.time));
+    if (finding.server) who.append("on ", isolated(finding.server));
+    const mild = ["changed", "gone"].includes(finding.kind);
+    return node("li", mild ? "mild" : "", who, node("p", "", isolated(finding.path, "path")),
+      node("p", "what", visible(finding.kind), ": ", isolated(finding.message)));
   }));
 }
 

@@ -1,4 +1,5 @@
 //! Shows one or several deltasync servers on one page.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::io::{self, Write};
 use std::process::ExitCode;

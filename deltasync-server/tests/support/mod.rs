@@ -145,13 +145,26 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(more: &[&str]) -> Self {
-        let root = tempfile::tempdir().expect("a directory can be made");
+        Self::start_in(tempfile::tempdir().expect("a directory can be made"), more)
+    }
+
+    pub(crate) fn start_in(root: tempfile::TempDir, more: &[&str]) -> Self {
+        Self::start_as(root, "info", more)
+    }
+
+    /// In a directory of its own, logging only so much.
+    pub(crate) fn start_logging(level: &str, more: &[&str]) -> Self {
+        Self::start_as(tempfile::tempdir().expect("a directory can be made"), level, more)
+    }
+
+    fn start_as(root: tempfile::TempDir, level: &str, more: &[&str]) -> Self {
+        let dashboard = !more.windows(2).any(|pair| pair == ["--dashboard", "off"]);
         let mut child = Command::new(env!("CARGO_BIN_EXE_deltasync-server"))
             .args(["--listen", "127.0.0.1:0", "--root"])
             .arg(root.path())
             .args(more)
-            .args(if more.contains(&"off") { &[][..] } else { &["--dashboard", "127.0.0.1:0"] })
-            .env_remove("RUST_LOG")
+            .args(if dashboard { &["--dashboard", "127.0.0.1:0"][..] } else { &[] })
+            .env("RUST_LOG", level)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -164,8 +177,19 @@ impl Server {
             address.trim_end_matches('/').parse().expect("an address")
         };
         let clients = ready("listening on ");
-        let dashboard = (!more.contains(&"off")).then(|| ready("dashboard on http://"));
+        let dashboard = dashboard.then(|| ready("dashboard on http://"));
         Self { child, clients, dashboard, root }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A field of what the system says of its memory, in bytes.
+    pub(crate) fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("Linux tells");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -174,7 +198,13 @@ impl Server {
     }
 
     /// How it ended and what it had logged.
-    pub(crate) fn end(mut self) -> (ExitStatus, String) {
+    pub(crate) fn end(self) -> (ExitStatus, String) {
+        let (status, log, _) = self.end_and_keep();
+        (status, log)
+    }
+
+    /// The same, and its directory.
+    pub(crate) fn end_and_keep(mut self) -> (ExitStatus, String, tempfile::TempDir) {
         let until = Instant::now() + Duration::from_secs(20);
         let status = loop {
             match self.child.try_wait().expect("it can be waited for") {
@@ -185,7 +215,8 @@ impl Server {
         };
         let mut log = String::new();
         self.child.stderr.take().expect("it is piped").read_to_string(&mut log).expect("text");
-        (status, log)
+        let root = std::mem::replace(&mut self.root, tempfile::tempdir().expect("a directory can be made"));
+        (status, log, root)
     }
 }
 
