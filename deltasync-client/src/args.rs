@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
-use deltasync_core::{Algorithm, ByteLen};
+use deltasync_core::{Algorithm, ByteLen, Digest};
 use deltasync_io::KeepForm;
-use deltasync_proto::Config;
+use deltasync_proto::{Condition, Config};
 
-use crate::{Options, Place, State};
+use crate::{Options, Place, Retries, State};
 
 /// Bring a file up to date with another one by moving only what differs, and prove the result.
 #[derive(Clone, Debug, Parser)]
@@ -31,10 +31,15 @@ Exit status:
     1  a transfer failed, or a file cannot be read or written
     2  the command line cannot work
     3  cannot connect
-    4  refused by the peer
-    5  integrity: content is not what it should be, files differ; nothing was published
+    4  refused by the peer, or what is there is not what --if-match names
+    5  integrity: content is not what it should be, files differ, a copy is damaged; nothing was published
   130  interrupted
-  Of several failures the greatest counts.";
+  Of several failures the greatest counts.
+
+Lost connections:
+  A connection that cannot be made, is lost, falls silent or is turned away because the server is busy is made again,
+  --retries times in a row that bring no file further, after 0.25 s, 0.5 s and so on up to 15 s (or half of that, at
+  random). What had not ended is asked again. Then the status is that of the last failure.";
 
 macro_rules! json_help {
     () => {
@@ -46,7 +51,10 @@ JSON summary (one object on one line of the standard output, also when files fai
   bytes_literal  of it, sent                  elapsed_ms     milliseconds, connecting included
   repairs        results sent again           root           root of the file, null unless a single one is done
   known          files whose basis was known beforehand: nothing had to be compared
-  With several SRC also: roots, a root or null for each. When something failed also: error, exit_code."
+  With several SRC also: roots, a root or null for each. When something failed also: error, exit_code; and current, when
+  a file is not what --if-match names or is damaged: root and generation of what is there or should be, null for no file.
+  Where they are not empty: retries, how often it was tried again; replaced, what other writers had published meanwhile
+  (as current, a list); restored, damaged copies of the server that were repaired from ours."
     };
 }
 
@@ -104,6 +112,9 @@ pub(crate) struct CopyArgs {
     /// Draw no progress, also on a terminal
     #[arg(long)]
     pub(crate) no_progress: bool,
+    /// Replace only the file with this root (64 hexadecimal digits, as `verify` prints them), or none: status 4 otherwise
+    #[arg(long, value_name = "ROOT|absent", value_parser = condition)]
+    if_match: Option<Condition>,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
 }
@@ -207,6 +218,9 @@ pub(crate) struct SessionArgs {
     /// Seconds that connecting may take, 1 to 3600
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     connect_timeout: u64,
+    /// How often in a row to try again when a connection fails, 0 to 1000
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    retries: u32,
     /// Bits of a chunk tag; few of them make collisions, to exercise repair
     #[arg(long, hide = true, value_name = "BITS", value_parser = clap::value_parser!(u32).range(1..=48))]
     tag_bits: Option<u32>,
@@ -246,7 +260,14 @@ impl SessionArgs {
         if let Some(bits) = self.tag_bits {
             config = config.tag_bits(bits);
         }
-        Options::default().config(config).connect_timeout(Duration::from_secs(self.connect_timeout))
+        let retries = Retries { most: self.retries, ..Retries::default() };
+        Options::default().config(config).connect_timeout(Duration::from_secs(self.connect_timeout)).retries(retries)
+    }
+}
+
+impl CopyArgs {
+    pub(crate) fn options(&self) -> Options {
+        self.session.options().condition(self.if_match.unwrap_or_default())
     }
 }
 
@@ -272,6 +293,14 @@ impl From<Keep> for KeepForm {
             Keep::Sums => Self::Sums,
         }
     }
+}
+
+fn condition(text: &str) -> Result<Condition, String> {
+    if text == "absent" {
+        return Ok(Condition::Absent);
+    }
+    let root = text.parse::<Digest>().map_err(|_| "expected `absent` or a root, 64 hexadecimal digits".to_owned())?;
+    Ok(Condition::Root(root))
 }
 
 fn place() -> impl TypedValueParser<Value = Place> {
@@ -315,10 +344,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_condition_is_a_root_or_absent() {
+        let parse = |more: &[&str]| {
+            let args = ["deltasync", "pull", "a", "b"].iter().chain(more);
+            let ArgsVerb::Pull(args) = Args::try_parse_from(args).ok()?.verb else { panic!("pull") };
+            Some(args.options())
+        };
+        let condition = |text| parse(&["--if-match", text]).map(|options| options.condition);
+        let digits = "0123456789abcdef".repeat(4);
+        let root = digits.parse().expect("64 digits");
+        assert_eq!(condition(&digits), Some(Condition::Root(root)));
+        assert_eq!(condition("absent"), Some(Condition::Absent));
+        assert_eq!(parse(&[]).map(|options| options.condition), Some(Condition::Any));
+        for wrong in ["", "Absent", "any", &digits[1..], &format!("{digits}0"), &format!("g{}", &digits[1..])] {
+            assert_eq!(condition(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse(&[]).map(|options| options.retries), Some(Retries::default()));
+        assert_eq!(parse(&["--retries", "0"]).map(|options| options.retries.most), Some(0));
+        assert!(parse(&["--retries", "1001"]).is_none() && parse(&["--retries", "-1"]).is_none());
+    }
+
     fn state(more: &[&str]) -> Option<State> {
         let args = ["deltasync", "push", "a", "b"].iter().chain(more);
         let ArgsVerb::Push(args) = Args::try_parse_from(args).expect("valid").verb else { panic!("push") };
-        args.state.add_to(args.copy.session.options(), || Some(State::new("of user"))).state
+        args.state.add_to(args.copy.options(), || Some(State::new("of user"))).state
     }
 
     #[test]

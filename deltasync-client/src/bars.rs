@@ -1,6 +1,7 @@
 //! The progress bar of a terminal: one bar for all files of a command, with rate, time left and what it waits for.
 //!
-//! It draws the stream of [`Update`]s and holds no state that the transfers need. Lengths of targets become known one by
+//! It draws the stream of [`Update`]s and holds no state that the transfers need. When nothing moves it says what is waited
+//! for, as [`Waits`](crate::Waits) tells. Lengths of targets become known one by
 //! one, so the total grows at first; time left is shown once every length is known.
 
 use std::time::Duration;
@@ -9,8 +10,8 @@ use deltasync_core::ByteLen;
 use deltasync_proto::{EventKind, Phase, Stats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::Update;
 use crate::shown::Size;
+use crate::{Update, Wait};
 
 /// Draws the updates of one verb on the standard error.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Bars {
     files: Vec<FileState>,
     carried: Stats,
     timed: bool,
+    wait: Option<Wait>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +44,7 @@ impl Bars {
         bar.set_style(style(PLAIN));
         bar.set_message("connecting");
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, files: vec![FileState::default(); files], carried: Stats::default(), timed: false }
+        Self { bar, files: vec![FileState::default(); files], carried: Stats::default(), timed: false, wait: None }
     }
 
     /// Takes in one update.
@@ -53,8 +55,23 @@ impl Bars {
                 let Some(file) = self.files.get_mut(*index) else { return };
                 file.take(kind);
             }
+            Update::Connecting { .. } | Update::Connected { .. } | Update::Retrying(_) => {}
         }
+        self.wait = None;
         self.draw();
+    }
+
+    /// Says what is waited for until the next update; `None` when something moves.
+    pub fn wait(&mut self, wait: Option<Wait>) {
+        if self.wait != wait {
+            self.wait = wait;
+            self.draw();
+        }
+    }
+
+    /// Prints above the bar.
+    pub(crate) fn aside(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
     }
 
     /// Removes the bar from the terminal.
@@ -85,6 +102,7 @@ impl Bars {
             None if running().next().is_some() => "connecting",
             None => "closing",
         };
+        let doing = self.wait.as_ref().map_or_else(|| doing.to_owned(), Wait::to_string);
         let wire = Size(self.carried.wire_sent + self.carried.wire_received);
         let ended = self.files.iter().filter(|file| file.ended).count();
         match self.files.len() {
@@ -97,6 +115,7 @@ impl Bars {
 impl FileState {
     fn take(&mut self, kind: &EventKind) {
         match kind {
+            EventKind::Started { .. } => *self = Self { total: self.total, ..Self::default() },
             EventKind::Phase(phase) => self.phase = Some(*phase),
             EventKind::Progress(progress) => {
                 self.total = Some(progress.total);
@@ -122,9 +141,11 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use deltasync_proto::{Outcome, Progress};
+    use deltasync_core::RelPath;
+    use deltasync_proto::{Outcome, Progress, Verb};
 
     use super::*;
+    use crate::Waits;
 
     #[test]
     fn the_message_follows_the_slowest_phase_and_counts_files() {
@@ -151,5 +172,30 @@ mod tests {
         assert!(bars.timed);
         assert_eq!((bars.bar.position(), bars.bar.length()), (80, Some(200)));
         bars.update(&Update::File { index: 9, kind: EventKind::Repairing });
+    }
+
+    #[test]
+    fn a_file_that_is_tried_again_starts_at_its_beginning() {
+        let mut bars = Bars::new(1);
+        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
+        let len = ByteLen::new;
+        let progress = Progress { total: len(100), copied: len(30), literal: len(10), wire: len(10) };
+        bars.update(&Update::File { index: 0, kind: EventKind::Progress(progress) });
+        let started = EventKind::Started { verb: Verb::Push, path: RelPath::ROOT };
+        bars.update(&Update::File { index: 0, kind: started });
+        assert_eq!((bars.bar.position(), bars.bar.length()), (0, Some(100)));
+    }
+
+    #[test]
+    fn a_wait_is_shown_until_something_moves() {
+        let mut bars = Bars::new(1);
+        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
+        let mut waits = Waits::default();
+        let update = Update::Connecting { peer: "h:7440".into() };
+        waits.update(Duration::ZERO, &update);
+        bars.wait(waits.at(Duration::from_secs(5)));
+        assert_eq!(bars.message(), "waiting 5 s for a connection to h:7440, 0 B on the wire");
+        bars.update(&update);
+        assert_eq!(bars.message(), "connecting, 0 B on the wire");
     }
 }

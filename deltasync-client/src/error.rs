@@ -4,9 +4,10 @@ use std::io;
 
 use deltasync_core::{BasisChanged, Digest, InvalidPath, InvalidShape, InvalidSignature, PatchError, TargetChanged};
 use deltasync_io::DriveError;
-use deltasync_proto::{RefusalCode, SessionError, TransferError};
+use deltasync_proto::{FaultKind, RefusalCode, SessionError, TransferError, Version};
 
 use crate::ConnectError;
+use crate::shown::There;
 
 /// How a verb fails.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,22 @@ pub enum ClientError {
     },
     /// One transfer failed.
     #[error(transparent)]
-    Transfer(#[from] TransferError),
+    Transfer(TransferError),
+    /// What is there is not what was to be replaced; it is as it was.
+    #[error("what is there now is not what was to be replaced: {}", There(.current.as_ref()))]
+    Conflict {
+        /// What is there now; `None` when no file is.
+        current: Option<Version>,
+    },
+    /// The copy of the peer lost its content: a disk failed, or a program changed it unseen. It could not be repaired.
+    #[error("the copy there does not have the content it was published with{}", behind_colon(.published.as_ref()))]
+    Damaged {
+        /// What it was published as, where that is known.
+        published: Option<Version>,
+        /// How pushing our copy there failed, where ours has that content.
+        #[source]
+        repair: Option<Box<TransferError>>,
+    },
     /// Two files that should be equal are not.
     #[error("files differ: {local} here, {remote} there")]
     Differ {
@@ -131,6 +147,35 @@ pub enum UsageError {
     /// Nothing to transfer.
     #[error("no source is given")]
     NoSource,
+    /// A condition on what may be replaced, and several sources.
+    #[error("what may be replaced (--if-match) can be said of a single file, {0} are given")]
+    ConditionOfSeveral(usize),
+}
+
+fn behind_colon(version: Option<&Version>) -> String {
+    version.map_or_else(String::new, |_| format!(": {}", There(version)))
+}
+
+/// Conflicts and damage come to the caller in one way, whichever end found them.
+impl From<TransferError> for ClientError {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Conflict { current } => Self::Conflict { current },
+            TransferError::Refused(refusal) if refusal.code == RefusalCode::Conflict => {
+                Self::Conflict { current: refusal.current }
+            }
+            TransferError::Refused(refusal) if refusal.code == RefusalCode::Damaged => {
+                Self::Damaged { published: refusal.current, repair: None }
+            }
+            TransferError::Storage(fault) if fault.kind == FaultKind::Conflict => {
+                Self::Conflict { current: fault.current }
+            }
+            TransferError::Storage(fault) if fault.kind == FaultKind::Damaged => {
+                Self::Damaged { published: fault.current, repair: None }
+            }
+            error => Self::Transfer(error),
+        }
+    }
 }
 
 impl ClientError {
@@ -149,9 +194,13 @@ impl ClientError {
                 Some("use a client and a server of the same version")
             }
             Self::Connection { .. } => {
-                Some("run the same command again: what was published stays, the rest starts anew")
+                Some("run the same command again: what was published stays; --retries lets it try more often by itself")
             }
             Self::Transfer(error) => transfer_hint(error),
+            Self::Conflict { .. } => {
+                Some("nothing was changed; see what is there now, and name its root if that may be replaced")
+            }
+            Self::Damaged { .. } => Some("`deltasync push` of a file with that root repairs it"),
             Self::Patch { source: PatchError::OtherBasis { .. } | PatchError::OtherRoot { .. }, .. } => {
                 Some("check that it is the basis that the signature was made of; the output is untouched")
             }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use deltasync_core::{InvalidSignature, PatchError};
 use deltasync_io::DriveError;
-use deltasync_proto::{CloseCode, RefusalCode, SessionError, TransferError};
+use deltasync_proto::{CloseCode, FaultKind, RefusalCode, SessionError, TransferError};
 
 use crate::ClientError;
 
@@ -21,7 +21,7 @@ pub enum ExitStatus {
     Usage,
     /// 3: no connection.
     Connect,
-    /// 4: the peer refused.
+    /// 4: the peer refused, or what is there is not what was to be replaced.
     Refused,
     /// 5: content is not what it should be; nothing was published.
     Integrity,
@@ -61,6 +61,8 @@ impl From<&ClientError> for ExitStatus {
                 _ => Self::Failed,
             },
             ClientError::Transfer(error) => error.into(),
+            ClientError::Conflict { .. } => Self::Refused,
+            ClientError::Damaged { .. } => Self::Integrity,
             ClientError::Differ { .. } => Self::Integrity,
             ClientError::Signature { source, .. } => match source {
                 InvalidSignature::Opening(_) => Self::Failed,
@@ -97,9 +99,14 @@ impl From<&SessionError> for ExitStatus {
 impl From<&TransferError> for ExitStatus {
     fn from(error: &TransferError) -> Self {
         match error {
-            TransferError::Refused(refusal) if refusal.code == RefusalCode::Integrity => Self::Integrity,
-            TransferError::Refused(_) | TransferError::CancelledByPeer => Self::Refused,
+            TransferError::Refused(refusal) => match refusal.code {
+                RefusalCode::Integrity | RefusalCode::Damaged => Self::Integrity,
+                _ => Self::Refused,
+            },
+            TransferError::Conflict { .. } | TransferError::CancelledByPeer => Self::Refused,
             TransferError::Integrity { .. } => Self::Integrity,
+            TransferError::Storage(fault) if fault.kind == FaultKind::Conflict => Self::Refused,
+            TransferError::Storage(fault) if fault.kind == FaultKind::Damaged => Self::Integrity,
             TransferError::Cancelled => Self::Interrupted,
             TransferError::Storage(_)
             | TransferError::Changed { .. }
@@ -116,7 +123,7 @@ mod tests {
     use std::time::Duration;
 
     use deltasync_core::{Digest, Limits, Signature};
-    use deltasync_proto::{FaultKind, InvalidMessage, PeerMisbehaved, Refusal, StorageFault};
+    use deltasync_proto::{InvalidMessage, PeerMisbehaved, Refusal, StorageFault};
 
     use super::*;
     use crate::UsageError;
@@ -148,6 +155,12 @@ mod tests {
             (refused(RefusalCode::NotFound), 4),
             (refused(RefusalCode::Full), 4),
             (refused(RefusalCode::Integrity), 5),
+            (refused(RefusalCode::Conflict), 4),
+            (refused(RefusalCode::Damaged), 5),
+            (TransferError::Conflict { current: None }.into(), 4),
+            (TransferError::Storage(StorageFault::new(FaultKind::Conflict, "conflict")).into(), 4),
+            (TransferError::Storage(StorageFault::new(FaultKind::Damaged, "damaged")).into(), 5),
+            (UsageError::ConditionOfSeveral(2).into(), 2),
             (TransferError::Integrity { announced: zero, made: zero }.into(), 5),
             (TransferError::Changed { times: 3 }.into(), 1),
             (TransferError::Stalled { after: Duration::from_secs(30) }.into(), 1),
@@ -166,6 +179,22 @@ mod tests {
             (ClientError::Interrupted, 130),
         ] {
             assert_eq!(ExitStatus::from(&error).code(), code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_has_one_status_whoever_found_it() {
+        let fault = |kind| TransferError::Storage(StorageFault::new(kind, "no"));
+        let refused = |code| TransferError::Refused(Refusal { code, message: "no".into(), current: None });
+        let conflicts =
+            [TransferError::Conflict { current: None }, fault(FaultKind::Conflict), refused(RefusalCode::Conflict)];
+        for error in conflicts {
+            assert_eq!(ExitStatus::from(&error), ExitStatus::Refused, "{error:?}");
+            assert!(matches!(ClientError::from(error), ClientError::Conflict { current: None }));
+        }
+        for error in [fault(FaultKind::Damaged), refused(RefusalCode::Damaged)] {
+            assert_eq!(ExitStatus::from(&error), ExitStatus::Integrity, "{error:?}");
+            assert!(matches!(ClientError::from(error), ClientError::Damaged { published: None, repair: None }));
         }
     }
 

@@ -3,8 +3,9 @@
 //! The story of one [`push`]: each source is looked at, its directory becomes a root of the storage; one connection is
 //! made to the server that the destination's [`Place`] names, or to a second session in this very process when it is a
 //! path of this machine; every file is a transfer on that connection. What happens comes back as a stream of [`Update`]s
-//! for whoever draws it ([`Bars`] does on a terminal), and at the end a [`Summary`] tells for each file how it ended and
-//! where its bytes came from. A token cancels it.
+//! for whoever draws it ([`Bars`] does on a terminal). A connection that is lost is made again as often as [`Retries`]
+//! says, and what had not ended is asked again; when nothing moves, [`Waits`] says what it waits for. At the end a
+//! [`Summary`] tells for each file how it ended and where its bytes came from. A token cancels it.
 //!
 //! ```
 //! use deltasync_client::{Options, Place, push};
@@ -35,6 +36,9 @@ pub use place::{InvalidPlace, Place, RemotePlace, Server};
 mod state;
 pub use state::State;
 
+mod retries;
+pub use retries::{Retries, Retry};
+
 mod options;
 pub use options::Options;
 
@@ -47,15 +51,24 @@ pub use error::{ChangedFile, ClientError, UsageError};
 mod exit;
 pub use exit::ExitStatus;
 
+mod update;
+pub use update::Update;
+
+mod waits;
+pub use waits::{Wait, WaitingFor, Waits};
+
 mod exchange;
 mod link;
 mod local;
+mod route;
 
 mod summary;
 pub use summary::{FileReport, Summary};
 
+mod spare;
+
 mod transfer;
-pub use transfer::{Update, pull, push};
+pub use transfer::{pull, push};
 
 mod list;
 pub use list::{list, root_at};
@@ -70,6 +83,8 @@ pub use classic::{delta, patch, signature};
 
 mod bars;
 pub use bars::Bars;
+
+mod face;
 
 mod args;
 pub use args::Args;

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::connect;
+use crate::route::LinkId;
 use crate::{ClientError, Options, Server, Shown};
 
 /// How much one direction of a connection in memory holds, in bytes: a few pieces of a delta.
@@ -48,6 +49,10 @@ pub(crate) struct LinkPlan {
 /// What happens on a link.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
+    /// A connection to a server is being made.
+    Connecting,
+    /// It is there.
+    Connected,
     /// Something happened to a transfer.
     Transfer(Event),
     /// What the link has carried so far.
@@ -65,18 +70,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Starts a link; its events come through `events` with `index`. While it connects, `cancel` ends it.
+    /// Starts a link; its events come through `events` with `id`. While it connects, `cancel` ends it.
     pub(crate) fn open(
-        index: usize,
+        id: LinkId,
         plan: LinkPlan,
         options: Options,
         cancel: CancellationToken,
-        events: UnboundedSender<(usize, LinkEvent)>,
+        events: UnboundedSender<(LinkId, LinkEvent)>,
     ) -> Self {
         let (controls, received) = unbounded_channel();
         let task = tokio::spawn(async move {
             // Where nobody listens any more, nobody misses an event.
-            let tell = |event| drop(events.send((index, event)));
+            let tell = |event| drop(events.send((id, event)));
             let closed = run(plan, &options, &cancel, received, &tell).await;
             tell(LinkEvent::Closed(closed));
         });
@@ -113,10 +118,12 @@ async fn run(
     let storage = open_storage(plan.roots, plan.known)?;
     match plan.peer {
         Peer::Server(server) => {
+            tell(LinkEvent::Connecting);
             let stream = tokio::select! {
                 stream = connect(&server, options.connect_timeout) => stream?,
                 () = cancel.cancelled() => return Err(ClientError::Interrupted),
             };
+            tell(LinkEvent::Connected);
             let session = Session::client(config, seed()?);
             let outcome = carry(session, stream, storage, controls, tell, |event| event).await;
             outcome.map_err(|source| ClientError::Connection { peer: server.to_string(), source })
@@ -191,9 +198,12 @@ fn localize(event: Event) -> Event {
         RefusalCode::Limit => FaultKind::TooLarge,
         RefusalCode::Changed => FaultKind::Changed,
         RefusalCode::Storage => FaultKind::Other,
+        RefusalCode::Conflict => FaultKind::Conflict,
+        RefusalCode::Damaged => FaultKind::Damaged,
         // Not the storage's doing.
         _ => return event,
     };
-    let fault = StorageFault::new(kind, refusal.message.clone());
+    let mut fault = StorageFault::new(kind, refusal.message.clone());
+    fault.current = refusal.current;
     Event { transfer: event.transfer, kind: EventKind::Ended(Err(fault.into())) }
 }

@@ -4,13 +4,14 @@ use deltasync_core::{ByteLen, Digest, RelPath};
 use deltasync_proto::{Command, Entry, EventKind, TransferError};
 use tokio_util::sync::CancellationToken;
 
-use crate::exchange::{Batch, Happening, exchange};
+use crate::exchange::{Batch, exchange};
 use crate::link::{LinkPlan, Peer};
 use crate::local::{LocalSource, LocalTarget};
-use crate::{ClientError, Options, Place};
+use crate::{ClientError, Options, Place, Update};
 
 /// Lists the directory at `place`, or the single file that is there, in the order of the names' bytes. `page` gets the
-/// entries as they come, at least one page unless something fails.
+/// entries as they come, at least one page unless something fails; `report` hears what happens, as file 0. A connection
+/// that is lost is made again, and the listing goes on behind the last page.
 ///
 /// # Errors
 ///
@@ -19,6 +20,7 @@ pub async fn list(
     place: &Place,
     options: &Options,
     cancel: &CancellationToken,
+    mut report: impl FnMut(Update),
     mut page: impl FnMut(Vec<Entry>),
 ) -> Result<(), ClientError> {
     let (peer, path) = match place {
@@ -31,14 +33,16 @@ pub async fn list(
     let list = |after| Command::List { path: path.clone(), after };
     let mut next = None;
     let mut result = Ok(());
-    let on = |happening| {
-        match happening {
-            Happening::Transfer(_, EventKind::Listed { entries, more }) => {
+    let on = |update: Update| {
+        report(update.clone());
+        let Update::File { kind, .. } = update else { return None };
+        match kind {
+            EventKind::Listed { entries, more } => {
                 next = entries.last().filter(|_| more).map(|last| list(Some(last.name.clone())));
                 page(entries);
             }
-            Happening::Transfer(_, EventKind::Ended(Ok(_))) => return next.take(),
-            Happening::Transfer(_, EventKind::Ended(Err(error))) => result = Err(error),
+            EventKind::Ended(Ok(_)) => return next.take(),
+            EventKind::Ended(Err(error)) => result = Err(error),
             _ => {}
         }
         None
@@ -47,7 +51,7 @@ pub async fn list(
     Ok(result?)
 }
 
-/// The length and root of the file at `place`, in the algorithm of `options`.
+/// The length and root of the file at `place`, in the algorithm of `options`. `report` hears what happens, as file 0.
 ///
 /// # Errors
 ///
@@ -56,6 +60,7 @@ pub async fn root_at(
     place: &Place,
     options: &Options,
     cancel: &CancellationToken,
+    mut report: impl FnMut(Update),
 ) -> Result<(ByteLen, Digest), ClientError> {
     let (peer, path): (Peer, RelPath) = match place {
         Place::Remote(place) => (Peer::Server(place.server.clone()), place.path.clone()),
@@ -65,12 +70,15 @@ pub async fn root_at(
         }
     };
     let mut found = Err(TransferError::Cancelled);
-    let on = |happening| {
-        match happening {
-            Happening::Transfer(_, EventKind::Root { len, root }) => found = Ok((len, root)),
-            Happening::Transfer(_, EventKind::Ended(Err(error))) => found = Err(error),
-            _ => {}
+    let on = |update: Update| {
+        if let Update::File { kind, .. } = &update {
+            match kind {
+                EventKind::Root { len, root } => found = Ok((*len, *root)),
+                EventKind::Ended(Err(error)) => found = Err(error.clone()),
+                _ => {}
+            }
         }
+        report(update);
         None
     };
     ask(peer, Command::Root { path }, options, cancel, on).await?;
@@ -83,7 +91,7 @@ async fn ask(
     command: Command,
     options: &Options,
     cancel: &CancellationToken,
-    on: impl FnMut(Happening) -> Option<Command>,
+    on: impl FnMut(Update) -> Option<Command>,
 ) -> Result<(), ClientError> {
     let link = LinkPlan { peer, roots: Vec::new(), known: None };
     let exchanged = exchange(vec![Batch { link, commands: vec![(0, command)] }], options, cancel, on).await;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use deltasync_core::Algorithm;
-use deltasync_proto::Config;
+use deltasync_proto::{Condition, Config};
 
-use crate::State;
+use crate::{Retries, State};
 
 /// Settings of all verbs that talk to a server or run the engine in the process.
 #[derive(Clone, Debug)]
@@ -17,11 +17,22 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Where pushes to servers are remembered, so that the next one needs less; `None` (the default) for nowhere.
     pub state: Option<State>,
+    /// How often and how patiently a connection to a server is tried again (default 5 times in a row).
+    pub retries: Retries,
+    /// What a push or pull of a single file may replace (default [`Condition::Any`]: whatever is there). A root is in the
+    /// algorithm of the session. Other verbs replace nothing.
+    pub condition: Condition,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: Config::default(), connect_timeout: Duration::from_secs(10), state: None }
+        Self {
+            config: Config::default(),
+            connect_timeout: Duration::from_secs(10),
+            state: None,
+            retries: Retries::default(),
+            condition: Condition::Any,
+        }
     }
 }
 
@@ -51,6 +62,20 @@ impl Options {
     #[must_use]
     pub fn state(mut self, state: State) -> Self {
         self.state = Some(state);
+        self
+    }
+
+    /// Sets how often and how patiently a connection is tried again.
+    #[must_use]
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Sets what a push or pull of a single file may replace.
+    #[must_use]
+    pub fn condition(mut self, condition: Condition) -> Self {
+        self.condition = condition;
         self
     }
 }

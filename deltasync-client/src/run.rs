@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ArgsVerb, CopyArgs, ListArgs, PushArgs, VerifyArgs};
+use crate::face::{Face, Look};
 use crate::place::ENCODED;
 use crate::shown::{Grouped, Moment, Percent};
 use crate::summary::{chain, json_of_failure};
@@ -36,11 +37,11 @@ pub fn run(args: Args) -> ExitStatus {
         watch_signals(cancel.clone());
         match args.verb {
             ArgsVerb::Push(PushArgs { copy: args, state }) => {
-                let options = state.add_to(args.session.options(), State::of_user);
+                let options = state.add_to(args.options(), State::of_user);
                 copy(args, true, &options, &cancel).await
             }
             ArgsVerb::Pull(args) => {
-                let options = args.session.options();
+                let options = args.options();
                 copy(args, false, &options, &cancel).await
             }
             ArgsVerb::Ls(args) => list_place(args, &cancel).await,
@@ -96,27 +97,24 @@ fn watch_signals(cancel: CancellationToken) {
 }
 
 async fn copy(args: CopyArgs, pushing: bool, options: &Options, cancel: &CancellationToken) -> ExitStatus {
-    let drawn = !args.no_progress && !args.quiet && io::stderr().is_terminal();
-    let mut bars = drawn.then(|| Bars::new(args.sources.len()));
-    let report = |update| {
-        if let Some(bars) = &mut bars {
-            bars.update(&update);
-        }
+    let look = match args.quiet {
+        true => Look::Nothing,
+        false if !args.no_progress && io::stderr().is_terminal() => Look::Bars(Bars::new(args.sources.len())),
+        false => Look::Lines,
     };
-    let result = if pushing {
-        match local_sources(&args.sources) {
-            Ok(sources) => push(&sources, &args.destination, options, cancel, report).await,
-            Err(error) => Err(error.into()),
+    let face = Face::new(look);
+    let report = |update| face.update(&update);
+    let work = async {
+        if pushing {
+            let sources = local_sources(&args.sources)?;
+            return push(&sources, &args.destination, options, cancel, report).await;
         }
-    } else {
         match &args.destination {
             Place::Local(path) => pull(&args.sources, path, options, cancel, report).await,
             Place::Remote(place) => Err(UsageError::RemoteDestination(place.to_string()).into()),
         }
     };
-    if let Some(bars) = bars {
-        bars.clear();
-    }
+    let result = face.watch(work).await;
     match result {
         Ok(summary) => conclude(&summary, &args),
         Err(error) => {
@@ -146,6 +144,11 @@ fn conclude(summary: &Summary, args: &CopyArgs) -> ExitStatus {
         text.push('\n');
     }
     let printed = print(text);
+    if !args.quiet {
+        for (file, note) in summary.notes() {
+            say(&format!("{} -> {}: {note}", file.source, file.target));
+        }
+    }
     // Many files tend to fail for the same reason: what to do about it is said once.
     let mut hints: Vec<&str> = Vec::new();
     for (file, error) in summary.errors() {
@@ -165,7 +168,8 @@ async fn list_place(args: ListArgs, cancel: &CancellationToken) -> ExitStatus {
         let line = if args.json { entry_json } else { entry_line };
         printed = printed.max(print(entries.iter().map(line).collect()));
     };
-    let result = list(&args.place, &args.session.options(), cancel, page).await;
+    let (face, options) = (Face::new(Look::Lines), args.session.options());
+    let result = face.watch(list(&args.place, &options, cancel, |update| face.update(&update), page)).await;
     printed.max(result.map_or_else(|error| complain(&error), |()| ExitStatus::Done))
 }
 
@@ -203,7 +207,10 @@ fn entry_json(entry: &Entry) -> String {
 }
 
 async fn verify_file(args: VerifyArgs, cancel: &CancellationToken) -> ExitStatus {
-    let verified = match verify(&args.file, &args.place, &args.session.options(), cancel).await {
+    let face = Face::new(if args.quiet { Look::Nothing } else { Look::Lines });
+    let options = args.session.options();
+    let work = verify(&args.file, &args.place, &options, cancel, |update| face.update(&update));
+    let verified = match face.watch(work).await {
         Ok(verified) => verified,
         Err(error) => return complain(&error),
     };
@@ -280,7 +287,7 @@ fn complain(error: &ClientError) -> ExitStatus {
     error.into()
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // Where the standard error is gone too, the exit status has to do.
     let _ = writeln!(io::stderr(), "deltasync: {}", Shown(text.as_bytes()));
 }

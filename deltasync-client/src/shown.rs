@@ -8,6 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use deltasync_core::Generation;
+use deltasync_proto::Version;
+
 /// Bytes of a name or path as text that is safe to print on one line of a terminal. Not meant to be read back.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a>(pub &'a [u8]);
@@ -90,6 +93,20 @@ impl fmt::Display for Percent {
     }
 }
 
+/// A version that is there, as `root R, generation 12`, or that no file is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct There<'a>(pub(crate) Option<&'a Version>);
+
+impl fmt::Display for There<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("no file"),
+            Some(Version { root, generation: Generation::ZERO }) => write!(f, "root {root}"),
+            Some(Version { root, generation }) => write!(f, "root {root}, generation {}", generation.get()),
+        }
+    }
+}
+
 /// A span of time as `0.12 s`, `75.3 s` or `2 h 05 min`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span(pub(crate) Duration);
@@ -102,6 +119,19 @@ impl fmt::Display for Span {
             10..600 => write!(f, "{seconds:.1} s"),
             whole @ 600..3600 => write!(f, "{} min {:02} s", whole / 60, whole % 60),
             whole => write!(f, "{} h {:02} min", whole / 3600, whole / 60 % 60),
+        }
+    }
+}
+
+/// A span of time that is still growing, in whole seconds up to ten minutes, as `3 s` or `10 min 05 s`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole(pub(crate) Duration);
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            seconds @ 0..600 => write!(f, "{seconds} s"),
+            _ => Span(self.0).fmt(f),
         }
     }
 }
@@ -188,6 +218,18 @@ mod tests {
         {
             assert_eq!(Span(Duration::from_millis(millis)).to_string(), text);
         }
+        assert_eq!(Whole(Duration::from_millis(3999)).to_string(), "3 s");
+        assert_eq!(Whole(Duration::from_secs(605)).to_string(), "10 min 05 s");
+    }
+
+    #[test]
+    fn a_version_has_its_generation_where_it_is_known() {
+        let root = deltasync_core::Digest::from_bytes([0xab; 32]);
+        let of = |generation| Version { root, generation: Generation::new(generation) };
+        let digits = "ab".repeat(32);
+        assert_eq!(There(Some(&of(12_345))).to_string(), format!("root {digits}, generation 12345"));
+        assert_eq!(There(Some(&of(0))).to_string(), format!("root {digits}"));
+        assert_eq!(There(None).to_string(), "no file");
     }
 
     #[test]

@@ -7,11 +7,12 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use deltasync_core::{Generation, Stats as Sums};
-use deltasync_proto::{Outcome, Stats, TransferError, Verb};
+use deltasync_core::{Digest, Generation, Stats as Sums};
+use deltasync_proto::{EventKind, Outcome, Stats, TransferError, Verb, Version};
 use serde::Serialize;
 
-use crate::shown::{Counted, Grouped, Percent, Size, Span};
+use crate::shown::{Counted, Grouped, Percent, Size, Span, There};
+use crate::transfer::whole;
 use crate::{ClientError, ExitStatus};
 
 /// What a push or pull came to.
@@ -24,6 +25,8 @@ pub struct Summary {
     pub files: Vec<FileReport>,
     /// What all connections carried.
     pub carried: Stats,
+    /// How often connections were tried again, and transfers that no connection had failed.
+    pub retried: u32,
     /// Why connections failed, and that the verb was interrupted.
     pub failures: Vec<ClientError>,
     /// How long it took, connecting included.
@@ -39,6 +42,39 @@ pub struct FileReport {
     pub target: String,
     /// How it ended.
     pub result: Result<Outcome, ClientError>,
+    /// What other writers published there while this transfer ran; `None` when they had removed the file. When the transfer
+    /// is done, it has replaced that.
+    pub replaced: Vec<Option<Version>>,
+    /// The server's copy had lost this content, and was repaired from ours.
+    pub restored: Option<Digest>,
+}
+
+impl FileReport {
+    /// The report of a transfer that has not begun.
+    pub(crate) fn new(source: String, target: String) -> Self {
+        let result = Err(TransferError::Cancelled.into());
+        Self { source, target, result, replaced: Vec::new(), restored: None }
+    }
+
+    /// Takes in what happened to the transfer.
+    pub(crate) fn take(&mut self, kind: &EventKind) {
+        match kind {
+            EventKind::Conflict { current } if self.replaced.last() != Some(current) => self.replaced.push(*current),
+            EventKind::Ended(result) => self.result = result.clone().map(whole).map_err(ClientError::from),
+            _ => {}
+        }
+    }
+
+    /// What a person should know of a transfer that is done.
+    fn notes(&self) -> impl Iterator<Item = String> {
+        let replaced = self.replaced.iter().filter(|_| self.result.is_ok()).map(|version| match version {
+            Some(version) => format!("replaced {}, which another writer had published meanwhile", There(Some(version))),
+            None => "another writer had removed the file meanwhile; it is there again".to_owned(),
+        });
+        let restored =
+            self.restored.map(|root| format!("the server's copy was damaged; repaired from ours, root {root}"));
+        replaced.chain(restored)
+    }
 }
 
 impl Summary {
@@ -63,6 +99,11 @@ impl Summary {
     /// The greatest status of all that went wrong.
     pub fn status(&self) -> ExitStatus {
         self.errors().map(|(_, error)| ExitStatus::from(error)).max().unwrap_or_default()
+    }
+
+    /// What a person should know of files that are done: that others wrote there too, or that a damaged copy was repaired.
+    pub fn notes(&self) -> impl Iterator<Item = (&FileReport, String)> {
+        self.files.iter().flat_map(|file| file.notes().map(move |note| (file, note)))
     }
 
     /// The bytes of all files that are done, added up.
@@ -124,6 +165,9 @@ impl Summary {
             self.files.iter().map(|file| file.result.as_ref().ok().map(|o| o.root.to_string())).collect();
         let single = self.files.len() == 1;
         let error = self.errors().map(|(_, error)| chain(error)).next();
+        let current = self.errors().find_map(|(_, error)| current_of(error));
+        let done = || self.files.iter().filter(|file| file.result.is_ok());
+        let replaced = done().flat_map(|file| &file.replaced).map(|version| version.map(JsonVersion::from)).collect();
         let object = Object {
             files: self.done().count(),
             bytes_target: sums.target.get(),
@@ -137,10 +181,24 @@ impl Summary {
             elapsed_ms: u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
             root: roots.first().filter(|_| single).cloned().flatten(),
             roots: (!single).then_some(roots),
+            retries: self.retried,
+            restored: done().filter(|file| file.restored.is_some()).count(),
+            replaced,
             exit_code: error.is_some().then(|| self.status().code()),
             error,
+            current,
         };
         serde_json::to_string(&object).expect("numbers and text serialize")
+    }
+}
+
+/// What is there, or should be, where that is the error.
+fn current_of(error: &ClientError) -> Option<Option<JsonVersion>> {
+    match error {
+        ClientError::Conflict { current } | ClientError::Damaged { published: current, .. } => {
+            Some(current.map(JsonVersion::from))
+        }
+        _ => None,
     }
 }
 
@@ -181,10 +239,36 @@ struct Object {
     root: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     roots: Option<Vec<Option<String>>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    retries: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<Option<JsonVersion>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    restored: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<Option<JsonVersion>>,
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
+/// A version of a file; the generation is null where it is not known.
+#[derive(Serialize)]
+struct JsonVersion {
+    root: String,
+    generation: Option<u64>,
+}
+
+impl From<Version> for JsonVersion {
+    fn from(Version { generation, root }: Version) -> Self {
+        let known = (generation != Generation::ZERO).then_some(generation.get());
+        Self { root: root.to_string(), generation: known }
+    }
 }
 
 /// Where the bytes of one file came from.
@@ -234,12 +318,19 @@ mod tests {
     }
 
     fn file(name: &str, result: Result<Outcome, ClientError>) -> FileReport {
-        FileReport { source: name.into(), target: format!("deltasync://h/{name}"), result }
+        FileReport { result, ..FileReport::new(name.into(), format!("deltasync://h/{name}")) }
     }
 
     fn summary(files: Vec<FileReport>) -> Summary {
         let carried = Stats { wire_sent: 5939, wire_received: 15_462, round_trips: 2 };
-        Summary { verb: Verb::Push, files, carried, failures: Vec::new(), elapsed: Duration::from_millis(123) }
+        Summary {
+            verb: Verb::Push,
+            files,
+            carried,
+            retried: 0,
+            failures: Vec::new(),
+            elapsed: Duration::from_millis(123),
+        }
     }
 
     #[test]
@@ -267,6 +358,58 @@ mod tests {
         let tail =
             format!(r#""root":null,"roots":["{root}",null],"error":"refused by the peer: a \"b\"","exit_code":4}}"#);
         assert!(two.to_json().ends_with(&tail), "{}", two.to_json());
+    }
+
+    fn version(byte: u8, generation: u64) -> Version {
+        Version { root: Digest::from_bytes([byte; 32]), generation: Generation::new(generation) }
+    }
+
+    #[test]
+    fn a_conflict_tells_what_is_there_to_people_and_scripts() {
+        let digits = "cd".repeat(32);
+        for (current, there, json) in [
+            (
+                Some(version(0xcd, 7)),
+                format!("root {digits}, generation 7"),
+                format!(r#"{{"root":"{digits}","generation":7}}"#),
+            ),
+            (Some(version(0xcd, 0)), format!("root {digits}"), format!(r#"{{"root":"{digits}","generation":null}}"#)),
+            (None, "no file".into(), "null".into()),
+        ] {
+            let refusal = Refusal { code: RefusalCode::Conflict, message: "x".into(), current };
+            let one = summary(vec![file("a", Err(TransferError::Refused(refusal).into()))]);
+            let error = format!("what is there now is not what was to be replaced: {there}");
+            assert_eq!(one.errors().next().map(|(_, error)| error.to_string()), Some(error.clone()));
+            let tail = format!(r#","error":"{error}","exit_code":4,"current":{json}}}"#);
+            assert!(one.to_json().ends_with(&tail), "{}", one.to_json());
+        }
+    }
+
+    #[test]
+    fn what_was_replaced_or_restored_is_noted_once_it_is_done() {
+        let mut report = file("a", Err(TransferError::Cancelled.into()));
+        for current in [Some(version(0xcd, 7)), Some(version(0xcd, 7)), None] {
+            report.take(&EventKind::Conflict { current });
+        }
+        assert_eq!(summary(vec![file("b", Ok(outcome(1, 1, 1)))]).notes().count(), 0);
+        let mut one = summary(vec![report]);
+        assert_eq!(one.notes().count(), 0, "it has replaced nothing yet");
+        assert!(!one.to_json().contains("replaced"), "{}", one.to_json());
+        one.files[0].take(&EventKind::Ended(Ok(outcome(10, 10, 10))));
+        one.files[0].restored = Some(Digest::from_bytes([0xef; 32]));
+        one.retried = 3;
+        let (cd, ef) = ("cd".repeat(32), "ef".repeat(32));
+        let notes: Vec<_> = one.notes().map(|(_, note)| note).collect();
+        assert_eq!(
+            notes,
+            [
+                format!("replaced root {cd}, generation 7, which another writer had published meanwhile"),
+                "another writer had removed the file meanwhile; it is there again".into(),
+                format!("the server's copy was damaged; repaired from ours, root {ef}"),
+            ]
+        );
+        let tail = format!(r#""retries":3,"replaced":[{{"root":"{cd}","generation":7}},null],"restored":1}}"#);
+        assert!(one.to_json().ends_with(&tail), "{}", one.to_json());
     }
 
     #[test]

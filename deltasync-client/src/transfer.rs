@@ -4,6 +4,9 @@
 //! name cannot both go there. Whether a place at a server is a directory only the server knows: that wish travels with
 //! the transfer. All transfers with one server share a connection; files of this machine are reached by a session in this
 //! process, one for each directory that a pull takes files from.
+//!
+//! A pull may learn that the server's copy lost its content. Who still has that content is likely to be who pulls: then it
+//! is pushed back, and the pull is satisfied.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,39 +15,33 @@ use std::time::Instant;
 
 use deltasync_core::{ByteLen, Name};
 use deltasync_proto::{
-    Command, Destination, EventKind, Outcome, Place as StoragePlace, RootId, Stats, TransferError, Verb,
+    Command, Condition, Destination, EventKind, Outcome, Place as StoragePlace, RootId, TransferError, Verb,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::exchange::{Batch, Exchanged, Happening, exchange};
+use crate::exchange::{Batch, Exchanged, exchange};
 use crate::link::{LinkPlan, Peer};
 use crate::local::{LocalSource, LocalTarget};
-use crate::{ClientError, FileReport, Options, Place, RemotePlace, Shown, Summary, UsageError};
-
-/// What a verb tells while it runs: the one stream that every face draws.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Update {
-    /// Something happened to the file with this index among the sources, from 0.
-    File {
-        /// Which source.
-        index: usize,
-        /// What happened; `Ended` is the last of each file.
-        kind: EventKind,
-    },
-    /// What the connections have carried so far, all together.
-    Carried(Stats),
-}
+use crate::route::sum;
+use crate::spare::{Damage, Repair, Spare};
+use crate::{ClientError, FileReport, Options, Place, RemotePlace, Shown, Summary, Update, UsageError};
 
 /// Brings files at `destination` up to date with `sources`, files of this machine.
 ///
 /// Several sources need a directory as destination. A destination on this machine is written by a session in this
 /// process. Cancelling ends the transfers in order within two seconds; what was published stays.
 ///
+/// A connection that cannot be made or is lost is made again, see [`Options::retries`]. A transfer that had not ended is
+/// then asked again, also where the server had published it and only its last word was lost: it ends as being there
+/// already. What it may replace is said by [`Options::condition`], for a single source. Without one, a version that
+/// another writer publishes meanwhile is replaced too, and [`FileReport::replaced`] tells of it; with one, the transfer ends
+/// with [`ClientError::Conflict`] where it does not hold.
+///
 /// # Errors
 ///
-/// [`ClientError::Usage`] or [`ClientError::File`] when a source or the destination cannot be used; nothing has begun
-/// then. What goes wrong later stands in the summary, so that it tells of every file.
+/// [`ClientError::Usage`] or [`ClientError::File`] when a source or the destination cannot be used, or there is a
+/// condition and more than one source; nothing has begun then. What goes wrong later stands in the summary, so that it
+/// tells of every file.
 pub async fn push(
     sources: &[PathBuf],
     destination: &Place,
@@ -53,6 +50,7 @@ pub async fn push(
     report: impl FnMut(Update),
 ) -> Result<Summary, ClientError> {
     let begun = Instant::now();
+    check_condition(options, sources.len())?;
     let files = sources.iter().map(|source| LocalSource::find(source)).collect::<Result<Vec<_>, _>>()?;
     let (peer, path, directory) = match destination {
         Place::Remote(place) => {
@@ -76,7 +74,9 @@ pub async fn push(
         });
         let root = RootId::new(u32::try_from(root).expect("fewer sources than 2^32"));
         let source = StoragePlace { root, path: file.path };
-        commands.push((number, Command::Push { source, path: path.clone(), name: file.name, directory }));
+        let condition = options.condition;
+        let command = Command::Push { source, path: path.clone(), name: file.name, directory, condition };
+        commands.push((number, command));
     }
     // Both files of a push within this machine are at hand.
     let known = match (&peer, &options.state) {
@@ -84,12 +84,17 @@ pub async fn push(
         (Peer::Directory(_), _) | (_, None) => None,
     };
     let batch = Batch { link: LinkPlan { peer, roots, known }, commands };
-    Ok(run(Verb::Push, reports, vec![batch], options, cancel, report, begun).await)
+    Ok(run(Verb::Push, reports, vec![batch], &[], options, cancel, report, begun).await)
 }
 
 /// Brings files of this machine at `destination` up to date with `sources`.
 ///
-/// As [`push`], the other way round. Sources may lie at several servers, and on this machine.
+/// As [`push`], the other way round; a condition is on the file of this machine. Sources may lie at several servers, and on
+/// this machine. A file of this machine that another program changes meanwhile is a [`ClientError::Conflict`], with or
+/// without a condition.
+///
+/// Where the server's copy is damaged and the file of this machine is what it should be, that one is pushed back, and
+/// [`FileReport::restored`] tells of it; else the transfer ends with [`ClientError::Damaged`].
 ///
 /// # Errors
 ///
@@ -102,9 +107,11 @@ pub async fn pull(
     report: impl FnMut(Update),
 ) -> Result<Summary, ClientError> {
     let begun = Instant::now();
+    check_condition(options, sources.len())?;
     let target = LocalTarget::find(destination, sources.len() > 1)?;
     let mut batches: Vec<Batch> = Vec::new();
     let mut names = Vec::with_capacity(sources.len());
+    let mut spares = Vec::with_capacity(sources.len());
     for (number, source) in sources.iter().enumerate() {
         let (peer, path, name) = match source {
             Place::Remote(place) => {
@@ -118,8 +125,15 @@ pub async fn pull(
         };
         let place = StoragePlace { root: RootId::new(0), path: target.path.clone() };
         let destination = Destination { place, name: name.clone(), directory: target.directory };
+        spares.push(Spare {
+            peer: peer.clone(),
+            remote: path.clone(),
+            root: target.root.clone(),
+            target: destination.clone(),
+            condition: options.condition,
+        });
         names.push(name);
-        let command = (number, Command::Pull { path, destination });
+        let command = (number, Command::Pull { path, destination, condition: options.condition });
         match batches.iter_mut().find(|batch| batch.link.peer == peer) {
             Some(batch) => batch.commands.push(command),
             None => {
@@ -130,7 +144,14 @@ pub async fn pull(
     }
     let named: Vec<_> = sources.iter().zip(&names).collect();
     let reports = reports(&named, &Place::Local(destination.to_owned()), target.directory)?;
-    Ok(run(Verb::Pull, reports, batches, options, cancel, report, begun).await)
+    Ok(run(Verb::Pull, reports, batches, &spares, options, cancel, report, begun).await)
+}
+
+fn check_condition(options: &Options, sources: usize) -> Result<(), UsageError> {
+    if options.condition != Condition::Any && sources > 1 {
+        return Err(UsageError::ConditionOfSeveral(sources));
+    }
+    Ok(())
 }
 
 /// The name of a file at a server; a place written as a directory is none.
@@ -162,38 +183,79 @@ fn reports(
         if directory && let Some(first) = taken.insert(name, source.clone()) {
             return Err(UsageError::Collision { first, second: source, target });
         }
-        reports.push(FileReport { source, target, result: Err(TransferError::Cancelled.into()) });
+        reports.push(FileReport::new(source, target));
     }
     if reports.is_empty() { Err(UsageError::NoSource) } else { Ok(reports) }
 }
 
+#[allow(clippy::too_many_arguments, reason = "what a verb consists of, in one place")]
 async fn run(
     verb: Verb,
     mut files: Vec<FileReport>,
     batches: Vec<Batch>,
+    spares: &[Spare],
     options: &Options,
     cancel: &CancellationToken,
     mut report: impl FnMut(Update),
     begun: Instant,
 ) -> Summary {
-    let on = |happening| {
-        match happening {
-            Happening::Carried(stats) => report(Update::Carried(stats)),
-            Happening::Transfer(index, kind) => {
-                if let EventKind::Ended(result) = &kind {
-                    files[index].result = result.clone().map(whole).map_err(ClientError::from);
-                }
-                report(Update::File { index, kind });
+    let mut damages: Vec<Damage> = Vec::new();
+    let on = |update: Update| {
+        if let Update::File { index, kind } = &update {
+            if let Some(damage) = spares.get(*index).and_then(|_| Damage::of(*index, kind)) {
+                // It is not over yet.
+                damages.push(damage);
+                return None;
             }
+            files[*index].take(kind);
         }
+        report(update);
         None
     };
-    let Exchanged { carried, failures } = exchange(batches, options, cancel, on).await;
-    Summary { verb, files, carried, failures, elapsed: begun.elapsed() }
+    let Exchanged { mut carried, mut retried, mut failures } = exchange(batches, options, cancel, on).await;
+    for damage in damages {
+        let (index, spare) = (damage.index, &spares[damage.index]);
+        let whole = spare.is_whole(&damage, options.config.algorithm, cancel).await;
+        let mut step = whole.then_some(Repair::Push(damage.published()));
+        let mut ended = Err(damage.error());
+        let mut pushed = false;
+        while let Some(now) = step {
+            let on = |mut update: Update| {
+                match &mut update {
+                    Update::File { kind: EventKind::Ended(result), .. } => {
+                        ended = result.clone();
+                        return None;
+                    }
+                    Update::Carried(stats) => *stats = sum(carried, *stats),
+                    _ => {}
+                }
+                report(update);
+                None
+            };
+            let exchanged = exchange(vec![spare.batch(index, now)], options, cancel, on).await;
+            carried = sum(carried, exchanged.carried);
+            retried += exchanged.retried;
+            failures.extend(exchanged.failures);
+            pushed = matches!(now, Repair::Push(_));
+            step = damage.after(now, &ended);
+        }
+        let file = &mut files[index];
+        file.take(&EventKind::Ended(ended.clone()));
+        match &ended {
+            // Where nothing was published, somebody else had repaired it.
+            Ok(outcome) if pushed => file.restored = outcome.generation.map(|_| damage.published()),
+            Err(error) if pushed && *error != TransferError::Cancelled => {
+                file.result = Err(damage.unrepaired(error.clone()));
+            }
+            _ => {}
+        }
+        report(Update::File { index, kind: EventKind::Ended(ended) });
+    }
+    Summary { verb, files, carried, retried, failures, elapsed: begun.elapsed() }
 }
 
 /// A result that nothing was reported moved for was there already: all of it counts as copied.
-fn whole(mut outcome: Outcome) -> Outcome {
+pub(crate) fn whole(mut outcome: Outcome) -> Outcome {
     let progress = &mut outcome.progress;
     if progress.copied == ByteLen::ZERO && progress.literal == ByteLen::ZERO {
         progress.copied = outcome.len;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::list::root_at;
 use crate::local::LocalSource;
-use crate::{ClientError, Options, Place};
+use crate::{ClientError, Options, Place, Update};
 
 /// The roots of both files, in the algorithm they were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Verified {
     }
 }
 
-/// Compares `file` on this machine with the file at `place`.
+/// Compares `file` on this machine with the file at `place`; `report` hears how it goes with the other, as file 0.
 ///
 /// # Errors
 ///
@@ -41,18 +41,23 @@ pub async fn verify(
     place: &Place,
     options: &Options,
     cancel: &CancellationToken,
+    report: impl FnMut(Update),
 ) -> Result<Verified, ClientError> {
     LocalSource::find(file)?;
     let algorithm = options.config.algorithm;
     let (path, token) = (file.to_owned(), cancel.clone());
     let local = tokio::task::spawn_blocking(move || root_of(&path, algorithm, &token));
-    let remote = root_at(place, options, cancel).await?;
+    let remote = root_at(place, options, cancel, report).await?;
     let local = local.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     Ok(Verified { algorithm, local, remote })
 }
 
 /// The length and root of a file here; looks for `cancel` once for each piece of 1 MiB.
-fn root_of(path: &Path, algorithm: Algorithm, cancel: &CancellationToken) -> Result<(ByteLen, Digest), ClientError> {
+pub(crate) fn root_of(
+    path: &Path,
+    algorithm: Algorithm,
+    cancel: &CancellationToken,
+) -> Result<(ByteLen, Digest), ClientError> {
     let mut file = File::open(path).map_err(ClientError::file("read", path))?;
     let mut hasher = algorithm.hasher();
     let mut len = ByteLen::ZERO;

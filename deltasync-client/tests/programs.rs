@@ -104,7 +104,7 @@ fn a_connection_cut_in_the_middle_of_a_delta_changes_nothing_and_the_next_try_su
     // The tags of 3 MiB are about 9 KB, so this is well into the 2 MiB of literals.
     let relay = cutting_relay(server.address, 1 << 20);
     let url = format!("deltasync://{relay}/file");
-    deltasync(dir.path(), &["push", "file", &url]).failed(1, "connection");
+    deltasync(dir.path(), &["push", "file", &url, "--retries=0"]).failed(1, "connection");
     assert_eq!(server.dir.read("file"), old, "the old file is whole");
     assert_eq!(server.dir.names("."), [".deltasync", "file"]);
     deltasync(dir.path(), &["push", "file", &server.url("file"), "-q"]).fine();

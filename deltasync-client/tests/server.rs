@@ -182,11 +182,11 @@ fn nobody_listening_is_status_3() {
     let dir = Scratch::new();
     dir.write("file", b"x");
     let url = format!("deltasync://{address}/");
-    let ran = deltasync(dir.path(), &["push", "file", &url, "--json"]);
+    let ran = deltasync(dir.path(), &["push", "file", &url, "--json", "--retries=0"]);
     let ran = ran.failed(3, &format!("cannot connect to {address}: Connection refused"));
     assert_eq!(ran.stderr.lines().filter(|line| line.starts_with("deltasync: ")).count(), 1, "said once: {ran:?}");
     assert_eq!(ran.json()["exit_code"], 3);
-    deltasync(dir.path(), &["ls", &url]).failed(3, "check that deltasync-server runs there");
+    deltasync(dir.path(), &["ls", &url, "--retries=0"]).failed(3, "check that deltasync-server runs there");
     deltasync(dir.path(), &["verify", "file", &url.replace("127.0.0.1", "host.invalid")]).failed(3, "host.invalid");
 }
 
