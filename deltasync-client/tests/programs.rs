@@ -143,7 +143,7 @@ fn a_full_disk_is_told_and_the_old_file_stays() {
     dir.write("file", &old);
     deltasync(dir.path(), &["push", "file", &server.url(""), "-q"]).fine();
     dir.write("file", &[&b"x"[..], &old].concat());
-    deltasync(dir.path(), &["push", "file", &server.url("")]).failed(4, "No space left on device");
+    deltasync(dir.path(), &["push", "file", &server.url("")]).failed(4, "no room for 12582913 bytes");
     assert_eq!(root.read("file"), old);
     assert_eq!(root.names(".deltasync/staging"), [""; 0]);
     drop(server);

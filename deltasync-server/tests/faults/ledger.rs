@@ -18,6 +18,9 @@ pub(crate) struct Ledger {
     files: BTreeMap<String, Versions>,
     /// The highest generation that was told.
     highest: Generation,
+    /// The power is being cut: what is told from now on need not last. A directory's sync that meets the shutdown of a file
+    /// system may find nothing left to do, and say that all is well.
+    cutting: bool,
 }
 
 #[derive(Default)]
@@ -40,12 +43,17 @@ pub(crate) struct Attempt {
 
 impl Ledger {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: Rng::new(seed), files: BTreeMap::new(), highest: Generation::ZERO }
+        Self { rng: Rng::new(seed), files: BTreeMap::new(), highest: Generation::ZERO, cutting: false }
+    }
+
+    /// From here on nothing counts as acknowledged, until the files are looked at again.
+    pub(crate) fn cut(&mut self) {
+        self.cutting = true;
     }
 
     /// The next version of a file: as long as it was, or of about `len` bytes when it is new or made anew.
     pub(crate) fn attempt(&mut self, path: &str, len: usize) -> Attempt {
-        let Self { rng, files, highest } = self;
+        let Self { rng, files, highest, .. } = self;
         let file = files.entry(path.to_owned()).or_default();
         if file.newest.is_empty() || rng.below(5) == 0 {
             file.newest = rng.bytes(len - rng.clone().below(len / 4 + 1));
@@ -69,6 +77,9 @@ impl Ledger {
     pub(crate) fn acknowledge(&mut self, attempt: &Attempt, outcome: &Outcome) {
         let file = self.files.get_mut(&attempt.path).expect("it was tried");
         assert_eq!(outcome.root, file.roots[attempt.version], "{}", attempt.path);
+        if self.cutting {
+            return;
+        }
         file.acknowledged = file.acknowledged.max(Some(attempt.version));
         if let Some(generation) = outcome.generation {
             assert!(generation > attempt.floor, "{}: {generation} came after {}", attempt.path, attempt.floor);
@@ -108,6 +119,7 @@ impl Ledger {
 
     /// What stands in a served directory now is what its next versions are made from, and must not be lost again.
     pub(crate) fn adopt(&mut self, root: &Path) {
+        self.cutting = false;
         for (name, file) in &mut self.files {
             let Ok(bytes) = fs::read(root.join(name)) else { continue };
             let is = root_of(&bytes);

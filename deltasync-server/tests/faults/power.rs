@@ -83,6 +83,7 @@ async fn cut_in_traffic(mounted: &Mounted, server: &Served, ledger: &Arc<Mutex<L
         });
     }
     tokio::time::sleep(Duration::from_micros(rng.below(200_000) as u64)).await;
+    ledger.lock().expect("no panic").cut();
     mounted.cut();
     for traffic in traffic {
         traffic.await.expect("what was told was right");
