@@ -13,11 +13,14 @@
 //! committed. Of two who write one path at once each has a stage of its own; who commits names what it replaces, and only
 //! the first of those who saw the same succeeds (`swap`). What opens files is in `root`, and nothing else here can.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deltasync_core::{Algorithm, ByteLen, Digest, Generation, Limits, Name, RelPath};
+use deltasync_core::{
+    Algorithm, ByteLen, ChunkList, Digest, Generation, Limits, Name, Offset, Op, Ops, PlanError, Planner, RelPath,
+};
 use deltasync_proto::{
     Answer, Ask, Cutting, Destination, FaultKind, FileHandle, Kept, Known, OpenedFile, Place, Remembered, Replaces,
     StageHandle, StorageFault,
@@ -142,6 +145,8 @@ pub struct LocalStorage {
     limits: Limits,
     known: Option<KnownFiles>,
     served: Option<Served>,
+    /// Where a commit is in place whose directory could not be synced.
+    unsure: Mutex<BTreeSet<RelPath>>,
     /// The directories that commits are syncing.
     syncing: Directories,
     /// Held by a commit where nothing is served.
@@ -194,7 +199,16 @@ impl LocalStorage {
         let mut recovery = Recovery::default();
         let served = Some(Served::open(private, &options, &mut recovery)?);
         let (roots, limits, replacing) = (vec![root], options.limits, Mutex::default());
-        Ok(Self { roots, limits, known: None, served, replacing, recovery, syncing: Directories::default() })
+        Ok(Self {
+            roots,
+            limits,
+            known: None,
+            served,
+            replacing,
+            recovery,
+            unsure: Mutex::default(),
+            syncing: Directories::default(),
+        })
     }
 
     /// Opens directories of the user's own; root `i` is the `i`-th. Each may be named through symbolic links; below them
@@ -216,7 +230,7 @@ impl LocalStorage {
         let roots = directories.into_iter().map(Root::new).collect();
         let (limits, known, replacing) = (options.limits, options.known, Mutex::default());
         let (recovery, syncing) = (Recovery::default(), Directories::default());
-        Self { roots, limits, known, served: None, replacing, recovery, syncing }
+        Self { roots, limits, known, served: None, replacing, recovery, unsure: Mutex::default(), syncing }
     }
 
     /// What was not in order when a directory was opened to be served.
@@ -282,7 +296,7 @@ impl LocalStorage {
         Opened::of_partial(left.or_else(beside)?, file, &place.path, cutting, &self.limits)
     }
 
-    fn commit(&self, stage: &Stage, replaces: Option<&Opened>) -> Result<Answer, StorageFault> {
+    fn commit(&self, stage: &Stage, replaces: Option<&Opened>) -> Result<Generation, StorageFault> {
         let place = stage.place();
         let root = self.root(place)?;
         // Directories are not made again for what should still be in them.
@@ -302,8 +316,12 @@ impl LocalStorage {
         if let (Some(served), Some(aside)) = (&self.served, aside) {
             served.history.keep(&aside, &place.path, &served.index);
         }
-        let generation = generation?;
-        Ok(Answer::Committed(generation))
+        match (&generation, stage.is_published()) {
+            (Ok(_), _) => _ = lock(&self.unsure).remove(&place.path),
+            (Err(_), true) => _ = lock(&self.unsure).insert(place.path.clone()),
+            (Err(_), false) => {}
+        }
+        generation
     }
 
     /// Puts a target in place where commits are not counted.
@@ -315,13 +333,32 @@ impl LocalStorage {
     }
 
     /// Makes a file durable that somebody will be told is there: whoever put it there may not have come to that yet.
-    fn secure(&self, place: &Place, file: &OpenedFile) -> Result<(), StorageFault> {
+    fn secure(&self, place: &Place, file: &mut OpenedFile) -> Result<(), StorageFault> {
         let system = |error: io::Error| system_fault(&place.path, &error);
-        opened(&file.file)?.source().sync().map_err(system)?;
+        let there = opened(&file.file)?;
+        if lock(&self.unsure).contains(&place.path) {
+            file.generation = self.publish_again(place, there, &file.chunks)?;
+            return Ok(());
+        }
+        there.source().sync().map_err(system)?;
         let Some((parent, _)) = place.path.split_last() else { return Ok(()) };
         let parent = self.root(place)?.directory(&parent).map_err(|trouble| trouble.at(&place.path))?;
         let which = parent.identity().map_err(system)?;
         self.syncing.sync(&which, self.syncing.turn(), Arc::new(parent), |parent| parent.sync()).map_err(system)
+    }
+
+    /// Publishes a file once more whose directory could not be synced: no later sync makes that name last, a new one may.
+    fn publish_again(&self, place: &Place, there: &Opened, chunks: &ChunkList) -> Result<Generation, StorageFault> {
+        let too_large = |error: PlanError| fault(FaultKind::TooLarge, &place.path, error);
+        let len = chunks.len();
+        let ops: Ops = [Op::Copy { from: Offset::ZERO, len }].into_iter().collect();
+        let mut planner = Planner::new(len, len, &self.limits).map_err(too_large)?;
+        let plan = planner.plan(&ops, ByteLen::ZERO).map_err(too_large)?;
+        let staging = self.served.as_ref().map(|served| &served.staging);
+        let target = (len, chunks.algorithm(), chunks.root());
+        let stage = Stage::begin(self.root(place)?, staging, place.clone(), target, &self.limits)?;
+        stage.apply(Some(there), &plan, &[])?;
+        self.commit(&stage, Some(there))
     }
 
     /// A description with the generation of the file.
@@ -357,8 +394,8 @@ impl BlockingStorage for LocalStorage {
             }
             Ask::Basis { destination, cutting, algorithm, wanted } => {
                 let place = self.basis_place(destination)?;
-                let file = describe(&place, cutting, algorithm)?;
-                if let (Some(served), Some(file)) = (&self.served, &file) {
+                let mut file = describe(&place, cutting, algorithm)?;
+                if let (Some(served), Some(file)) = (&self.served, &mut file) {
                     served.described.add(opened(&file.file)?.looks(), Arc::clone(&file.chunks));
                     if wanted.is_some_and(|(root, _)| root == file.chunks.root()) {
                         self.secure(&place, file)?;
@@ -404,7 +441,7 @@ impl BlockingStorage for LocalStorage {
                     Replaces::Nothing => None,
                     Replaces::File(file) => Some(opened(file)?),
                 };
-                self.commit(staged(&stage)?, replaces)
+                self.commit(staged(&stage)?, replaces).map(Answer::Committed)
             }
             Ask::List { place, after, most } => {
                 let listed = listing::list(self.root(&place)?, &place.path, after.as_ref(), most);
@@ -545,6 +582,10 @@ impl Drop for Served {
     fn drop(&mut self) {
         self.generations.release(&self.index);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error with the path of the user's own that it is about.

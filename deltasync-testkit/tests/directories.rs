@@ -63,3 +63,24 @@ fn what_is_called_there_already_outlasts_a_power_cut() {
     assert_eq!(lost(true), 0);
     assert!(lost(false) > 0, "else this shows nothing");
 }
+
+/// Found by the simulation, seed 108251: a commit is in place and its directory could not be synced; whoever pushes the
+/// same again is told that it is there, and no later sync would have made that last.
+#[test]
+fn what_is_in_place_and_may_not_last_is_published_again() {
+    let disk = SimDisk::new();
+    let server = LocalStorage::serve_on(disk.root(), LocalOptions::default()).expect("it starts");
+    disk.fail(1, Some(SimCall::SyncDir), SimFault::Errno(Errno::IO.raw_os_error()));
+    assert!(publish(&server, "file").is_err());
+    assert_eq!(disk.get("file").as_deref(), Some(&b""[..]), "it is in place");
+    let lost = |disk: &SimDisk| (0..200).any(|seed| disk.power_cut(&mut Rng::new(seed)).get("file").is_none());
+    assert!(lost(&disk), "else this shows nothing");
+    let name = Name::new(*b"file").expect("a name");
+    let place = Place { root: RootId::new(0), path: RelPath::new(*b"file").expect("a path") };
+    let destination = Destination { place, name, directory: false };
+    let (cutting, algorithm) = (Cutting::ByContent, Algorithm::Blake3);
+    let wanted = Some((algorithm.digest(b""), ByteLen::ZERO));
+    let answer = server.answer(Ask::Basis { destination, cutting, algorithm, wanted }).expect("it is there");
+    assert!(matches!(answer, Answer::Basis { file: Some(_), .. }), "{answer:?}");
+    assert!(!lost(&disk));
+}

@@ -135,6 +135,11 @@ impl Stage {
         &self.place
     }
 
+    /// True once it has been put in place, whether that lasts or not.
+    pub(super) fn is_published(&self) -> bool {
+        self.state().end == Some(End::Published)
+    }
+
     /// Appends the steps of a plan.
     pub(super) fn apply(&self, basis: Option<&Opened>, plan: &Plan, literals: &[u8]) -> Result<(), StorageFault> {
         let mut state = self.open_state()?;
