@@ -46,6 +46,7 @@ pub use disk::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat};
 
 mod destination;
 mod fault;
+mod lock;
 mod source;
 
 mod known;

@@ -30,6 +30,7 @@ use crate::destination::resolve;
 use crate::disk::{DiskDir, SystemDir};
 use crate::fault::{fault, system_fault};
 use crate::known::Found;
+use crate::lock::lock;
 use crate::source::{Looks, Source};
 use crate::{BlockingStorage, KnownFiles};
 
@@ -582,10 +583,6 @@ impl Drop for Served {
     fn drop(&mut self) {
         self.generations.release(&self.index);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error with the path of the user's own that it is about.

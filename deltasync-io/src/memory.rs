@@ -6,7 +6,7 @@
 //! remembered or replaced are kept whole, a few for each name, and described only when they are asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use deltasync_core::{
@@ -20,6 +20,7 @@ use deltasync_proto::{
 
 use crate::destination::resolve;
 use crate::fault::fault;
+use crate::lock::lock;
 use crate::{BlockingStorage, KeepForm};
 
 /// A storage in memory. Wrap it in an `Arc` to keep a hand on it while [`Threads`](crate::Threads) run it.
@@ -424,11 +425,6 @@ fn add(versions: &mut Vec<Version>, version: Version) {
     if versions.len() > VERSIONS {
         versions.remove(0);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whatever panicked, each change under these locks is a single step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn opened(file: &FileHandle) -> Result<&Opened, StorageFault> {

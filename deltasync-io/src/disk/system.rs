@@ -386,7 +386,6 @@ mod tests {
                     // It says what a file of the system is, and gives one out to have its blocks shared.
                     ("disk.rs", "std::fs" | "SystemDir") => code.matches("use std::fs").count() == 1,
                     ("source.rs", "std::fs") => code.contains("use std::fs::File;") && !code.contains("File::"),
-                    // The directories that the user names.
                     // It opens nothing: a page cache need not keep what a scrub has read.
                     ("local/scrub.rs", "rustix::fs") => {
                         code.matches("rustix::fs").count()
@@ -396,6 +395,7 @@ mod tests {
                     ("local/root.rs" | "local/control.rs", "SystemDir") => {
                         code.matches("SystemDir::start").count() <= 1
                     }
+                    // The directories that the user names.
                     ("local.rs", "SystemDir") => code.matches("SystemDir::start").count() == 2,
                     // What a client remembers, under names of its own: no peer names a file there.
                     (known, "std::fs" | "rustix::fs" | "OpenOptions") => known.starts_with("known"),

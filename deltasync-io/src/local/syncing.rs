@@ -24,6 +24,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::lock::lock;
+
 /// The queues, by whatever tells one directory from another.
 #[derive(Debug)]
 pub(super) struct Syncing<K, H> {
@@ -149,11 +151,6 @@ impl From<Told> for io::Result<()> {
             None => io::Error::new(error.kind(), error.to_string()),
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change under these locks is a single step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
