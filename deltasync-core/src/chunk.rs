@@ -2,7 +2,7 @@
 //!
 //! A [`Chunker`] takes the bytes as they come, cuts them, digests each chunk and keeps the root, in one pass. Equal
 //! chunks in a row are one [`ChunkRun`], so that a sparse file of any length costs a few entries; a chunk that equals
-//! the one before it byte for byte is compared, not digested again.
+//! the one before it byte for byte is compared, not digested again; the others are digested many at once.
 //!
 //! Invariant: any split of the input gives the same list, and the lengths of the chunks sum to the length of the file.
 //! Memory is 40 bytes a run, and in the chunker at most one chunk of the input.
@@ -143,10 +143,32 @@ pub struct Chunker {
     runs: Vec<ChunkRun>,
     /// The start of a chunk whose end is not decided, shorter than the longest chunk.
     pending: Vec<u8>,
+    /// Empty: room for the digests of a batch.
+    digests: Vec<Digest>,
 }
 
-/// The root takes in this many bytes at a time, in bytes, so that the cut finds them in the cache.
-const ROOT_PIECE: usize = 128 << 10;
+/// Chunks are digested when there are so many bytes of them: enough to fill the lanes, and few enough that the root and
+/// the digests find in the cache what the cut has read.
+const BATCH: usize = 128 << 10;
+
+/// Chunks in order that wait to be digested together, equal neighbours once.
+#[derive(Debug, Default)]
+struct Batch<'a> {
+    chunks: Vec<&'a [u8]>,
+    counts: Vec<u32>,
+}
+
+impl<'a> Batch<'a> {
+    fn add(&mut self, chunk: &'a [u8]) {
+        match (self.chunks.last(), self.counts.last_mut()) {
+            (Some(last), Some(count)) if *last == chunk => *count += 1,
+            _ => {
+                self.chunks.push(chunk);
+                self.counts.push(1);
+            }
+        }
+    }
+}
 
 impl Chunker {
     /// A chunker at the start of a file.
@@ -159,6 +181,7 @@ impl Chunker {
             root: algorithm.hasher(),
             runs: Vec::new(),
             pending: Vec::new(),
+            digests: Vec::new(),
         }
     }
 
@@ -172,20 +195,20 @@ impl Chunker {
         let len = self.len.get().saturating_add(bytes.len() as u64);
         LimitExceeded::check("file length", len, self.limits.file.get())?;
         self.len = ByteLen::new(len);
-        let mut hashed = 0;
         let mut at = self.cut_pending(bytes)?;
-        let mut previous = None;
+        let mut batch = Batch::default();
+        let mut hashed = 0;
         while let Some(len) = self.cutter.cut(&bytes[at..], false) {
-            while at + len - hashed >= ROOT_PIECE {
-                self.root.update(&bytes[hashed..hashed + ROOT_PIECE]);
-                hashed += ROOT_PIECE;
-            }
-            let chunk = &bytes[at..at + len];
-            self.add(chunk, previous)?;
-            previous = Some(chunk);
+            batch.add(&bytes[at..at + len]);
             at += len;
+            if at - hashed >= BATCH {
+                self.root.update(&bytes[hashed..at]);
+                hashed = at;
+                self.add_all(&mut batch)?;
+            }
         }
         self.root.update(&bytes[hashed..]);
+        self.add_all(&mut batch)?;
         self.pending.extend_from_slice(&bytes[at..]);
         Ok(())
     }
@@ -199,7 +222,7 @@ impl Chunker {
         let pending = core::mem::take(&mut self.pending);
         let mut rest = pending.as_slice();
         while let Some(len) = self.cutter.cut(rest, true) {
-            self.add(&rest[..len], None)?;
+            self.add(self.algorithm.digest(&rest[..len]), len, 1)?;
             rest = &rest[len..];
         }
         Ok(ChunkList::new(self.cutter, self.algorithm, self.root.finish(), self.runs))
@@ -219,7 +242,7 @@ impl Chunker {
         let mut start = 0;
         while start < before {
             let Some(len) = self.cutter.cut(&pending[start..], false) else { break };
-            self.add(&pending[start..start + len], None)?;
+            self.add(self.algorithm.digest(&pending[start..start + len]), len, 1)?;
             start += len;
         }
         // Where a chunk is undecided, less than a longest one follows its start, and `bytes` are part of that.
@@ -229,20 +252,29 @@ impl Chunker {
         Ok(if undecided { bytes.len() } else { start - before })
     }
 
-    /// Appends a chunk; `previous` holds the bytes of the one before it where they are at hand.
-    fn add(&mut self, chunk: &[u8], previous: Option<&[u8]>) -> Result<(), LimitExceeded> {
-        let len = u32::try_from(chunk.len()).expect("the longest chunk is 24 MiB");
-        let last = self.runs.last_mut();
-        let digest = match &last {
-            Some(run) if previous == Some(chunk) => run.digest,
-            _ => self.algorithm.digest(chunk),
-        };
-        match last {
-            Some(run) if run.digest == digest && run.len == len && run.count < u32::MAX => run.count += 1,
-            _ => {
-                LimitExceeded::check("chunks of a file", self.runs.len() as u64 + 1, self.limits.chunks as u64)?;
-                self.runs.push(ChunkRun { digest, len, count: 1 });
-            }
+    /// Digests and appends the chunks of a batch, which is empty afterwards.
+    fn add_all(&mut self, batch: &mut Batch<'_>) -> Result<(), LimitExceeded> {
+        let mut digests = core::mem::take(&mut self.digests);
+        self.algorithm.digest_all(&batch.chunks, &mut digests);
+        let counted = batch.chunks.drain(..).zip(batch.counts.drain(..));
+        for (digest, (chunk, count)) in digests.drain(..).zip(counted) {
+            self.add(digest, chunk.len(), count)?;
+        }
+        self.digests = digests;
+        Ok(())
+    }
+
+    /// Appends so many equal chunks.
+    fn add(&mut self, digest: Digest, len: usize, mut count: u32) -> Result<(), LimitExceeded> {
+        let len = u32::try_from(len).expect("the longest chunk is 24 MiB");
+        if let Some(run) = self.runs.last_mut().filter(|run| run.digest == digest && run.len == len) {
+            let more = count.min(u32::MAX - run.count);
+            run.count += more;
+            count -= more;
+        }
+        if count > 0 {
+            LimitExceeded::check("chunks of a file", self.runs.len() as u64 + 1, self.limits.chunks as u64)?;
+            self.runs.push(ChunkRun { digest, len, count });
         }
         Ok(())
     }

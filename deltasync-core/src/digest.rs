@@ -43,6 +43,20 @@ impl Algorithm {
         }
     }
 
+    /// Appends the digest of each of `pieces` to `digests`, in their order.
+    ///
+    /// BLAKE3 is computed in the SIMD lanes of the processor, of many pieces at once: several times faster than one by one
+    /// where pieces have a few KiB. Batches of 64 to 256 KiB fill the lanes and stay in the cache.
+    pub fn digest_all(self, pieces: &[&[u8]], digests: &mut alloc::vec::Vec<Digest>) {
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        if self == Self::Blake3
+            && crate::simd::blake3::digests(crate::simd::Lanes::detect(), pieces, |digest| digests.push(Digest(digest)))
+        {
+            return;
+        }
+        digests.extend(pieces.iter().map(|piece| self.digest(piece)));
+    }
+
     /// A hasher for bytes that come in pieces.
     pub fn hasher(self) -> Hasher {
         match self {

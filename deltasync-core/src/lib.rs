@@ -38,6 +38,9 @@ pub use varint::{Malformed, Reader, write_signed, write_varint};
 mod path;
 pub use path::{InvalidPath, Name, RelPath};
 
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod simd;
+
 mod digest;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest, UnknownAlgorithm};
 
