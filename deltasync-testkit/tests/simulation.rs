@@ -44,6 +44,12 @@ fn what_is_promised_holds_in_a_few_hundred_runs() {
     assert!(tally.never().len() < 10, "never happened: {:?}", tally.never());
 }
 
+/// A push that failed is repeated by a recording over what the same client had published just before it.
+#[test]
+fn a_recording_of_a_push_that_names_what_is_there_undoes_nothing() {
+    run(1_020_854..1_020_855);
+}
+
 #[test]
 fn a_seed_is_a_run() {
     for seed in 0..60 {

@@ -96,6 +96,18 @@ impl History {
         self.current(path).is_some_and(|(_, version)| version.serial >= serial)
     }
 
+    /// The latest moment at which a connection can have said that this root is to be put at a path, where `first` is when
+    /// it first pushed there: before it published that; else it may have been after the last that it published there,
+    /// since pushes to one path follow each other and may name what the one before came to.
+    pub(super) fn said(&self, path: &RelPath, connection: usize, root: Digest, first: usize) -> usize {
+        let versions = self.paths.get(path).map_or(&[][..], Vec::as_slice);
+        let own = || versions.iter().rev().filter(|version| version.connection == Some(connection));
+        match own().find(|version| version.root == Some(root)) {
+            Some(published) => published.serial,
+            None => own().next().map_or(first, |last| last.serial + 1).max(first),
+        }
+    }
+
     /// The version of a path that was published as this generation.
     pub(super) fn published(&self, path: &RelPath, generation: u64) -> Option<&Version> {
         self.paths.get(path)?.iter().find(|version| version.generation == generation)
@@ -159,5 +171,41 @@ impl History {
         let version = Version { generation, root, at, connection, replaced, contested, serial: self.serial };
         self.serial += 1;
         self.paths.entry(path.clone()).or_default().push(version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connection 1 publishes A, then connection `other` publishes B; a recording of connection 1 brings `again`.
+    fn check_recording(other: usize, again: &[u8], is_undone: bool) {
+        let path = RelPath::new(b"file").expect("a path");
+        let root = |bytes: &[u8]| deltasync_core::Algorithm::Blake3.digest(bytes);
+        let mut history = History::default();
+        [b"A", b"B", b"C"].iter().for_each(|bytes| history.allow(root(*bytes)));
+        let commit = |generation, bytes: &[u8], connection, repeats| Commit {
+            generation,
+            root: root(bytes),
+            at: generation,
+            connection,
+            contested: false,
+            repeats,
+        };
+        let first = history.serial();
+        history.commit(&path, commit(1, b"A", 1, None), history.number(&path)).expect("the first");
+        history.commit(&path, commit(2, b"B", other, None), history.number(&path)).expect("the second");
+        let said = history.said(&path, 1, root(again), first);
+        let repeated = history.commit(&path, commit(3, again, 3, Some(said)), history.number(&path));
+        assert_eq!(repeated.is_err(), is_undone, "{repeated:?}");
+    }
+
+    #[test]
+    fn a_recording_undoes_what_came_after_its_words_and_nothing_that_came_before() {
+        check_recording(1, b"A", true);
+        check_recording(2, b"A", true);
+        check_recording(2, b"C", true);
+        // It was never published, and may name what the push before it came to.
+        check_recording(1, b"C", false);
     }
 }

@@ -45,8 +45,17 @@ pub(super) struct Asker {
     pub(super) connection: usize,
     /// Since when the one who sends what is committed is gone, as a [`History::serial`].
     pub(super) gone: Option<usize>,
-    /// Where a recording is played: when its words about each path were said, as a [`History::serial`].
-    pub(super) said: Option<BTreeMap<RelPath, usize>>,
+    /// Where a recording is played: what it repeats.
+    pub(super) repeats: Option<Repeated>,
+}
+
+/// What a recording repeats.
+#[derive(Clone, Debug)]
+pub(super) struct Repeated {
+    /// The connection that was recorded.
+    pub(super) connection: usize,
+    /// When each path was first pushed to on it, as a [`History::serial`].
+    pub(super) said: BTreeMap<RelPath, usize>,
 }
 
 /// A storage with its history.
@@ -292,7 +301,10 @@ impl Store {
                     at: now,
                     connection: asker.connection,
                     contested: staged.contested.load(Ordering::Relaxed),
-                    repeats: asker.said.as_ref().map(|said| said.get(path).copied().unwrap_or_default()),
+                    repeats: asker.repeats.as_ref().map(|repeated| {
+                        let first = repeated.said.get(path).copied().unwrap_or_default();
+                        self.history.said(path, repeated.connection, root, first)
+                    }),
                 };
                 if asker.gone.is_some_and(|gone| self.history.is_newer(path, gone)) {
                     return Err(format!("a connection that was given up has replaced a newer version of {path}"));

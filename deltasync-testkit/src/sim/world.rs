@@ -20,7 +20,7 @@ use deltasync_proto::{
 use super::client::Client;
 use super::ground::Ground;
 use super::plan::{Moment, Plan};
-use super::store::{Asker, Store};
+use super::store::{Asker, Repeated, Store};
 use super::tally::{Seen, Tally};
 use super::trace::Trace;
 use super::wire::{FaultOf, Manner, Wire};
@@ -96,8 +96,10 @@ pub(super) struct Connection {
     arrived: [usize; 2],
     recorded: Vec<Bytes>,
     recorded_len: usize,
-    /// When each path was pushed to on it, as a count of versions at the server.
+    /// When each path was first pushed to on it, as a count of versions at the server.
     pub(super) said: BTreeMap<RelPath, usize>,
+    /// The connection that it repeats.
+    original: Option<usize>,
     /// When its client was gone, as a count of versions at the server.
     pub(super) gone: Option<usize>,
     /// A byte of it was not what was sent.
@@ -437,9 +439,10 @@ impl World {
     }
 
     fn asker(&self, (connection, side): EndId) -> Asker {
-        let Connection { client, said, gone, .. } = &self.connections[connection];
-        let said = (side == Side::Server && client.is_none()).then(|| said.clone());
-        Asker { connection, gone: gone.filter(|_| side == Side::Server), said }
+        let Connection { original, said, gone, .. } = &self.connections[connection];
+        let original = original.filter(|_| side == Side::Server);
+        let repeats = original.map(|original| Repeated { connection: original, said: said.clone() });
+        Asker { connection, gone: gone.filter(|_| side == Side::Server), repeats }
     }
 
     // ---- links ----
@@ -592,6 +595,7 @@ impl World {
             recorded: Vec::new(),
             recorded_len: 0,
             said: BTreeMap::new(),
+            original: None,
             gone: None,
             damaged: false,
             troubled: false,
@@ -696,6 +700,7 @@ impl World {
         let Connection { recorded, said, .. } = &self.connections[original];
         let (recorded, said) = (recorded.clone(), said.clone());
         self.connections[number].said = said;
+        self.connections[number].original = Some(original);
         self.drain((number, Side::Server))?;
         for bytes in recorded {
             self.send((number, Side::Client), &bytes);
