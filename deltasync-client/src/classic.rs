@@ -1,7 +1,8 @@
 //! The three classic verbs on files: sign a basis, find the delta from a signature to a target, patch a basis.
 //!
 //! Files are read in pieces of 256 KiB and handed to the machines of `deltasync-core`; memory follows the number of
-//! blocks of the basis, never the length of a file. Every output is staged: it appears whole, and of a patch only when
+//! blocks of the basis, never the length of a file. The root of a target is computed on a thread of its own, since it costs
+//! as much as the search. Every output is staged: it appears whole, and of a patch only when
 //! the root of the result is the one the delta announces. `-` is the standard input or output where the length of what
 //! is read need not be known beforehand, and for all outputs.
 //!
@@ -11,10 +12,13 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use deltasync_core::{
-    Algorithm, ByteLen, DeltaHeader, DeltaSummary, DeltaWriter, Differ, Limits, PatchError, PatchRequest, Patcher,
-    Signature, SignatureIndex,
+    Algorithm, ByteLen, DeltaHeader, DeltaSummary, DeltaWriter, Differ, Digest, Limits, PatchError, PatchRequest,
+    Patcher, Signature, SignatureIndex,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +27,8 @@ use crate::{ClientError, Shown, UsageError};
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 256 << 10;
+/// How many pieces may wait to be hashed.
+const AHEAD: usize = 2;
 
 /// Writes the signature of `basis` to `out`.
 ///
@@ -71,17 +77,24 @@ pub fn delta(
     let header = DeltaHeader { algorithm: signature.algorithm(), basis: signature.basis(), target: len };
     let mut bytes = Vec::new();
     let mut writer = DeltaWriter::new(header, &mut bytes);
+    let algorithm = signature.algorithm();
     let mut differ = Differ::new(SignatureIndex::new(signature), limits);
-    for_each_piece(&mut file, target, cancel, |piece| {
-        differ.push(piece);
-        while let Some(piece) = differ.next_piece() {
-            writer.piece(&piece, &mut bytes);
-            staged.write_all(&bytes).map_err(ClientError::file("write to", out))?;
-            bytes.clear();
-        }
-        Ok(())
+    let root = thread::scope(|scope| {
+        let (pieces, received) = sync_channel(AHEAD);
+        let root = scope.spawn(move || root_of(algorithm, &received));
+        for_each_shared_piece(&mut file, target, cancel, &pieces, |piece| {
+            differ.push(piece);
+            while let Some(piece) = differ.next_piece() {
+                writer.piece(&piece, &mut bytes);
+                staged.write_all(&bytes).map_err(ClientError::file("write to", out))?;
+                bytes.clear();
+            }
+            Ok(())
+        })?;
+        drop(pieces);
+        Ok::<_, ClientError>(root.join().expect("hashing does not panic"))
     })?;
-    let (pieces, summary) = differ.finish();
+    let (pieces, summary) = differ.finish(root);
     pieces.iter().for_each(|piece| writer.piece(piece, &mut bytes));
     writer.finish(summary.root, &mut bytes)?;
     staged.write_all(&bytes).and_then(|()| staged.publish()).map_err(ClientError::file("write to", out))?;
@@ -180,6 +193,41 @@ fn for_each_piece(
             0 => return Ok(()),
             got => each(&piece[..got])?,
         }
+    }
+}
+
+/// A buffer, and how many bytes of it count.
+type Piece = (Arc<[u8]>, usize);
+
+/// The digest of the pieces that come.
+fn root_of(algorithm: Algorithm, pieces: &Receiver<Piece>) -> Digest {
+    let mut hasher = algorithm.hasher();
+    pieces.iter().for_each(|(buffer, len)| hasher.update(&buffer[..len]));
+    hasher.finish()
+}
+
+/// As [`for_each_piece`], and sends each piece on before.
+fn for_each_shared_piece(
+    file: &mut File,
+    path: &Path,
+    cancel: &CancellationToken,
+    pieces: &SyncSender<Piece>,
+    mut each: impl FnMut(&[u8]) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
+    // As many as may wait, one that is hashed, and one that is read.
+    let mut buffers: Vec<Arc<[u8]>> = (0..AHEAD + 2).map(|_| vec![0; PIECE].into()).collect();
+    loop {
+        if cancel.is_cancelled() {
+            return Err(ClientError::Interrupted);
+        }
+        buffers.rotate_left(1);
+        let free = Arc::get_mut(&mut buffers[0]).expect("the other thread has done with the oldest");
+        let got = read(file, free, path)?;
+        if got == 0 {
+            return Ok(());
+        }
+        pieces.send((Arc::clone(&buffers[0]), got)).expect("the other thread takes pieces until no more come");
+        each(&buffers[0][..got])?;
     }
 }
 

@@ -23,6 +23,11 @@ pub struct ChunkRun {
 }
 
 impl ChunkRun {
+    /// One chunk.
+    pub(crate) fn of(chunk: &[u8], algorithm: Algorithm) -> Self {
+        Self { digest: algorithm.digest(chunk), len: chunk_len(chunk), count: 1 }
+    }
+
     /// The length of the whole run.
     pub fn bytes(&self) -> ByteLen {
         ByteLen::new(u64::from(self.len) * u64::from(self.count))
@@ -115,6 +120,22 @@ impl ChunkList {
         offset
     }
 
+    /// The chunk that starts at this offset, if one does: the index of its run, and how many chunks of that stand before it.
+    /// Takes logarithmic time.
+    pub(crate) fn chunk_at(&self, offset: Offset) -> Option<(usize, u32)> {
+        let group = self.marks.partition_point(|mark| mark.offset <= offset) - 1;
+        let mut at = self.marks[group].offset;
+        for (index, run) in self.runs.iter().enumerate().skip(group * GROUP) {
+            let within = (offset.get() - at.get()) / u64::from(run.len);
+            if within < u64::from(run.count) {
+                let starts = at + ByteLen::new(within * u64::from(run.len)) == offset;
+                return starts.then(|| (index, u32::try_from(within).expect("fewer than the run has")));
+            }
+            at += run.bytes();
+        }
+        None
+    }
+
     pub(crate) fn new(cutter: Cutter, algorithm: Algorithm, root: Digest, runs: Vec<ChunkRun>) -> Self {
         let mut marks = Vec::with_capacity(runs.len() / GROUP + 2);
         let mut at = Mark::default();
@@ -137,10 +158,10 @@ impl ChunkList {
 pub struct Chunker {
     cutter: Cutter,
     algorithm: Algorithm,
-    limits: Limits,
+    longest: ByteLen,
     len: ByteLen,
     root: Hasher,
-    runs: Vec<ChunkRun>,
+    runs: Runs,
     /// The start of a chunk whose end is not decided, shorter than the longest chunk.
     pending: Vec<u8>,
     /// Empty: room for the digests of a batch.
@@ -149,26 +170,10 @@ pub struct Chunker {
 
 /// Chunks are digested when there are so many bytes of them: enough to fill the lanes, and few enough that the root and
 /// the digests find in the cache what the cut has read.
-const BATCH: usize = 128 << 10;
+pub(crate) const BATCH: usize = 128 << 10;
 
-/// Chunks in order that wait to be digested together, equal neighbours once.
-#[derive(Debug, Default)]
-struct Batch<'a> {
-    chunks: Vec<&'a [u8]>,
-    counts: Vec<u32>,
-}
-
-impl<'a> Batch<'a> {
-    fn add(&mut self, chunk: &'a [u8]) {
-        match (self.chunks.last(), self.counts.last_mut()) {
-            (Some(last), Some(count)) if *last == chunk => *count += 1,
-            _ => {
-                self.chunks.push(chunk);
-                self.counts.push(1);
-            }
-        }
-    }
-}
+/// The root is hashed in multiples of this, so that each is a whole subtree of BLAKE3, in lanes from end to end.
+const SUBTREE: usize = 64 << 10;
 
 impl Chunker {
     /// A chunker at the start of a file.
@@ -176,10 +181,10 @@ impl Chunker {
         Self {
             cutter,
             algorithm,
-            limits: limits.clone(),
+            longest: limits.file,
             len: ByteLen::ZERO,
             root: algorithm.hasher(),
-            runs: Vec::new(),
+            runs: Runs::new(limits),
             pending: Vec::new(),
             digests: Vec::new(),
         }
@@ -193,7 +198,7 @@ impl Chunker {
     /// afterwards.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), LimitExceeded> {
         let len = self.len.get().saturating_add(bytes.len() as u64);
-        LimitExceeded::check("file length", len, self.limits.file.get())?;
+        LimitExceeded::check("file length", len, self.longest.get())?;
         self.len = ByteLen::new(len);
         let mut at = self.cut_pending(bytes)?;
         let mut batch = Batch::default();
@@ -202,8 +207,9 @@ impl Chunker {
             batch.add(&bytes[at..at + len]);
             at += len;
             if at - hashed >= BATCH {
-                self.root.update(&bytes[hashed..at]);
-                hashed = at;
+                let whole = at - at % SUBTREE;
+                self.root.update(&bytes[hashed..whole]);
+                hashed = whole;
                 self.add_all(&mut batch)?;
             }
         }
@@ -222,10 +228,10 @@ impl Chunker {
         let pending = core::mem::take(&mut self.pending);
         let mut rest = pending.as_slice();
         while let Some(len) = self.cutter.cut(rest, true) {
-            self.add(self.algorithm.digest(&rest[..len]), len, 1)?;
+            self.runs.add(ChunkRun::of(&rest[..len], self.algorithm))?;
             rest = &rest[len..];
         }
-        Ok(ChunkList::new(self.cutter, self.algorithm, self.root.finish(), self.runs))
+        Ok(ChunkList::new(self.cutter, self.algorithm, self.root.finish(), self.runs.into_vec()))
     }
 
     /// Cuts the chunks that start in the pending bytes, completing them from `bytes`; returns how many of `bytes` are
@@ -242,7 +248,7 @@ impl Chunker {
         let mut start = 0;
         while start < before {
             let Some(len) = self.cutter.cut(&pending[start..], false) else { break };
-            self.add(self.algorithm.digest(&pending[start..start + len]), len, 1)?;
+            self.runs.add(ChunkRun::of(&pending[start..start + len], self.algorithm))?;
             start += len;
         }
         // Where a chunk is undecided, less than a longest one follows its start, and `bytes` are part of that.
@@ -252,32 +258,92 @@ impl Chunker {
         Ok(if undecided { bytes.len() } else { start - before })
     }
 
-    /// Digests and appends the chunks of a batch, which is empty afterwards.
     fn add_all(&mut self, batch: &mut Batch<'_>) -> Result<(), LimitExceeded> {
-        let mut digests = core::mem::take(&mut self.digests);
-        self.algorithm.digest_all(&batch.chunks, &mut digests);
-        let counted = batch.chunks.drain(..).zip(batch.counts.drain(..));
-        for (digest, (chunk, count)) in digests.drain(..).zip(counted) {
-            self.add(digest, chunk.len(), count)?;
+        self.runs.add_all(batch, self.algorithm, &mut self.digests)
+    }
+}
+
+/// Chunks in order that wait to be digested together, equal neighbours once.
+#[derive(Debug, Default)]
+pub(crate) struct Batch<'a> {
+    chunks: Vec<&'a [u8]>,
+    counts: Vec<u32>,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn add(&mut self, chunk: &'a [u8]) {
+        match (self.chunks.last(), self.counts.last_mut()) {
+            (Some(last), Some(count)) if *last == chunk => *count += 1,
+            _ => {
+                self.chunks.push(chunk);
+                self.counts.push(1);
+            }
         }
-        self.digests = digests;
+    }
+
+    /// How many runs there are.
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Hands the runs to `each`, and is empty afterwards, as `digests` is before and after: they are lent for their room.
+    pub(crate) fn digest(&mut self, algorithm: Algorithm, digests: &mut Vec<Digest>, mut each: impl FnMut(ChunkRun)) {
+        algorithm.digest_all(&self.chunks, digests);
+        for (digest, (chunk, count)) in digests.drain(..).zip(self.chunks.drain(..).zip(self.counts.drain(..))) {
+            each(ChunkRun { digest, len: chunk_len(chunk), count });
+        }
+    }
+}
+
+/// The runs of a file in order, no more than the limits allow.
+#[derive(Clone, Debug)]
+pub(crate) struct Runs {
+    runs: Vec<ChunkRun>,
+    most: usize,
+}
+
+impl Runs {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { runs: Vec::new(), most: limits.chunks }
+    }
+
+    /// Appends a run, which may go on with the last one.
+    pub(crate) fn add(&mut self, mut new: ChunkRun) -> Result<(), LimitExceeded> {
+        if let Some(run) = self.runs.last_mut().filter(|run| (run.digest, run.len) == (new.digest, new.len)) {
+            let more = new.count.min(u32::MAX - run.count);
+            run.count += more;
+            new.count -= more;
+        }
+        if new.count > 0 {
+            LimitExceeded::check("chunks of a file", self.runs.len() as u64 + 1, self.most as u64)?;
+            self.runs.push(new);
+        }
         Ok(())
     }
 
-    /// Appends so many equal chunks.
-    fn add(&mut self, digest: Digest, len: usize, mut count: u32) -> Result<(), LimitExceeded> {
-        let len = u32::try_from(len).expect("the longest chunk is 24 MiB");
-        if let Some(run) = self.runs.last_mut().filter(|run| run.digest == digest && run.len == len) {
-            let more = count.min(u32::MAX - run.count);
-            run.count += more;
-            count -= more;
-        }
-        if count > 0 {
-            LimitExceeded::check("chunks of a file", self.runs.len() as u64 + 1, self.limits.chunks as u64)?;
-            self.runs.push(ChunkRun { digest, len, count });
-        }
-        Ok(())
+    /// Digests and appends the chunks of a batch, which is empty afterwards; `digests` are lent for their room.
+    pub(crate) fn add_all(
+        &mut self,
+        batch: &mut Batch<'_>,
+        algorithm: Algorithm,
+        digests: &mut Vec<Digest>,
+    ) -> Result<(), LimitExceeded> {
+        let mut result = Ok(());
+        batch.digest(algorithm, digests, |run| {
+            if result.is_ok() {
+                result = self.add(run);
+            }
+        });
+        result
     }
+
+    pub(crate) fn into_vec(self) -> Vec<ChunkRun> {
+        self.runs
+    }
+}
+
+fn chunk_len(chunk: &[u8]) -> u32 {
+    u32::try_from(chunk.len()).expect("the longest chunk is 24 MiB")
 }
 
 #[cfg(test)]
@@ -310,14 +376,17 @@ mod tests {
         assert_eq!((list.cutter(), list.algorithm(), list.is_empty()), (cutter, algorithm, bytes.is_empty()));
         let mut start = 0;
         let mut index = 0;
-        for run in list.runs() {
-            for _ in 0..run.count {
+        for (position, run) in list.runs().iter().enumerate() {
+            for before in 0..run.count {
                 assert_eq!(list.offset_of(index), Offset::new(start));
+                assert_eq!(list.chunk_at(Offset::new(start)), Some((position, before)));
+                assert!(run.len < 2 || list.chunk_at(Offset::new(start + 1)).is_none());
                 index += 1;
                 start += u64::from(run.len);
             }
         }
         assert_eq!((list.chunk_count(), list.offset_of(index).to_len()), (index, ByteLen::of(bytes)));
+        assert_eq!(list.chunk_at(Offset::new(start)), None, "the end");
         list
     }
 

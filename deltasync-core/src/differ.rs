@@ -1,52 +1,91 @@
 //! Finds the blocks of a signature in a target, at any byte offset, and emits the delta between the two.
 //!
-//! A window of one block slides over the target. Where its weak sum is that of a block and its strong sum confirms it,
-//! the window becomes a copy and the search goes on behind it; a byte that leaves the window unmatched is a literal. Of
-//! several equal blocks the one that continues the last copy is taken, or keeps its shift, else the first. The shorter
-//! last block is looked for behind its predecessor and at the end of the target.
+//! Where a block matches, those that follow it in the basis are compared one after another with what follows in the
+//! target, many at once; where that ends, the search begins. It looks only at the positions of the target at which an
+//! [`Anchor`](crate::anchor::Anchor) may stand: one whose key some block has says where that block would begin. The weak
+//! sum of all of it makes a candidate, the strong sum a copy. Blocks without an anchor are looked for by a window that
+//! rolls over the stretches where no anchor stands in any window; with a signature that has no anchors that is the whole
+//! target. What is left over is literal. Of several equal blocks the one that keeps the shift of the last copy is taken,
+//! else the first. The shorter last block is looked for behind its predecessor and at the end of the target.
 //!
-//! Cost: two multiplications and one probe of a bitmap for a literal byte, one strong sum for a block that matches.
-//! Strong sums taken in vain are rationed, see [`Ration`], so that equal weak sums cost matches and not time.
-//! Memory: the index, a window of at most two blocks and [`STEP`], and the pieces that have not been taken.
+//! Cost: for a byte that matches, one weak and one strong sum in SIMD lanes; for one that does not, one hash in SIMD lanes
+//! and sixteen probes of a filter a block, or two multiplications and a probe a byte where the window rolls. Sums taken in
+//! vain are rationed, see [`Ration`], so that equal keys and weak sums cost matches and not time. Memory: the index, a window of at most two blocks and [`STEP`], and the pieces that have not been taken.
 //!
-//! Invariants: any split of the target gives the same pieces, and each `Literal` and `Copy` stands for bytes pushed.
+//! Invariants: any split of the target gives the same pieces, each `Literal` and `Copy` stands for bytes pushed, and no
+//! literal holds a whole full block of the basis, unless the ration is spent.
 //!
 //! Source: A. Tridgell, "Efficient Algorithms for Sorting and Synchronization" (1999), chapter 3.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::anchor::{AnchorRule, key};
+use crate::index::mix;
 use crate::piece::Pieces;
 use crate::ration::Ration;
-use crate::{ByteLen, DeltaPiece, DeltaSummary, Hasher, Limits, RollingSum, SignatureIndex};
+use crate::rolled::{roll_on, same_windows};
+use crate::rolling::weak_sum;
+use crate::table::{Entry, equal_range};
+use crate::{ByteLen, DeltaPiece, DeltaSummary, Digest, Limits, RollingSum, Signature, SignatureIndex};
 
 /// How much of a long push is searched before what is decided leaves the window, in bytes.
-const STEP: usize = 256 << 10;
+const STEP: usize = 64 << 10;
 /// A shorter last block that does not follow its predecessor is left to the literals below this, in bytes: a copy would
 /// cost as much.
 const WORTHWHILE: usize = 8;
+/// How many positions are looked at together behind a copy, where a match is near, and how many at most.
+const STRIDES: core::ops::RangeInclusive<usize> = 512..=16 << 10;
+/// How much is compared at once at the begin of a run of blocks, in bytes: it fills the lanes of a digest. Then it
+/// doubles, up to a [`STEP`].
+const FIRST_RUN: usize = 16 << 10;
 
 /// Makes a delta from a signature and the bytes of a target, pushed in any split.
 #[derive(Clone, Debug)]
 pub struct Differ {
     index: Arc<SignatureIndex>,
-    hasher: Hasher,
+    rule: AnchorRule,
     pieces: Pieces,
-    /// The end of the target so far, from `base` on: first literals that have not been handed over, then, from `at` on,
-    /// what is undecided.
+    /// The end of the target so far, from `base` on.
     window: Vec<u8>,
     /// Where the window starts in the target.
     base: u64,
-    /// Where the literals start in the window.
+    /// Where in the window that begins which has been handed over neither as a literal nor as a copy.
     literal: usize,
-    /// Where the undecided bytes start in the window.
-    at: usize,
-    /// The weak sum of the block at `at`, once it has been computed.
-    rolling: Option<RollingSum>,
-    /// True when the block at `at` is known not to match.
-    looked: bool,
-    last: Option<LastCopy>,
+    /// The block that may stand at `literal`, behind the copy of its predecessor.
+    next: Option<usize>,
+    /// How much of a run is compared at once, in bytes.
+    run: usize,
+    last: LastCopy,
+    scan: Scan,
+    roll: Roll,
     ration: Ration,
+    /// Empty between calls.
+    digests: Vec<Digest>,
+}
+
+/// How far the window has been searched for anchors.
+#[derive(Clone, Debug)]
+struct Scan {
+    /// Where that ends.
+    end: usize,
+    /// Positions before `end` at which an anchor may stand; those before `taken` have been looked up.
+    found: Vec<u32>,
+    taken: usize,
+    /// How many positions are looked at together.
+    stride: usize,
+    /// No anchor stands from here up to the next of `found`, or to `end`.
+    free: usize,
+}
+
+/// Where the window of the weak sum is.
+#[derive(Clone, Copy, Debug)]
+struct Roll {
+    at: usize,
+    /// The sum of the block at `at`, once it has been computed.
+    sum: Option<RollingSum>,
+    /// How many windows, of which the last is at `at`, are known not to match.
+    looked: usize,
 }
 
 /// Where the last copy ended. Nothing copied yet counts as a copy of nothing at the start of both.
@@ -56,21 +95,40 @@ struct LastCopy {
     in_target: u64,
 }
 
+/// Blocks of the basis, one after another, that stand in the window.
+#[derive(Clone, Copy, Debug)]
+struct Match {
+    at: usize,
+    block: usize,
+    count: usize,
+}
+
+/// What came of a lookup.
+enum Looked {
+    Found(Match),
+    Nothing,
+    /// More of the target is needed to decide.
+    Wait,
+}
+
 impl Differ {
     /// A differ against the basis behind `index`; its pieces keep within `limits`.
     pub fn new(index: impl Into<Arc<SignatureIndex>>, limits: &Limits) -> Self {
         let index = index.into();
+        let rule = index.signature().rule();
         Self {
-            hasher: index.signature().algorithm().hasher(),
+            rule,
             pieces: Pieces::new(limits),
             window: Vec::new(),
             base: 0,
             literal: 0,
-            at: 0,
-            rolling: None,
-            looked: false,
-            last: Some(LastCopy { in_basis: 0, in_target: 0 }),
-            ration: Ration::new(index.signature().block_len()),
+            next: Some(0),
+            run: FIRST_RUN,
+            last: LastCopy { in_basis: 0, in_target: 0 },
+            scan: Scan { end: 0, found: Vec::new(), taken: 0, stride: *STRIDES.start(), free: 0 },
+            roll: Roll { at: 0, sum: None, looked: 0 },
+            ration: Ration::new(index.signature().block_len(), rule),
+            digests: Vec::new(),
             index,
         }
     }
@@ -78,11 +136,13 @@ impl Differ {
     /// Takes in the next bytes of the target, in time proportional to their number; then
     /// [`next_piece`](Self::next_piece) has what is decided.
     pub fn push(&mut self, target: &[u8]) {
-        self.hasher.update(target);
-        for part in target.chunks(STEP) {
+        let mut rest = target;
+        while !rest.is_empty() {
+            let (part, after) = rest.split_at(rest.len().min(STEP));
             self.window.extend_from_slice(part);
-            self.search();
+            self.search(false, &after[..after.len().min(STEP)]);
             self.settle();
+            rest = after;
         }
     }
 
@@ -92,105 +152,304 @@ impl Differ {
     }
 
     /// The pieces that are left and what the delta came to, once the whole target has been pushed.
-    pub fn finish(mut self) -> (Vec<DeltaPiece>, DeltaSummary) {
+    ///
+    /// `root` is the digest of the target, by the algorithm of the signature: whoever reads the target computes it, on
+    /// another thread if there is one, since it costs as much as the search.
+    pub fn finish(mut self, root: Digest) -> (Vec<DeltaPiece>, DeltaSummary) {
+        self.search(true, &[]);
         let tail = self.index.signature().tail_len();
         let start = self.window.len().saturating_sub(tail);
-        if tail >= WORTHWHILE && start >= self.at && self.is_tail(start) {
-            self.at = start;
-            self.take(self.index.signature().full_blocks());
+        if tail >= WORTHWHILE && start >= self.literal && self.is_tail(start) {
+            let block = self.index.signature().full_blocks();
+            self.take(Match { at: start, block, count: 1 });
         }
-        self.at = self.window.len();
-        self.settle();
+        self.pieces.literal(&self.window[self.literal..]);
         self.pieces.close();
-        let summary = DeltaSummary {
-            copied: self.pieces.copied_len(),
-            literal: self.pieces.literal_len(),
-            root: self.hasher.finish(),
-        };
+        let summary = DeltaSummary { copied: self.pieces.copied_len(), literal: self.pieces.literal_len(), root };
         (core::iter::from_fn(|| self.pieces.next()).collect(), summary)
     }
 
-    /// Decides as much as the bytes at hand allow.
-    fn search(&mut self) {
-        while let Some(block) = self.seek() {
-            self.take(block);
+    /// Decides as much as the bytes at hand allow; when the target has `ended`, those are all. What comes `ahead` of them is
+    /// fetched into the cache while digests are computed.
+    fn search(&mut self, ended: bool, mut ahead: &[u8]) {
+        loop {
+            while let Some(block) = self.next {
+                match self.follow(block, ended, &mut ahead) {
+                    Looked::Found(found) => self.take(found),
+                    Looked::Nothing => self.next = None,
+                    Looked::Wait => return,
+                }
+            }
+            match self.seek(ended, &mut ahead) {
+                Looked::Found(found) => self.take(found),
+                Looked::Nothing | Looked::Wait => return,
+            }
         }
     }
 
-    /// Moves on to the next match; `None` when more bytes are needed to decide.
-    fn seek(&mut self) -> Option<usize> {
+    /// Looks for `block` and those behind it at the end of the last copy.
+    fn follow(&mut self, block: usize, ended: bool, ahead: &mut &[u8]) -> Looked {
         let index = Arc::clone(&self.index);
         let signature = index.signature();
+        let at = self.literal;
+        let rest = self.window.len() - at;
+        if block == signature.full_blocks() {
+            return match signature.tail_len() {
+                0 => Looked::Nothing,
+                tail if rest < tail && !ended => Looked::Wait,
+                _ if self.is_tail(at) => Looked::Found(Match { at, block, count: 1 }),
+                _ => Looked::Nothing,
+            };
+        }
+        if rest < signature.block_len() {
+            return if ended { Looked::Nothing } else { Looked::Wait };
+        }
+        let count = self.alike(signature, at, block, self.run);
+        let equal = self.equal(signature, at, block, count, ahead);
+        self.run = (self.run * 2).min(STEP);
+        match equal {
+            0 => Looked::Nothing,
+            count => Looked::Found(Match { at, block, count }),
+        }
+    }
+
+    /// How many of the blocks from `block` on have the weak sums of what stands at `at`, one after another, as far as
+    /// `most` bytes; of blocks that are longer, one.
+    fn alike(&self, signature: &Signature, at: usize, block: usize, most: usize) -> usize {
         let block_len = signature.block_len();
-        if let Some(last) = self.last
-            && last.in_target == self.position()
-            && signature.tail_len() > 0
-            && last.in_basis == signature.start(signature.full_blocks()).get()
-        {
-            if self.window.len() - self.at < signature.tail_len() {
-                return None;
-            }
-            if self.is_tail(self.at) {
-                return Some(signature.full_blocks());
-            }
-            self.last = None;
-        }
-        if index.is_empty() {
-            // Nothing but the last block can match, and that only at the end.
-            self.at = self.at.max((self.window.len() + 1).saturating_sub(block_len));
-            return None;
-        }
+        let most = (most / block_len).max(1).min(signature.full_blocks() - block);
+        let blocks = self.window[at..].chunks_exact(block_len).take(most).enumerate();
+        blocks.take_while(|(i, bytes)| weak_sum(bytes) == signature.weak(block + i)).count()
+    }
+
+    /// How many of `count` blocks from `block` on stand at `at`, one after another.
+    fn equal(&mut self, signature: &Signature, at: usize, block: usize, count: usize, ahead: &mut &[u8]) -> usize {
+        self.digest(signature, at, count, ahead);
+        let equal = |(i, digest): &(usize, &Digest)| digest.as_bytes().starts_with(signature.strong(block + i));
+        self.digests.iter().enumerate().take_while(equal).count()
+    }
+
+    /// Computes the digests of `count` blocks from `at` on.
+    fn digest(&mut self, signature: &Signature, at: usize, count: usize, ahead: &mut &[u8]) {
+        let len = count * signature.block_len();
+        let blocks: Vec<&[u8]> = self.window[at..at + len].chunks_exact(signature.block_len()).collect();
+        self.digests.clear();
+        let (next, after) = ahead.split_at(ahead.len().min(len));
+        *ahead = after;
+        signature.algorithm().digest_all_ahead(&blocks, next, &mut self.digests);
+    }
+
+    /// Moves on to the next match.
+    fn seek(&mut self, ended: bool, ahead: &mut &[u8]) -> Looked {
+        let index = Arc::clone(&self.index);
+        let places = self.rule.places();
+        // From each position on there are as many bytes as behind the anchor of a block.
+        let most = (self.window.len() + places).saturating_sub(index.signature().block_len());
         loop {
-            let block = self.window.get(self.at..self.at + block_len)?;
-            let mut sum = self.rolling.unwrap_or_else(|| RollingSum::of(block));
-            self.rolling = Some(sum);
-            if !self.looked {
-                if let Some(found) = self.look(sum.value()) {
-                    return Some(found);
+            while let Some(at) = self.scan.found.get(self.scan.taken) {
+                let at = *at as usize;
+                if at >= self.scan.free + places
+                    && let Some(found) = self.roll_up_to(&index, at)
+                {
+                    return Looked::Found(found);
                 }
-                self.looked = true;
+                let key = key(&self.window[at..]);
+                if index.anchored.may_hold(key) {
+                    match self.look_at_anchor(&index, at, key, ended) {
+                        Looked::Found(found) => return Looked::Found(found),
+                        Looked::Nothing => {}
+                        Looked::Wait => {
+                            self.rescan_from(at);
+                            self.scan.stride = *STRIDES.start();
+                            return Looked::Wait;
+                        }
+                    }
+                }
+                self.scan.taken += 1;
+                self.scan.free = at + 1;
             }
-            let (leaving, entering) = (&self.window[self.at..], &self.window[self.at + block_len..]);
-            let (rolled, stopped) = index.roll_to_candidate(&mut sum, leaving, entering);
-            self.at += rolled;
-            self.rolling = Some(sum);
-            self.looked = !stopped;
-            if !stopped {
-                return None;
+            if let Some(found) = self.roll_up_to(&index, self.scan.end) {
+                return Looked::Found(found);
             }
+            let start = self.scan.end;
+            self.rescan_from(start);
+            if start >= most {
+                return Looked::Nothing;
+            }
+            self.scan.end = most.min(start + self.scan.stride);
+            self.scan.stride = (self.scan.stride * 2).min(*STRIDES.end());
+            let (next, after) = ahead.split_at(ahead.len().min(self.scan.end - start));
+            *ahead = after;
+            self.rule.positions(&self.window, start..self.scan.end, next, &mut self.scan.found);
         }
     }
 
-    /// The block that the window at `at` is, if it is one.
-    fn look(&mut self, weak: u32) -> Option<usize> {
-        let signature = self.index.signature();
-        let candidates = self.index.candidates(weak);
-        if candidates.is_empty() {
-            return None;
-        }
+    /// Forgets what has been found from `at` on.
+    fn rescan_from(&mut self, at: usize) {
+        self.scan.end = at;
+        self.scan.found.clear();
+        self.scan.taken = 0;
+    }
+
+    /// Looks up the blocks whose anchor may stand at `at`.
+    fn look_at_anchor(&mut self, index: &SignatureIndex, at: usize, key: u32, ended: bool) -> Looked {
+        let signature = index.signature();
+        let block_len = signature.block_len();
+        let position = self.base + at as u64;
+        let len = self.window.len();
+        let is_ahead = |start: usize| !ended && start + block_len > len;
         // A block at the shift of the last copy is not rationed: that is one look in the length of a block.
-        let aligned = self.aligned().filter(|block| signature.weak(*block) == weak);
-        if aligned.is_none() && !self.ration.allows(self.position()) {
-            return None;
+        let aligned = self.aligned(position).filter(|(block, offset)| {
+            let anchor = signature.anchor(*block);
+            anchor.is_some_and(|anchor| anchor.key == key && anchor.at as usize == *offset)
+                && *offset <= at - self.literal
+        });
+        if let Some((block, offset)) = aligned {
+            if is_ahead(at - offset) {
+                return Looked::Wait;
+            }
+            if let Some(count) = self.confirm(signature, at - offset, block) {
+                return Looked::Found(Match { at: at - offset, block, count });
+            }
         }
-        let digest = signature.algorithm().digest(&self.window[self.at..][..signature.block_len()]);
-        let strong = &digest.as_bytes()[..signature.strong_len()];
-        let equal = |block: &usize| signature.strong(*block) == strong;
-        let found = aligned.filter(equal).or_else(|| self.index.find(candidates, strong));
-        if found.is_none() {
-            self.ration.spend();
+        // Asked before the lookup, which is long where many blocks share the key.
+        if !self.ration.allows(position) {
+            return Looked::Nothing;
         }
-        found
+        let place = |entry: &Entry| signature.anchor(entry.block as usize).map_or(0, |anchor| anchor.at as usize);
+        let mut entries = index.anchored.with_key(key);
+        // Those that would begin before the end of the last copy.
+        let early = entries.partition_point(|entry| place(entry) > at - self.literal);
+        entries = &entries[early..];
+        if entries.last().is_some_and(|latest| is_ahead(at - place(latest))) {
+            return Looked::Wait;
+        }
+        self.ration.spend_weak(0);
+        while let Some(first) = entries.first() {
+            let offset = place(first);
+            let same = equal_range(entries, |entry| offset.cmp(&place(entry)));
+            entries = &entries[same.len()..];
+            let start = at - offset;
+            let Some(bytes) = self.window.get(start..start + block_len) else { break };
+            if !self.ration.allows(position) {
+                break;
+            }
+            let of_weak = index.of_weak(same, weak_sum(bytes));
+            if of_weak.is_empty() {
+                self.ration.spend_weak(block_len);
+            } else if let Some(found) = self.confirm_one(index, start, of_weak, FIRST_RUN) {
+                return Looked::Found(found);
+            } else {
+                // Of those behind it, too, which depends on how many there are so far.
+                self.ration.spend_strong(block_len.max(FIRST_RUN));
+            }
+        }
+        Looked::Nothing
     }
 
-    /// The full block that stands at `at` if the shift of the last copy still holds.
-    fn aligned(&self) -> Option<usize> {
-        let last = self.last?;
+    /// How many blocks from `block` on stand at `at`, if that one does.
+    fn confirm(&mut self, signature: &Signature, at: usize, block: usize) -> Option<usize> {
+        let count = self.alike(signature, at, block, FIRST_RUN);
+        Some(self.equal(signature, at, block, count, &mut &[][..])).filter(|equal| *equal > 0)
+    }
+
+    /// The one of `entries`, which have the weak sum of the block at `at`, that is equal to it, and of those behind it as
+    /// many as are equal, too, as far as `most` bytes.
+    fn confirm_one(&mut self, index: &SignatureIndex, at: usize, entries: &[Entry], most: usize) -> Option<Match> {
+        let signature = index.signature();
+        // The blocks behind it are likely to be wanted next, and the lanes have room for them.
+        let first = entries.first()?.block as usize;
+        let count = self.alike(signature, at, first, most);
+        self.digest(signature, at, count, &mut &[][..]);
+        let strong = self.digests.first()?.as_bytes();
+        let block = index.find(entries, &strong[..signature.strong_len()])?;
+        let count = signature.full_blocks() - block;
+        let equal = |(i, digest): &(usize, &Digest)| digest.as_bytes().starts_with(signature.strong(block + i));
+        let count = self.digests.iter().take(count).enumerate().take_while(equal).count();
+        Some(Match { at, block, count })
+    }
+
+    /// The full block that is at `position` of the target if the shift of the last copy still holds, and where in it.
+    fn aligned(&self, position: u64) -> Option<(usize, usize)> {
         let signature = self.index.signature();
-        let offset = last.in_basis.checked_add(self.position() - last.in_target)?;
+        let offset = self.last.in_basis.checked_add(position - self.last.in_target)?;
         let block_len = signature.block_len() as u64;
         let block = usize::try_from(offset / block_len).ok()?;
-        (offset.is_multiple_of(block_len) && block < signature.full_blocks()).then_some(block)
+        (block < signature.full_blocks()).then_some((block, (offset % block_len) as usize))
+    }
+
+    /// Rolls over the windows that hold no anchor and end before one at `end` could be theirs, on to the next match.
+    fn roll_up_to(&mut self, index: &SignatureIndex, end: usize) -> Option<Match> {
+        let end = (end + 1).saturating_sub(self.rule.places());
+        let start = self.scan.free.max(self.literal);
+        if self.roll.at < start {
+            self.roll = Roll { at: start, sum: None, looked: 0 };
+        }
+        if index.rolled.is_empty() {
+            return None;
+        }
+        let block_len = index.signature().block_len();
+        while self.roll.at < end {
+            let at = self.roll.at;
+            let block = &self.window[at..at + block_len];
+            let mut sum = self.roll.sum.unwrap_or_else(|| RollingSum::of(block));
+            self.roll.sum = Some(sum);
+            if self.roll.looked == 0 {
+                if let Some(found) = self.look_at_window(index, at, sum.value()) {
+                    return Some(found);
+                }
+                self.roll.looked = 1;
+            }
+            let most = end - at - 1;
+            if most == 0 {
+                return None;
+            }
+            let bytes = &self.window[at..at + block_len + most];
+            let same = same_windows(bytes, block_len, self.roll.looked);
+            if same > 0 {
+                self.roll.at += same;
+                self.roll.sum = None;
+                continue;
+            }
+            let mut hits = Vec::new();
+            roll_on(&index.rolled, &mut sum, bytes, block_len, &mut hits);
+            for (start, weak) in hits {
+                if let Some(found) = self.look_at_window(index, at + start, weak) {
+                    return Some(found);
+                }
+            }
+            self.roll = Roll { at: at + most, sum: Some(sum), looked: self.roll.looked + most };
+        }
+        None
+    }
+
+    /// Looks up the window at `at` among the blocks without an anchor.
+    fn look_at_window(&mut self, index: &SignatureIndex, at: usize, weak: u32) -> Option<Match> {
+        if !index.rolled.may_hold(mix(weak)) {
+            return None;
+        }
+        let signature = index.signature();
+        let position = self.base + at as u64;
+        // As with anchors.
+        let aligned = self.aligned(position).filter(|(block, offset)| *offset == 0 && signature.weak(*block) == weak);
+        if let Some((block, _)) = aligned
+            && let Some(count) = self.confirm(signature, at, block)
+        {
+            return Some(Match { at, block, count });
+        }
+        // Up to here anchors have been looked up, so that positions never go back.
+        if !self.ration.allows(position + self.rule.places() as u64 - 1) {
+            return None;
+        }
+        let entries = index.rolled.with_key(mix(weak));
+        if entries.is_empty() {
+            return None;
+        }
+        let found = self.confirm_one(index, at, entries, 0);
+        if found.is_none() {
+            self.ration.spend_strong(signature.block_len());
+        }
+        found
     }
 
     /// True when the shorter last block of the basis stands at `start` in the window.
@@ -198,39 +457,50 @@ impl Differ {
         let signature = self.index.signature();
         let Some(bytes) = self.window[start..].get(..signature.tail_len()) else { return false };
         let tail = signature.full_blocks();
-        RollingSum::of(bytes).value() == signature.weak(tail)
+        weak_sum(bytes) == signature.weak(tail)
             && signature.algorithm().digest(bytes).as_bytes().starts_with(signature.strong(tail))
     }
 
-    /// Makes the window at `at` a copy of `block`.
-    fn take(&mut self, block: usize) {
-        self.pieces.literal(&self.window[self.literal..self.at]);
+    /// Makes copies of what has been found.
+    fn take(&mut self, found: Match) {
+        let Match { at, block, count } = found;
+        self.pieces.literal(&self.window[self.literal..at]);
         let signature = self.index.signature();
-        let len = if block < signature.full_blocks() { signature.block_len() } else { signature.tail_len() };
+        let is_tail = block == signature.full_blocks();
+        let len = if is_tail { signature.tail_len() } else { count * signature.block_len() };
         let from = signature.start(block);
         self.pieces.copy(from, ByteLen::new(len as u64));
-        self.at += len;
-        self.literal = self.at;
-        self.rolling = None;
-        self.looked = false;
-        let in_basis = from + ByteLen::new(len as u64);
-        self.last = Some(LastCopy { in_basis: in_basis.get(), in_target: self.position() });
-    }
-
-    /// Hands the literals over and, once half of the window is decided, drops that half.
-    fn settle(&mut self) {
-        self.pieces.literal(&self.window[self.literal..self.at]);
-        self.literal = self.at;
-        if self.at > self.window.len() / 2 {
-            self.window.drain(..self.at);
-            self.base += self.at as u64;
-            (self.literal, self.at) = (0, 0);
+        self.literal = at + len;
+        self.last =
+            LastCopy { in_basis: (from + ByteLen::new(len as u64)).get(), in_target: self.base + self.literal as u64 };
+        if self.next != Some(block) {
+            self.run = FIRST_RUN;
         }
+        self.next = (!is_tail).then_some(block + count);
+        self.rescan_from(self.literal);
+        self.scan.free = self.literal;
+        self.scan.stride = *STRIDES.start();
+        self.roll = Roll { at: self.literal, sum: None, looked: 0 };
     }
 
-    /// Where `at` is in the target.
-    const fn position(&self) -> u64 {
-        self.base + self.at as u64
+    /// Hands over the literals that no block can claim any more and, once half of the window is decided, drops that half.
+    fn settle(&mut self) {
+        let decided = self.scan.end.saturating_sub(self.rule.places()).max(self.literal);
+        self.pieces.literal(&self.window[self.literal..decided]);
+        self.literal = decided;
+        if decided > self.window.len() / 2 {
+            self.window.drain(..decided);
+            self.base += decided as u64;
+            self.literal = 0;
+            self.scan.end -= decided;
+            self.scan.free = self.scan.free.saturating_sub(decided);
+            self.roll.at = self.roll.at.checked_sub(decided).unwrap_or_else(|| {
+                // It stood before a gap that has been left.
+                self.roll.sum = None;
+                self.roll.looked = 0;
+                0
+            });
+        }
     }
 }
 
@@ -258,7 +528,7 @@ mod tests {
             differ.push(part);
             pieces.extend(core::iter::from_fn(|| differ.next_piece()));
         }
-        let (last, summary) = differ.finish();
+        let (last, summary) = differ.finish(Algorithm::Blake3.digest(target));
         pieces.extend(last);
         let ops = joined(&pieces);
         assert_eq!((summary.literal, summary.copied), (ops.literal_len(), ops.copied_len()));
@@ -270,18 +540,45 @@ mod tests {
         pieces.iter().flat_map(|piece| piece.ops.as_slice().iter().copied()).collect()
     }
 
-    /// The laws: the delta makes the target, any split makes the same pieces, and a matcher that compares bytes does not
-    /// find more.
+    /// The laws, with and without anchors.
     fn check_diff(basis: &[u8], target: &[u8], block_len: usize, split: usize) -> Ops {
         let index = index_of(basis, block_len);
+        let rolling = Signature { anchors: None, ..index.signature().clone() };
+        check_index(&Arc::new(SignatureIndex::new(rolling)), basis, target, split, |rolled, naive| {
+            assert_eq!(rolled.literal_len(), naive.literal_len(), "literal bytes of a basis of {}", basis.len());
+        });
+        check_index(&index, basis, target, split, |_, _| {})
+    }
+
+    /// The laws: the delta makes the target, any split makes the same pieces, and no literal holds a whole block. Where two
+    /// blocks overlap in the target, which of them becomes a copy depends on where their anchors stand, so that there may be
+    /// some more or fewer literals than a matcher makes that takes the first.
+    fn check_index(
+        index: &Arc<SignatureIndex>,
+        basis: &[u8],
+        target: &[u8],
+        split: usize,
+        check: impl Fn(&Ops, &Ops),
+    ) -> Ops {
         let limits = Limits::default().piece(4096).ops(64);
-        let pieces = diff(&index, target, usize::MAX, &limits);
-        assert_eq!(diff(&index, target, split, &limits), pieces, "split every {split}");
+        let pieces = diff(index, target, usize::MAX, &limits);
+        assert_eq!(diff(index, target, split, &limits), pieces, "split every {split}");
         let literals: Vec<u8> = pieces.iter().flat_map(|piece| piece.literals.iter().copied()).collect();
         let ops = joined(&pieces);
         assert_eq!(reference::patch(basis, &ops, &literals), target);
-        let naive = reference::diff(basis, target, block_len);
-        assert_eq!(ops.literal_len(), naive.literal_len(), "literal bytes of a basis of {}", basis.len());
+        let block_len = index.signature().block_len();
+        let mut blocks: Vec<&[u8]> = basis.chunks_exact(block_len).collect();
+        blocks.sort_unstable();
+        let mut rest = &literals[..];
+        for op in ops.as_slice() {
+            if let Op::Literal { len } = op {
+                let (literal, after) = rest.split_at(len.get() as usize);
+                let missed = literal.windows(block_len).position(|window| blocks.binary_search(&window).is_ok());
+                assert_eq!(missed, None, "a block of {block_len} within a literal");
+                rest = after;
+            }
+        }
+        check(&ops, &reference::diff(basis, target, block_len));
         ops
     }
 
@@ -397,19 +694,21 @@ mod tests {
 
     #[test]
     fn a_target_of_nothing_but_vain_candidates_makes_the_same_pieces_in_any_split() {
-        // Every window has the weak sum of every block, and none is a block.
-        let block = |k: u8| (0..1024u32).map(move |i| if i.count_ones() & 1 == 0 { 100 - k } else { 100 + k });
-        let basis: Vec<u8> = (1..=20).flat_map(block).collect();
-        let index = index_of(&basis, 1024);
-        assert_eq!(index.candidates(RollingSum::of(&[100; 1024]).value()).len(), 20);
+        // Every window at a multiple of 128 has the weak sum of every block, and few are a block.
+        let word = |k: u8| (0..4096u32).map(move |i| if i.count_ones() & 1 == 0 { 100 - k } else { 100 + k });
+        let basis: Vec<u8> = (1..=20).flat_map(word).collect();
+        let signature = Signature { anchors: None, ..index_of(&basis, 4096).signature().clone() };
+        let index = Arc::new(SignatureIndex::new(signature));
+        assert_eq!(index.rolled.with_key(mix(weak_sum(&[100; 4096]))).len(), 20);
         // Once the burst is used up, which of these blocks are found depends on what was spent before each.
-        let mut target = vec![100; 3000];
+        let mut target = Vec::new();
         for i in 0..100 {
-            target.resize(target.len() + 1024 + i * 13 % 80, 100);
-            target.extend_from_slice(&basis[i % 20 * 1024..][..1024]);
+            let vain = (0..4).flat_map(|j| word(21 + (i + j) % 70));
+            target.extend(vain.take(2 * 4096 + usize::from(i) * 13 % 60 * 128));
+            target.extend(word(1 + i % 20));
         }
         let whole = diff(&index, &target, usize::MAX, &Limits::default());
-        let copied = joined(&whole).copied_len().get() / 1024;
+        let copied = joined(&whole).copied_len().get() / 4096;
         assert!((10..90).contains(&copied), "{copied} of 100 blocks found");
         for split in [1, 50, 4096, 99_999] {
             assert_eq!(diff(&index, &target, split, &Limits::default()), whole, "split every {split}");
@@ -432,7 +731,7 @@ mod tests {
         #[test]
         fn edited_targets(
             (basis, target) in edited(),
-            block_len in 16usize..100,
+            block_len in prop_oneof![16usize..64, 64usize..300],
             split in 1usize..500,
         ) {
             check_diff(&basis, &target, block_len, split);

@@ -48,11 +48,18 @@ impl Algorithm {
     /// BLAKE3 is computed in the SIMD lanes of the processor, of many pieces at once: several times faster than one by one
     /// where pieces have a few KiB. Batches of 64 to 256 KiB fill the lanes and stay in the cache.
     pub fn digest_all(self, pieces: &[&[u8]], digests: &mut alloc::vec::Vec<Digest>) {
+        self.digest_all_ahead(pieces, &[], digests);
+    }
+
+    /// The same, while the bytes that are worked on next come into the cache: memory would stand still otherwise.
+    #[cfg_attr(not(all(feature = "std", target_arch = "x86_64")), expect(unused_variables))]
+    pub(crate) fn digest_all_ahead(self, pieces: &[&[u8]], ahead: &[u8], digests: &mut alloc::vec::Vec<Digest>) {
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        if self == Self::Blake3
-            && crate::simd::blake3::digests(crate::simd::Lanes::detect(), pieces, |digest| digests.push(Digest(digest)))
-        {
-            return;
+        if self == Self::Blake3 {
+            let lanes = crate::simd::Lanes::detect();
+            if crate::simd::blake3::digests(lanes, pieces, ahead, |digest| digests.push(Digest(digest))) {
+                return;
+            }
         }
         digests.extend(pieces.iter().map(|piece| self.digest(piece)));
     }

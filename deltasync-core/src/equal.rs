@@ -1,29 +1,49 @@
 //! How far two slices are equal, from their starts or from their ends.
 //!
-//! Words first, as most comparisons end soon, then blocks of 128 bytes, which the compiler compares in vectors.
+//! The first word decides most comparisons, where they are made. What goes on is compared in words, then in blocks of
+//! 128 bytes and of 1 KiB, each of which the library compares as fast as memory is read.
 //!
 //! Invariant: the bytes counted are equal, and the next ones differ or do not exist.
 
 /// How many bytes are equal at the start of both.
+#[inline]
 pub(crate) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    match (a.first_chunk(), b.first_chunk()) {
+        (Some(a), Some(b)) if a != b => equal_bytes(a, b),
+        _ => long_prefix(a, b),
+    }
+}
+
+/// How many of the first bytes of two words are equal that differ.
+const fn equal_bytes(a: &[u8; 8], b: &[u8; 8]) -> usize {
+    (u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b)).trailing_zeros() as usize / 8
+}
+
+fn long_prefix(a: &[u8], b: &[u8]) -> usize {
+    /// So much is compared in words first: most comparisons end there.
+    const SHORT: usize = 64;
     let len = a.len().min(b.len());
     let (a, b) = (&a[..len], &b[..len]);
-    let (a_words, b_words) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
-    let mut words = 0;
-    // Most comparisons end within a word or two; long ones run by larger blocks.
-    while words < a_words.len() {
-        let differing = u64::from_le_bytes(a_words[words]) ^ u64::from_le_bytes(b_words[words]);
-        if differing != 0 {
-            return words * 8 + differing.trailing_zeros() as usize / 8;
+    let mut at = 0;
+    while at < SHORT
+        && let (Some(a), Some(b)) = (a[at..].first_chunk(), b[at..].first_chunk())
+    {
+        if a != b {
+            return at + equal_bytes(a, b);
         }
-        words += 1;
-        if words.is_multiple_of(8) {
-            let blocks = a_words[words..].as_chunks::<16>().0.iter().zip(b_words[words..].as_chunks::<16>().0);
-            words += 16 * blocks.take_while(|(a, b)| a == b).count();
-        }
+        at += 8;
     }
-    let start = words * 8;
-    start + a[start..].iter().zip(&b[start..]).take_while(|(a, b)| a == b).count()
+    at += equal_blocks::<128>(&a[at..len.min(1024)], &b[at..len.min(1024)]);
+    at += equal_blocks::<1024>(&a[at..], &b[at..]);
+    at += equal_blocks::<128>(&a[at..], &b[at..]);
+    at += equal_blocks::<8>(&a[at..], &b[at..]);
+    at + a[at..].iter().zip(&b[at..]).take_while(|(a, b)| a == b).count()
+}
+
+/// How many bytes the first blocks of this length have that are equal.
+fn equal_blocks<const LEN: usize>(a: &[u8], b: &[u8]) -> usize {
+    let blocks = a.as_chunks::<LEN>().0.iter().zip(b.as_chunks::<LEN>().0);
+    LEN * blocks.take_while(|(a, b)| a == b).count()
 }
 
 /// How many bytes are equal at the end of both.
@@ -42,10 +62,12 @@ mod tests {
 
     #[test]
     fn long_runs_are_compared_whole() {
-        for len in [0, 1, 7, 8, 9, 63, 64, 65, 191, 192, 193, 1000] {
+        for len in [0, 1, 7, 8, 9, 63, 64, 65, 191, 192, 193, 1000, 1023, 1024, 1025, 1100, 5000] {
             let a: Vec<u8> = (0..len).map(|i| ((i * i) >> 3) as u8).collect();
             assert_eq!((common_prefix(&a, &a), common_suffix(&a, &a)), (len, len));
-            for differing in [0, 1, 8, 64, 100, 200].into_iter().filter(|differing| *differing < len) {
+            for differing in
+                [0, 1, 7, 8, 63, 64, 100, 200, 1023, 1024, 2300, 4990].into_iter().filter(|differing| *differing < len)
+            {
                 let mut b = a.clone();
                 b[differing] ^= 1;
                 assert_eq!((common_prefix(&a, &b), common_suffix(&a, &b)), (differing, len - 1 - differing));

@@ -1,19 +1,27 @@
 //! Finds what a target has of a basis, to the byte, when both are at hand.
 //!
-//! The target is walked once. Where a copy has just ended, the search first looks whether the target goes on at the same
-//! shift, as it does after an overwrite; then among all windows near that place ([`NearIndex`]), as after an insertion or
-//! a deletion; then among the windows of the whole basis ([`WindowIndex`], made when an edit is first longer than [`PATCH`]). Of at most
-//! [`WAYS`] + 2 candidates the longest is taken, grown to both sides. A short copy from elsewhere in the middle of an
-//! edit is given up when the target goes on at the old shift behind it: as a literal it costs less than two jumps.
+//! The target is walked once. Where a copy has just ended, the search first looks whether the target goes on at the
+//! same shift, as it does after an overwrite; then among all windows near that place ([`NearIndex`]), as after an
+//! insertion or a deletion; then among the windows of the whole basis ([`WindowIndex`], made when an edit is first
+//! longer than [`PATCH`]). Of at most [`WAYS`] + 2 candidates the longest is taken, grown to both sides. A short copy
+//! from elsewhere in the middle of an edit is given up when the target goes on at the old shift behind it: as a literal
+//! it costs less than two jumps. Where that is so for all of the next [`HOME_REACH`] bytes, as after a byte changed
+//! here and there, nothing is looked for.
 //!
-//! Unrelated data is walked in growing strides; as copies grow backwards too, a long one loses nothing by that. Ranges
-//! known to be common, from an [`Alignment`](crate::Alignment), are tried before anything is searched, and the basis is indexed densely
-//! between them. They are hints: bytes are compared, so a wrong hint costs a comparison.
+//! Unrelated data is walked in strides that grow to at most 67 bytes and are one byte again behind every copy;
+//! [`BATCH`] places are looked up at once. As copies grow backwards too, a long one loses nothing by that: one of the
+//! stride × the distance of indexed windows (2 KiB in a basis of 100 MiB, 21 KiB in one of 1 GiB) is found for certain,
+//! from its first byte on, however much that is nowhere stands before it. Ranges known to be common, from an
+//! [`Alignment`](crate::Alignment), are tried before anything is searched, and the basis is indexed densely between
+//! them. They are hints: bytes are compared, so a wrong hint costs a comparison.
 //!
 //! Cost: a comparison of what is common, a few nanoseconds for a byte that is not, one look at the basis at the first
-//! longer edit. Memory: the index (16 MiB unless told otherwise) and the pieces that have not been taken; the two files are
-//! slices, of which the walk touches the target in order and the basis mostly so. A caller maps files, or reads them
-//! when others may write to them meanwhile; what does not fit the address space is for a [`Signature`](crate::Signature).
+//! longer edit. Memory, whatever the lengths of the files: the index (16 MiB unless told otherwise, and 72 bytes for
+//! each common range), 32 KiB for what is near by, and the pieces that have not been taken. Those are about 3 MiB when
+//! they are taken after steps of up to 1 MiB: an edit that goes on and on is let go but for its last 2 MiB. The two
+//! files are slices, of which the walk touches the target in order and the basis mostly so. A caller maps files, or
+//! reads them when others may write to them meanwhile; what does not fit the address space is for a
+//! [`Signature`](crate::Signature).
 //!
 //! Invariants: the pieces make the target from the basis, whatever the hints; work grows linearly with the lengths of
 //! both files for any content, see [`ExactDiffer::work`]; steps of any size make the same pieces.
@@ -23,7 +31,7 @@ use alloc::vec::Vec;
 use crate::common::gaps_between;
 use crate::equal::{common_prefix, common_suffix};
 use crate::piece::Pieces;
-use crate::window::{NEAR_WINDOW, NearIndex, WAYS, WINDOW, WindowIndex, hash};
+use crate::window::{BATCH, NEAR_WINDOW, NearIndex, WAYS, WindowIndex, hash};
 use crate::{ByteLen, CommonRange, DeltaPiece, Limits, Offset};
 
 /// An edit that is shorter, in bytes, is no reason to index the whole basis.
@@ -40,7 +48,8 @@ const SHORTEST_FAR: usize = 48;
 /// bytes.
 const LEAVING: usize = 24;
 const STAYING: usize = 4;
-/// How far the target is compared with the old shift before it is left, in bytes.
+/// How far the target is compared with the old shift before it is left, and with a candidate before it is taken, in
+/// bytes.
 const HOME_REACH: usize = 1024;
 /// How far before and behind the end of the last copy the basis is searched near by, in bytes.
 const NEAR: usize = 1024;
@@ -51,6 +60,8 @@ const NEAR_RATION: usize = 2;
 const NEAR_BURST: usize = 1 << 18;
 /// After so many misses in a row the stride grows by two.
 const PATIENCE: usize = 512;
+/// How much of a long edit waits for a copy that grows back into it, in bytes.
+const WAITING: usize = 1 << 20;
 /// The memory of the index unless told otherwise, in bytes.
 const MEMORY: usize = 16 << 20;
 
@@ -90,6 +101,10 @@ pub struct ExactDiffer<'a> {
     place: usize,
     /// What to add to a place in the target, wrapping, for the one in the basis: at the last copy that was no trial.
     shift: usize,
+    /// Up to here the target is known to go on at that shift, but for so little that nothing else is looked for.
+    stays: usize,
+    /// Up to here the target has been compared with that shift, and goes on there for too much.
+    leaves: usize,
     misses: usize,
     work: u64,
 }
@@ -127,6 +142,8 @@ impl<'a> ExactDiffer<'a> {
             copied: 0,
             place: 0,
             shift: 0,
+            stays: 0,
+            leaves: 0,
             misses: 0,
             work: 0,
         }
@@ -175,15 +192,52 @@ impl<'a> ExactDiffer<'a> {
 
     /// Decides what is at `at`, and moves on.
     fn search(&mut self) {
-        match self.continued_or_known().or_else(|| self.found().filter(|found| self.is_worth_leaving_for(found))) {
+        match self.continued_or_known().or_else(|| self.found()) {
             Some(found) => self.take(found),
-            None => {
-                let most =
-                    if self.misses < PATIENCE * 8 { 1 } else { self.index.as_ref().map_or(1, WindowIndex::stride) };
-                self.at = self.target.len().min(self.at + (1 + self.misses / PATIENCE * 2).min(most));
-                self.misses += 1;
-            }
+            None => self.miss(),
         }
+    }
+
+    /// Moves on where nothing was found, the farther the longer nothing was.
+    fn miss(&mut self) {
+        let most = if self.misses < PATIENCE * 8 { 1 } else { self.index.as_ref().map_or(1, WindowIndex::stride) };
+        let stride = (1 + self.misses / PATIENCE * 2).min(most);
+        self.at = self.target.len().min(self.at + stride);
+        self.misses += 1;
+        if self.at - self.copied > NEAR_REACH && self.index.is_some() {
+            self.skip(stride);
+            self.let_go();
+        }
+    }
+
+    /// Passes the next places, each `stride` behind the last, where nothing can be found: several lookups at once.
+    fn skip(&mut self, stride: usize) {
+        let index = self.index.as_ref().expect("checked by the caller");
+        let until = self.common.get(self.next_common).and_then(|range| range.target.to_usize());
+        let ahead = self.target.get(self.at..until.unwrap_or(usize::MAX).min(self.target.len())).unwrap_or_default();
+        let most = (0..BATCH.min(ahead.len() / stride))
+            .position(|i| {
+                let at = self.at + i * stride;
+                self.goes_on(at, self.place.wrapping_sub(self.copied)) || self.goes_on(at, self.shift)
+            })
+            .unwrap_or(BATCH);
+        let passed = index.absent(ahead, stride, most);
+        self.at = self.target.len().min(self.at + passed * stride);
+        self.misses += passed;
+        self.work += passed as u64;
+    }
+
+    /// Emits of a long edit what no copy will grow back to, so that no more than a piece of it waits in memory.
+    fn let_go(&mut self) {
+        if self.at - self.floor() < 2 * WAITING {
+            return;
+        }
+        if let Some(trial) = self.trial.take() {
+            self.settle(trial);
+        }
+        let end = self.at - WAITING;
+        self.pieces.literal(&self.target[self.settled..end]);
+        self.settled = end;
     }
 
     /// The copy at the last shifts, or the common range around `at`.
@@ -203,18 +257,32 @@ impl<'a> ExactDiffer<'a> {
         }
         let range = self.common.get(self.next_common).filter(|range| range.target.get() <= at)?;
         let place = range.basis.get().checked_add(at - range.target.get())?;
-        self.grow(usize::try_from(place).ok()?).filter(|found| found.len >= CONTINUES)
+        self.grow(usize::try_from(place).ok()?, usize::MAX).filter(|found| found.len >= CONTINUES)
     }
 
     /// The copy at the last shifts, if the target goes on there.
     fn continued(&mut self) -> Option<Match> {
         let last = self.place.wrapping_sub(self.copied);
-        let at_last = self.grow(self.at.wrapping_add(last)).filter(|found| self.is_worth(found));
+        let at_last = self.at_shift(last);
         if last == self.shift || at_last.is_some_and(|found| found.len >= TRIAL) {
             return at_last;
         }
-        let at_home = self.grow(self.at.wrapping_add(self.shift)).filter(|found| self.is_worth(found));
+        let at_home = self.at_shift(self.shift);
         longest(at_last, at_home)
+    }
+
+    /// The copy at this shift.
+    fn at_shift(&mut self, shift: usize) -> Option<Match> {
+        if !self.goes_on(self.at, shift) {
+            return None;
+        }
+        self.grow(self.at.wrapping_add(shift), usize::MAX).filter(|found| self.is_worth(found))
+    }
+
+    /// True when the next few bytes, fewer than make a copy, are equal at this shift.
+    fn goes_on(&self, at: usize, shift: usize) -> bool {
+        let few = |bytes: &'a [u8], at: usize| bytes.get(at..)?.first_chunk::<{ CONTINUES / 2 }>();
+        few(self.target, at).is_some_and(|new| few(self.basis, at.wrapping_add(shift)) == Some(new))
     }
 
     /// True for a copy at an old shift that is long enough, or reaches the end.
@@ -222,19 +290,15 @@ impl<'a> ExactDiffer<'a> {
         found.len >= CONTINUES || found.at + found.len == self.target.len() && found.len >= CONTINUES / 2
     }
 
-    /// True unless the target goes on at the old shift but for less than leaving and coming back would cost.
-    fn is_worth_leaving_for(&mut self, found: &Match) -> bool {
-        if found.shift() == self.shift {
-            return true;
-        }
-        let len = (found.at + found.len - self.at).clamp(TRIAL, HOME_REACH);
+    /// True when the next `len` bytes of the target go on at the old shift but for less than leaving and coming back
+    /// would cost; then nothing else is looked for until their end.
+    fn is_to_stay(&mut self, len: usize) -> bool {
         let ahead = &self.target[self.at..self.target.len().min(self.at + len)];
         let home = self.basis.get(self.at.wrapping_add(self.shift)..).unwrap_or_default();
         let home = &home[..home.len().min(ahead.len())];
         if home.len() < ahead.len() {
-            return true;
+            return false;
         }
-        self.work += 1 + ahead.len() as u64 / 64;
         let (mut cost, mut at) = (0, 0);
         while at < ahead.len() && cost < LEAVING {
             let equal = common_prefix(&ahead[at..], &home[at..]);
@@ -246,33 +310,58 @@ impl<'a> ExactDiffer<'a> {
             }
             at += equal + 1;
         }
-        cost >= LEAVING
+        self.work += 1 + at as u64 / 64;
+        let stays = cost < LEAVING;
+        *(if stays { &mut self.stays } else { &mut self.leaves }) = self.at + at;
+        stays
     }
 
-    /// The longest copy by the indexes.
+    /// The longest copy by the indexes that is worth leaving the old shift for.
+    ///
+    /// A candidate is grown so far as it takes to decide, and only one that is taken to its ends: many that are long
+    /// and given up would cost time without end.
     fn found(&mut self) -> Option<Match> {
+        // Whatever is found would be judged by that, so where an edit begins it is known before anything is looked for.
+        let begins = self.at == self.copied && self.leaves <= self.at;
+        if self.at < self.stays || begins && self.is_to_stay(HOME_REACH) {
+            return None;
+        }
         let near = self.near_by();
+        let far = if near.is_some() && self.index.is_none() { [None; WAYS] } else { self.far_away() };
+        let mut best = near;
+        for place in far.into_iter().flatten() {
+            best = longest(best, self.grow(place, HOME_REACH).filter(|found| found.len >= SHORTEST_FAR));
+        }
+        let mut best = best?;
+        if best.shift() != self.shift && self.is_to_stay((best.at + best.len - self.at).clamp(TRIAL, HOME_REACH)) {
+            return None;
+        }
+        if best.len >= HOME_REACH {
+            let near = near.map(|near| self.at.wrapping_add(near.shift()));
+            for place in near.into_iter().chain(far.into_iter().flatten()) {
+                best = self.grow(place, usize::MAX).filter(|found| found.len > best.len).unwrap_or(best);
+            }
+        }
+        Some(best)
+    }
+
+    /// The places of the whole basis where the next window may stand, once it is worth an index.
+    fn far_away(&mut self) -> [Option<usize>; WAYS] {
+        let mut places = [None; WAYS];
         if self.index.is_none() {
-            if self.at - self.copied < PATCH || near.is_some() {
-                return near;
+            if self.at - self.copied < PATCH {
+                return places;
             }
             self.index = Some(WindowIndex::of(self.basis, &gaps_between(&self.common, self.basis.len()), self.memory));
             self.work += self.basis.len() as u64 / 16;
             self.at = self.copied;
             self.misses = 0;
         }
-        let Some(window) = self.target[self.at..].first_chunk::<WINDOW>() else { return near };
-        let hash = hash(window);
-        self.work += 1;
-        let index = self.index.as_ref().expect("made at the first need");
-        let mut candidates = [None; WAYS];
-        candidates.iter_mut().zip(index.candidates(hash)).for_each(|(slot, place)| *slot = Some(place));
-        let mut best = near;
-        for place in candidates.into_iter().flatten() {
-            let found = self.grow(place).filter(|found| found.len >= SHORTEST_FAR);
-            best = longest(best, found);
+        if let (Some(index), Some(window)) = (&self.index, self.target[self.at..].first_chunk()) {
+            places.iter_mut().zip(index.candidates(hash(window))).for_each(|(slot, place)| *slot = Some(place));
+            self.work += 1;
         }
-        best
+        places
     }
 
     /// The copy from around the place where the last copy ended.
@@ -291,13 +380,14 @@ impl<'a> ExactDiffer<'a> {
         }
         self.work += 1;
         let place = self.near.find(window, around)?;
-        self.grow(place).filter(|found| found.len >= SHORTEST_NEAR)
+        self.grow(place, HOME_REACH).filter(|found| found.len >= SHORTEST_NEAR)
     }
 
-    /// What is equal around `at` in the target and `place` in the basis.
-    fn grow(&mut self, place: usize) -> Option<Match> {
+    /// What is equal around `at` in the target and `place` in the basis, at most `most` bytes to either side.
+    fn grow(&mut self, place: usize, most: usize) -> Option<Match> {
         let (before, behind) = self.basis.split_at_checked(place)?;
-        let ahead = common_prefix(behind, &self.target[self.at..]);
+        let ahead = common_prefix(&behind[..most.min(behind.len())], &self.target[self.at..]);
+        let before = &before[before.len().saturating_sub(most)..];
         // Not even a byte is equal: nothing to grow.
         let back = if ahead < 4 { 0 } else { common_suffix(before, &self.target[self.floor()..self.at]) };
         let len = back + ahead;
@@ -492,6 +582,24 @@ mod tests {
     }
 
     #[test]
+    fn a_long_edit_between_copies_is_made_in_steps_of_any_size() {
+        let basis = noise(300_000, 1);
+        let (before, between) = (noise(150_000, 2), noise(2 * WAITING + 300_000, 3));
+        let target = [&before, &basis[70_000..75_000], &between, &basis[200_001..206_000], &[0; 100_000]].concat();
+        let literal = (target.len() - 5000 - 5999) as u64;
+        let hint = |len| CommonRange {
+            basis: Offset::new(200_001),
+            target: Offset::new((before.len() + 5000 + between.len()) as u64),
+            len: ByteLen::new(len),
+        };
+        for hints in [&[][..], &[hint(5999)], &[hint(100)]] {
+            let ops = check_delta_makes_the_target(&basis, &target, hints);
+            // The noise on either side may begin as the copies go on.
+            assert!((literal - 8..=literal).contains(&ops.literal_len().get()), "{ops:?}");
+        }
+    }
+
+    #[test]
     fn edits_are_found_to_the_byte() {
         let basis = noise(100_000, 1);
         let literal = |target: &[u8]| check_delta_makes_the_target(&basis, target, &[]).literal_len().get();
@@ -549,12 +657,73 @@ mod tests {
         }
     }
 
+    /// The work on a basis and a target, and what of the target is literal.
+    fn cost(basis: &[u8], target: &[u8]) -> (u64, u64) {
+        let mut differ = ExactDiffer::new(basis, target, &Limits::default());
+        let literals = differ.by_ref().map(|piece| piece.literals.len() as u64).sum();
+        (differ.work(), literals)
+    }
+
     #[test]
-    fn unrelated_data_is_walked_in_strides() {
-        let (basis, target) = (noise(1 << 20, 1), noise(2 << 20, 2));
-        let mut differ = ExactDiffer::new(&basis, &target, &Limits::default());
-        differ.by_ref().for_each(drop);
-        assert!(differ.work() < 600_000, "{}", differ.work());
+    fn misses_skip_ahead() {
+        let basis = noise(1 << 20, 1);
+        let work = |len: usize| cost(&basis, &noise(len, 2)).0;
+        let (short, long) = (work(1 << 20), work(5 << 20));
+        // The near search has given up long before, and each window is looked up for 60 bytes.
+        assert!(long - short < (4 << 20) / 55, "{} for 4 MiB more", long - short);
+        assert!(short < 320_000, "{short}");
+    }
+
+    #[test]
+    fn a_copy_after_a_long_miss_is_found_whole_and_ends_the_skipping() {
+        let basis = noise(4 << 20, 1);
+        // What is indexed is 16 bytes apart, and the strides reach 67.
+        let certain = 16 * 67 + 32;
+        for (miss, seed) in [(70_000, 2), (500_000, 3), (3_000_000, 4), (5_000_001, 5)] {
+            for start in [0, 7, 1_000_003, basis.len() - certain] {
+                let copy = &basis[start..start + certain];
+                let target = [&noise(miss, seed), copy, &noise(300, seed + 10), &basis[2_000_000..2_000_100]].concat();
+                let (_, literals) = cost(&basis, &target);
+                // A byte of the noise may be equal by chance.
+                assert!(
+                    (miss as u64 + 290..=miss as u64 + 300).contains(&literals),
+                    "{literals} behind {miss}, {start}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_edit_does_not_wait_in_memory() {
+        const STEP: usize = 64 << 10;
+        let (basis, target) = (noise(1 << 20, 1), noise(8 << 20, 2));
+        let mut differ = ExactDiffer::new(&basis, &target, &Limits::default().piece(STEP));
+        let (mut done, mut made) = (0, 0);
+        while !differ.advance(ByteLen::new(STEP as u64)) {
+            done += STEP;
+            made += core::iter::from_fn(|| differ.next_piece()).map(|piece| piece.literals.len()).sum::<usize>();
+            assert!(made + 2 * WAITING + STEP >= done, "{made} of {done}");
+        }
+        assert!(made > 5 << 20, "{made}");
+    }
+
+    #[test]
+    fn long_candidates_that_are_given_up_again_and_again_stay_cheap() {
+        // What is wanted stands in the basis twice: at the shift of the start but for a few bytes in 1600, and whole.
+        // The edits are as long as leaving costs, so at their ninth byte, where the first indexed window of the whole
+        // stands, it is given up.
+        let work = |len: usize| {
+            let whole = noise(len, 1);
+            let mut home = whole.clone();
+            home.chunks_mut(1600).for_each(|part| part.iter_mut().take(LEAVING + 1).for_each(|byte| *byte ^= 1));
+            let basis = [&noise(408, 2)[..], &home, &whole].concat();
+            let target = [&noise(408, 3)[..], &whole].concat();
+            let (work, literals) = cost(&basis, &target);
+            assert!(literals < 408 + len as u64 / 50, "{literals}");
+            work
+        };
+        let (once, eight) = (work(200_000), work(1_600_000));
+        assert!(eight < 10 * once, "{once} for one length, {eight} for eight times as much");
     }
 
     proptest! {

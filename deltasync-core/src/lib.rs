@@ -44,6 +44,8 @@ mod simd;
 mod digest;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest, UnknownAlgorithm};
 
+mod anchor;
+
 mod rolling;
 pub use rolling::RollingSum;
 
@@ -56,6 +58,8 @@ pub use signature::{InvalidShape, InvalidSignature, Signature};
 mod signer;
 pub use signer::{BasisChanged, SignatureBuilder, Signer};
 
+mod table;
+
 mod index;
 pub use index::SignatureIndex;
 
@@ -65,8 +69,14 @@ pub use cut::{Cutter, InvalidCutter};
 mod chunk;
 pub use chunk::{ChunkList, ChunkRun, Chunker};
 
+mod section;
+pub use section::{HashedSection, Section, SectionCutter, SectionJoiner};
+
 mod chunk_file;
 pub use chunk_file::InvalidChunkFile;
+
+mod rechunk;
+pub use rechunk::Rechunker;
 
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
@@ -121,6 +131,9 @@ pub use op::{InvalidOps, Op, Ops, decode_ops, encode_ops};
 mod pack;
 pub use pack::{CAN_PACK, UnpackError, pack, unpack};
 
+mod sample;
+pub use sample::{is_dense, is_unrepeated};
+
 mod stream;
 pub use stream::{LiteralPacker, LiteralUnpacker};
 
@@ -134,6 +147,8 @@ mod piece;
 pub use piece::DeltaPiece;
 
 mod ration;
+
+mod rolled;
 
 mod differ;
 pub use differ::Differ;

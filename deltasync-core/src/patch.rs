@@ -355,7 +355,7 @@ mod tests {
         while let Some(piece) = differ.next_piece() {
             writer.piece(&piece, &mut out);
         }
-        let (pieces, summary) = differ.finish();
+        let (pieces, summary) = differ.finish(header.algorithm.digest(target));
         pieces.iter().for_each(|piece| writer.piece(piece, &mut out));
         writer.finish(summary.root, &mut out).expect("as long as announced");
         out

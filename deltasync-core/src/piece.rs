@@ -10,6 +10,9 @@ use alloc::vec::Vec;
 
 use crate::{ByteLen, Limits, Offset, Op, Ops};
 
+/// From how many literal bytes on a piece has room for all that it may hold.
+const LONG: usize = 64 << 10;
+
 /// Some operations of a delta with their literal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeltaPiece {
@@ -54,6 +57,10 @@ impl Pieces {
                 self.close();
             }
             let (head, rest) = bytes.split_at(bytes.len().min(self.most_literals - self.open.literals.len()));
+            if self.open.literals.len() + head.len() > LONG && self.open.literals.capacity() < self.most_literals {
+                // It will be full soon: growing by and by would copy all of it again.
+                self.open.literals.reserve_exact(self.most_literals - self.open.literals.len());
+            }
             self.open.literals.extend_from_slice(head);
             self.open.ops.push(Op::Literal { len: ByteLen::of(head) });
             bytes = rest;

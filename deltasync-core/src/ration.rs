@@ -1,21 +1,29 @@
-//! A bound on the strong sums that a search takes in vain.
+//! A bound on the sums that a search takes in vain.
 //!
-//! A weak sum of 32 bits is easily made to collide: a target of nothing but candidates would cost a strong sum, a whole
-//! block of hashing, at every byte. So hashing in vain is earned by moving on, [`RATION`] bytes of it for each byte of the
-//! target, up to a burst; what is not allowed is not looked up, and its bytes become literals.
+//! Keys and weak sums of 32 bits are easily made to collide: a target of nothing but candidates would cost sums of a whole
+//! block at every byte. So work in vain is earned by moving on, some bytes of hashing for each byte of the target, up to a
+//! burst; what is not allowed is not looked up, and its bytes become literals. A weak sum counts as an eighth of a strong sum
+//! of as many bytes, which is about what it costs.
 //!
-//! Chance alone asks for basis / 2^32 bytes of hashing for each unmatched byte, whatever the block length. Below a basis
-//! of 32 GiB that stays within the ration; above, a match at a new shift may be found some blocks late.
+//! Where anchors are looked up, half a byte for each: the wrong candidates that repeated headers and phrases bring in an archive
+//! of programs came to a tenth of that. Where all windows roll, eight: chance alone asks for
+//! basis / 2^32 bytes of hashing for each unmatched byte, whatever the block length. Below a basis of 32 GiB that stays
+//! within the ration; above, a match at a new shift may be found some blocks late.
 //!
 //! Invariant: what is allowed depends on the positions asked for alone, so it is the same for any split of the target.
 
-/// How many bytes of strong sums may be computed in vain for each byte of the target.
-const RATION: u64 = 8;
+use crate::anchor::AnchorRule;
 
-/// How much hashing in vain is still allowed, in bytes.
+/// What a strong sum costs in weak ones.
+const STRONG: u64 = 8;
+
+/// How much hashing in vain is still allowed, in bytes of weak sums.
 #[derive(Clone, Debug)]
 pub(crate) struct Ration {
-    cost: u64,
+    /// What must be left for a block to be looked at.
+    least: u64,
+    /// What is earned by a byte of the target.
+    rate: u64,
     most: u64,
     left: u64,
     /// The position in the target up to which it has been earned.
@@ -23,44 +31,62 @@ pub(crate) struct Ration {
 }
 
 impl Ration {
-    pub(crate) fn new(block_len: usize) -> Self {
-        // Hashing a short block costs as much as one of 64 bytes and a call.
-        let cost = block_len as u64 + 128;
-        let most = 64 * cost + (1 << 20);
-        Self { cost, most, left: most, earned: 0 }
+    pub(crate) fn new(block_len: usize, rule: AnchorRule) -> Self {
+        let least = STRONG * cost(block_len);
+        let rate = if rule.any() { STRONG / 2 } else { STRONG * 8 };
+        let most = 64 * least + STRONG * (1 << 20);
+        Self { least, rate, most, left: most, earned: 0 }
     }
 
-    /// True when one more strong sum may be taken at `position`, which never goes back.
+    /// True when one more block may be looked at on account of `position`, which never goes back.
     pub(crate) fn allows(&mut self, position: u64) -> bool {
-        let gain = (position - self.earned).saturating_mul(RATION);
+        let gain = (position - self.earned).saturating_mul(self.rate);
         self.left = self.left.saturating_add(gain).min(self.most);
         self.earned = position;
-        self.left >= self.cost
+        self.left >= self.least
     }
 
-    /// Counts a strong sum that found nothing.
-    pub(crate) fn spend(&mut self) {
-        self.left = self.left.saturating_sub(self.cost);
+    /// Counts a strong sum of `len` bytes that found nothing.
+    pub(crate) fn spend_strong(&mut self, len: usize) {
+        self.left = self.left.saturating_sub(STRONG * cost(len));
     }
+
+    /// Counts a weak sum of `len` bytes that found nothing.
+    pub(crate) fn spend_weak(&mut self, len: usize) {
+        self.left = self.left.saturating_sub(cost(len));
+    }
+}
+
+/// What hashing so many bytes costs, in bytes: short ones as much as 128 more, for the call.
+const fn cost(len: usize) -> u64 {
+    len as u64 + 128
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn strong_sums_in_vain_are_rationed() {
-        let mut ration = Ration::new(4096);
-        let granted = (0..1_000_000)
-            .filter(|position| {
-                ration.allows(*position) && {
-                    ration.spend();
-                    true
-                }
-            })
-            .count();
-        let burst = ration.most / ration.cost + 1;
-        assert!(granted as u64 <= burst + 1_000_000 * RATION / ration.cost, "{granted}");
+    fn check_sums_in_vain_are_rationed(mut ration: Ration, spend: impl Fn(&mut Ration), cost: u64, rate: u64) {
+        let mut granted = 0;
+        for position in 0..1_000_000 {
+            if ration.allows(position) {
+                spend(&mut ration);
+                granted += 1;
+            }
+        }
+        let burst = ration.most / cost + 1;
+        assert!(granted <= burst + 1_000_000 * rate / cost, "{granted}");
+        assert!(granted >= 1_000_000 * rate / cost, "{granted}");
         assert!(ration.allows(2_000_000), "and earned again");
+    }
+
+    #[test]
+    fn sums_in_vain_are_rationed() {
+        let cost = cost(4096);
+        for (rule, rate) in [(AnchorRule::new(4096), 4), (AnchorRule::none(), 64)] {
+            let ration = || Ration::new(4096, rule);
+            check_sums_in_vain_are_rationed(ration(), |ration| ration.spend_strong(4096), 8 * cost, rate);
+            check_sums_in_vain_are_rationed(ration(), |ration| ration.spend_weak(4096), cost, rate);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A window `x[0..n]` is a polynomial in [`RollingSum::MULTIPLIER`] = m, modulo 2^32: the sum of `x[i] * m^(n-1-i)`.
 //! Sliding the window by one byte costs two multiplications whatever its length: s' = s * m + entering - leaving * m^n.
-//! Summing afresh is O(n), in lanes that do not wait for each other.
+//! Summing afresh is O(n), in SIMD lanes.
 //!
 //! m is odd and 5 modulo 8, so its powers repeat only after 2^30 bytes. The low k bits of a sum depend on the low k bits
 //! of the bytes alone, so whoever indexes by it mixes first. Anyone can make windows of equal weak sums: a match makes a
@@ -12,7 +12,7 @@
 //!
 //! Source: R. Karp, M. Rabin, "Efficient randomized pattern-matching algorithms" (1987).
 
-/// How many partial sums run side by side in [`RollingSum::of`].
+/// How many partial sums run side by side where there are no SIMD lanes.
 const LANES: usize = 16;
 
 /// The weak sum of a window of fixed length.
@@ -29,18 +29,7 @@ impl RollingSum {
 
     /// The sum of a window, in time proportional to its length. The empty window sums to zero.
     pub fn of(window: &[u8]) -> Self {
-        const STRIDE: u32 = RollingSum::MULTIPLIER.wrapping_pow(LANES as u32);
-        let (rows, rest) = window.as_chunks::<LANES>();
-        let mut lanes = [0u32; LANES];
-        for row in rows {
-            for (lane, byte) in lanes.iter_mut().zip(row) {
-                *lane = lane.wrapping_mul(STRIDE).wrapping_add(u32::from(*byte));
-            }
-        }
-        let horner = |sum: u32, next: u32| sum.wrapping_mul(Self::MULTIPLIER).wrapping_add(next);
-        let sum = lanes.into_iter().fold(0, horner);
-        let sum = rest.iter().fold(sum, |sum, byte| horner(sum, u32::from(*byte)));
-        Self { sum, leaving: power(window.len()) }
+        Self { sum: weak_sum(window), leaving: power(window.len()) }
     }
 
     /// Slides the window by one byte: `leaving` is its first byte, `entering` the one behind its last.
@@ -58,6 +47,31 @@ impl RollingSum {
     pub const fn value(self) -> u32 {
         self.sum
     }
+}
+
+/// The sum of a window that does not roll on: what `RollingSum::of(window).value()` is.
+pub(crate) fn weak_sum(window: &[u8]) -> u32 {
+    let horner = |sum: u32, next: u32| sum.wrapping_mul(RollingSum::MULTIPLIER).wrapping_add(next);
+    let (sum, rest) = sum_of_rows(window);
+    rest.iter().fold(sum, |sum, byte| horner(sum, u32::from(*byte)))
+}
+
+/// The sum of the rows that a window begins with, and what is left of it.
+fn sum_of_rows(window: &[u8]) -> (u32, &[u8]) {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    if let Some((sum, len)) = crate::simd::weak::sum_of_rows(crate::simd::Lanes::detect(), window) {
+        return (sum, &window[len..]);
+    }
+    const STRIDE: u32 = RollingSum::MULTIPLIER.wrapping_pow(LANES as u32);
+    let (rows, rest) = window.as_chunks::<LANES>();
+    let mut lanes = [0u32; LANES];
+    for row in rows {
+        for (lane, byte) in lanes.iter_mut().zip(row) {
+            *lane = lane.wrapping_mul(STRIDE).wrapping_add(u32::from(*byte));
+        }
+    }
+    let horner = |sum: u32, next: u32| sum.wrapping_mul(RollingSum::MULTIPLIER).wrapping_add(next);
+    (lanes.into_iter().fold(0, horner), rest)
 }
 
 /// m^`exponent`. The order of m divides 2^30, so the exponent may be reduced by it.

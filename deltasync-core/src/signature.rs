@@ -1,8 +1,9 @@
 //! The signature of a basis: what the holder of the target needs to find out which blocks it shares.
 //!
 //! The basis is cut into blocks of one length (the last may be shorter), and of each block the signature holds the weak
-//! sum and a truncated digest, the strong sum. Neither grows with the content, so a signature is about (4 + strong
-//! length) / block length of the basis: 1 GiB has one of 480 KiB by default.
+//! sum and a truncated digest, the strong sum; of each full block also where its anchor is, see [`AnchorRule`], and a key
+//! of the bytes there. None grows with the content, so a signature is about (10 + strong length) / block length of the
+//! basis: 1 GiB has one of 672 KiB by default.
 //!
 //! | field | bytes | |
 //! |---|---|---|
@@ -12,6 +13,11 @@
 //! | block length | varint | in bytes, 16 to 2^24 |
 //! | weak sums | 4 a block | little-endian |
 //! | strong sums | strong length a block | |
+//! | anchors | 2 a full block, 3 where blocks are longer than 2^16 | version 2; little-endian: the position in the block, at most block length - 32; all ones: none |
+//! | keys | 4 an anchor | version 2; little-endian |
+//!
+//! Version 2 has anchors, in blocks of 64 bytes or more; version 1 ends before them and serves as well, only slower. The
+//! limit under which the hash of an anchor lies, the hash, and the key are parts of the format.
 //!
 //! Invariant: `decode(encode(signature)) == signature`, and a signature has one strong and one weak sum for each block.
 //!
@@ -19,7 +25,8 @@
 
 use alloc::vec::Vec;
 
-use crate::opening::{read_opening, write_opening};
+use crate::anchor::{Anchor, AnchorRule};
+use crate::opening::{read_version, write_version};
 use crate::{Algorithm, ByteLen, Digest, FileFormat, InvalidOpening, LimitExceeded, Limits, Malformed, Offset};
 use crate::{Reader, write_varint};
 
@@ -30,6 +37,8 @@ pub struct Signature {
     pub(crate) weak: Vec<u32>,
     /// The strong sums one after another, each `shape.strong_len` bytes.
     pub(crate) strong: Vec<u8>,
+    /// The anchors of the full blocks; `None` in version 1.
+    pub(crate) anchors: Option<Vec<Option<Anchor>>>,
 }
 
 /// What does not depend on the content.
@@ -49,7 +58,7 @@ impl Signature {
 
     /// The longest encoding that `limits` allow, in bytes: who reads one from a file may stop there.
     pub fn longest(limits: &Limits) -> ByteLen {
-        let block = 4 + Digest::LEN as u64;
+        let block = 4 + Digest::LEN as u64 + 3 + 4;
         ByteLen::new(block.saturating_mul(limits.chunks as u64).saturating_add(32))
     }
 
@@ -93,6 +102,16 @@ impl Signature {
         &self.strong[block * self.shape.strong_len..][..self.shape.strong_len]
     }
 
+    /// The anchor of a full block, if it has one and the signature says where.
+    pub(crate) fn anchor(&self, block: usize) -> Option<Anchor> {
+        self.anchors.as_ref().and_then(|anchors| anchors[block])
+    }
+
+    /// By which rule anchors are looked for.
+    pub(crate) fn rule(&self) -> AnchorRule {
+        if self.anchors.is_some() { AnchorRule::new(self.shape.block_len) } else { AnchorRule::none() }
+    }
+
     /// Where a block starts in the basis.
     pub(crate) fn start(&self, block: usize) -> Offset {
         Offset::new(block as u64 * self.shape.block_len as u64)
@@ -113,7 +132,9 @@ impl Signature {
     pub fn encoded_len(&self) -> usize {
         let mut head = Vec::new();
         self.encode_head(&mut head);
-        head.len() + 4 * self.weak.len() + self.strong.len()
+        let anchors = self.anchors.as_deref().unwrap_or_default();
+        let keys = anchors.iter().flatten().count();
+        head.len() + 4 * self.weak.len() + self.strong.len() + self.shape.place_len() * anchors.len() + 4 * keys
     }
 
     /// Appends the bytes that [`decode`](Self::decode) reads.
@@ -122,10 +143,17 @@ impl Signature {
         self.encode_head(out);
         self.weak.iter().for_each(|weak| out.extend_from_slice(&weak.to_le_bytes()));
         out.extend_from_slice(&self.strong);
+        let anchors = self.anchors.as_deref().unwrap_or_default();
+        for anchor in anchors {
+            let place = anchor.map_or(u32::MAX, |anchor| anchor.at);
+            out.extend_from_slice(&place.to_le_bytes()[..self.shape.place_len()]);
+        }
+        anchors.iter().flatten().for_each(|anchor| out.extend_from_slice(&anchor.key.to_le_bytes()));
     }
 
     fn encode_head(&self, out: &mut Vec<u8>) {
-        write_opening(FileFormat::Signature, self.shape.algorithm, out);
+        let version = if self.anchors.is_some() { 2 } else { 1 };
+        write_version(FileFormat::Signature, version, self.shape.algorithm, out);
         out.push(self.shape.strong_len as u8);
         write_varint(out, self.shape.basis.get());
         write_varint(out, self.shape.block_len as u64);
@@ -140,10 +168,10 @@ impl Signature {
     /// # Security
     ///
     /// Takes hostile bytes: counts meet the limits and the bytes at hand before anything is allocated, and sums are only
-    /// numbers. A signature that lies about its basis makes a delta that does not verify.
+    /// numbers. A signature that lies about its basis or its anchors makes a delta that does not verify, or a longer one.
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, InvalidSignature> {
         let mut reader = Reader::new(bytes);
-        let algorithm = read_opening(FileFormat::Signature, &mut reader)?;
+        let (version, algorithm) = read_version(FileFormat::Signature, &mut reader)?;
         let strong_len = usize::from(reader.byte()?);
         let basis = ByteLen::new(reader.varint()?);
         let block_len = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
@@ -153,9 +181,11 @@ impl Signature {
         let column = |bytes: u64| usize::try_from(bytes).map_err(|_| Malformed::Truncated);
         let weak = reader.bytes(column(blocks as u64 * 4)?)?;
         let strong = reader.bytes(column(blocks as u64 * strong_len as u64)?)?;
+        let full = blocks - usize::from(!basis.get().is_multiple_of(block_len as u64));
+        let anchors = if version == 1 { None } else { Some(shape.read_anchors(&mut reader, full)?) };
         reader.finish()?;
         let weak = weak.as_chunks().0.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
-        Ok(Self { shape, weak, strong: strong.to_vec() })
+        Ok(Self { shape, weak, strong: strong.to_vec(), anchors })
     }
 }
 
@@ -173,6 +203,37 @@ impl Shape {
         let allowed = u32::try_from(limits.chunks).unwrap_or(u32::MAX);
         LimitExceeded::check("number of blocks", blocks, u64::from(allowed))?;
         Ok(usize::try_from(blocks).expect("at most limits.chunks, a usize"))
+    }
+
+    /// How long a position in a block is where it is written down, in bytes.
+    const fn place_len(&self) -> usize {
+        if self.block_len <= 1 << 16 { 2 } else { 3 }
+    }
+
+    /// Reads the anchors of `full` blocks.
+    fn read_anchors(&self, reader: &mut Reader<'_>, full: usize) -> Result<Vec<Option<Anchor>>, Malformed> {
+        let rule = AnchorRule::new(self.block_len);
+        if !rule.any() {
+            return Err(Malformed::Value("anchors in blocks that are too short for them"));
+        }
+        let len = self.place_len();
+        let none = (1 << (8 * len)) - 1;
+        let places = reader.bytes(full.checked_mul(len).ok_or(Malformed::Truncated)?)?;
+        let place = |bytes: &[u8]| bytes.iter().rev().fold(0, |place, byte| place << 8 | u32::from(*byte));
+        let count = places.chunks(len).filter(|bytes| place(bytes) != none).count();
+        let mut keys = reader.bytes(count.checked_mul(4).ok_or(Malformed::Truncated)?)?.as_chunks().0.iter();
+        let anchor = |bytes: &[u8]| {
+            let at = place(bytes);
+            if at == none {
+                return Ok(None);
+            }
+            if at as usize >= rule.places() {
+                return Err(Malformed::Value("an anchor that does not lie in its block"));
+            }
+            let key = u32::from_le_bytes(*keys.next().expect("one was read for each anchor"));
+            Ok(Some(Anchor { at, key }))
+        };
+        places.chunks(len).map(anchor).collect()
     }
 }
 
@@ -208,6 +269,8 @@ pub enum InvalidSignature {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -244,7 +307,7 @@ mod tests {
     fn hostile_counts_are_refused_before_anything_is_allocated() {
         let hostile = |basis: u64, block_len: u64| {
             let mut bytes = Vec::new();
-            write_opening(FileFormat::Signature, Algorithm::Blake3, &mut bytes);
+            write_version(FileFormat::Signature, 2, Algorithm::Blake3, &mut bytes);
             bytes.push(8);
             write_varint(&mut bytes, basis);
             write_varint(&mut bytes, block_len);
@@ -257,16 +320,88 @@ mod tests {
         assert_eq!(hostile(1 << 30, 4096), InvalidSignature::Malformed(Malformed::Truncated));
     }
 
+    /// Noise and a run of equal bytes: blocks with an anchor and without one.
+    fn mixed(len: usize) -> Vec<u8> {
+        let noise = |i: usize| (i.wrapping_mul(i ^ 0x5bd1).wrapping_mul(0x9e37_79b9) >> 16) as u8;
+        (0..len).map(|i| if i / 200 % 2 == 0 { noise(i) } else { 7 }).collect()
+    }
+
+    #[test]
+    fn a_version_without_anchors_is_read_and_written_as_it_is() {
+        let mut signature = sign(&mixed(3000), 100);
+        assert!(signature.anchors.iter().flatten().any(Option::is_some));
+        assert!(signature.anchors.iter().flatten().any(Option::is_none));
+        check_round_trip(&signature);
+        signature.anchors = None;
+        check_round_trip(&signature);
+        let mut bytes = Vec::new();
+        signature.encode(&mut bytes);
+        assert_eq!(bytes[4], 1);
+        assert!(!Signature::decode(&bytes, &Limits::default()).expect("encoded above").rule().any());
+    }
+
+    #[test]
+    fn positions_in_long_blocks_are_longer() {
+        for (block_len, bytes) in [(1 << 16, 2), ((1 << 16) + 1, 3)] {
+            let signature = sign(&mixed(2 * block_len), block_len);
+            assert_eq!((signature.shape.place_len(), signature.full_blocks()), (bytes, 2));
+            check_round_trip(&signature);
+        }
+    }
+
+    #[test]
+    fn anchors_that_lie_outside_their_block_are_refused() {
+        let mut signature = sign(&mixed(3000), 100);
+        let decoded = |signature: &Signature| {
+            let mut bytes = Vec::new();
+            signature.encode(&mut bytes);
+            Signature::decode(&bytes, &Limits::default()).map(|_| ())
+        };
+        let anchors = |at| Some(vec![Some(Anchor { at, key: 1 }); 30]);
+        signature.anchors = anchors(68);
+        assert_eq!(decoded(&signature), Ok(()));
+        signature.anchors = anchors(69);
+        let outside = Malformed::Value("an anchor that does not lie in its block");
+        assert_eq!(decoded(&signature), Err(InvalidSignature::Malformed(outside)));
+        let mut short = sign(&mixed(630), 63);
+        assert_eq!(short.anchors, None);
+        short.anchors = Some(vec![None; 10]);
+        assert!(matches!(decoded(&short), Err(InvalidSignature::Malformed(Malformed::Value(_)))));
+    }
+
+    /// The format: what stands here may never read otherwise.
+    #[test]
+    fn golden_bytes_of_both_versions() {
+        // Opening, strong length, basis length, block length; weak sums; strong sums; anchors and none; keys.
+        const NEW: &[&str] = &[
+            "d57369670200 08 de02 64",
+            "f67deba4 38ecd128 84a8d551 aad90426",
+            "0abf8844ea0fccae b52995b7efdf7837 065e9dc90a3ebac4 aab46770e4fb5b5b",
+            "ffff 0f00 ffff",
+            "c33f7768",
+        ];
+        let hex = |signature: &Signature| {
+            let mut bytes = Vec::new();
+            signature.encode(&mut bytes);
+            bytes.iter().map(|byte| alloc::format!("{byte:02x}")).collect::<alloc::string::String>()
+        };
+        let mut signature = sign(&mixed(350), 100);
+        assert_eq!(hex(&signature), NEW.concat().replace(' ', ""));
+        signature.anchors = None;
+        let old = NEW[..3].concat().replace(' ', "").replacen("d573696702", "d573696701", 1);
+        assert_eq!(hex(&signature), old);
+    }
+
     proptest! {
         #[test]
-        fn signatures_round_trip(basis in vec(any::<u8>(), 0..600), block_len in 16usize..80) {
+        fn signatures_round_trip(basis in vec(any::<u8>(), 0..600), block_len in 16usize..150) {
             check_round_trip(&sign(&basis, block_len));
         }
 
         #[test]
-        fn any_bytes_decode_or_fail(mut bytes in vec(any::<u8>(), 0..200), opened: bool) {
-            if opened {
-                bytes.splice(..0, *b"\xd5sig\x01\x00");
+        fn any_bytes_decode_or_fail(mut bytes in vec(any::<u8>(), 0..200), version in 0u8..3) {
+            if version > 0 {
+                bytes.splice(..0, [0xd5, b's', b'i', b'g', version, 0]);
             }
             let _ = Signature::decode(&bytes, &Limits::default());
         }

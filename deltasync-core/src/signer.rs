@@ -6,14 +6,20 @@
 //! are for content that others may have made to collide; even then a false match is found when the target's root is
 //! verified, and never published.
 //!
-//! Cost: one weak and one strong sum of each byte. Memory: the sums, and less than a block of the basis.
+//! Cost: one weak sum, one hash for the anchor and one strong sum of each byte, all in SIMD lanes, the strong sums of many
+//! blocks at once. Memory: the sums, and at most a block or [`BATCH`] of the basis.
 //!
 //! Invariant: any split of the basis gives the same signature.
 
 use alloc::vec::Vec;
 
+use crate::anchor::{Anchor, AnchorRule};
+use crate::rolling::weak_sum;
 use crate::signature::Shape;
-use crate::{Algorithm, ByteLen, InvalidShape, Limits, RollingSum, Signature};
+use crate::{Algorithm, ByteLen, Digest, InvalidShape, Limits, Signature};
+
+/// How much of the basis is worked on at once, in bytes: enough to fill the lanes, and little enough for the cache.
+const BATCH: usize = 64 << 10;
 
 impl Signature {
     /// Settings for the signature of a basis of `basis` bytes.
@@ -63,12 +69,17 @@ impl SignatureBuilder {
         let strong_len = self.strong_len.unwrap_or_else(|| default_strong_len(self.basis, block_len));
         let shape = Shape { algorithm: self.algorithm, basis: self.basis, block_len, strong_len };
         let blocks = shape.check(limits)?;
+        let rule = AnchorRule::new(block_len);
         Ok(Signer {
             shape,
+            rule,
+            batch: (BATCH / block_len).max(1) * block_len,
             pushed: ByteLen::ZERO,
             partial: Vec::new(),
             weak: Vec::with_capacity(blocks),
             strong: Vec::with_capacity(blocks * strong_len),
+            anchors: Vec::with_capacity(if rule.any() { blocks } else { 0 }),
+            digests: Vec::new(),
         })
     }
 }
@@ -91,32 +102,40 @@ fn default_strong_len(basis: ByteLen, block_len: usize) -> usize {
 #[derive(Clone, Debug)]
 pub struct Signer {
     shape: Shape,
+    rule: AnchorRule,
+    /// How much is worked on at once, in bytes: whole blocks.
+    batch: usize,
     pushed: ByteLen,
-    /// The start of a block whose end has not come.
+    /// The start of a batch whose end has not come.
     partial: Vec<u8>,
     weak: Vec<u32>,
     strong: Vec<u8>,
+    anchors: Vec<Option<Anchor>>,
+    /// Empty between calls.
+    digests: Vec<Digest>,
 }
 
 impl Signer {
-    /// Takes in the next bytes of the basis; works in proportion to their number and keeps less than a block of them.
+    /// Takes in the next bytes of the basis; works in proportion to their number and keeps at most a block or 64 KiB of
+    /// them.
     pub fn push(&mut self, mut basis: &[u8]) {
         self.pushed += ByteLen::of(basis);
-        let block_len = self.shape.block_len;
-        if !self.partial.is_empty() {
-            let (head, rest) = basis.split_at(basis.len().min(block_len - self.partial.len()));
-            self.partial.extend_from_slice(head);
+        while !basis.is_empty() {
+            let wanted = self.batch - self.partial.len();
+            let (head, rest) = basis.split_at(basis.len().min(wanted));
             basis = rest;
-            if self.partial.len() == block_len {
-                let block = core::mem::take(&mut self.partial);
-                self.add(&block);
-                self.partial = block;
+            if head.len() == self.batch {
+                self.add(head, &rest[..rest.len().min(self.batch)]);
+                continue;
+            }
+            self.partial.extend_from_slice(head);
+            if head.len() == wanted {
+                let batch = core::mem::take(&mut self.partial);
+                self.add(&batch, &rest[..rest.len().min(self.batch)]);
+                self.partial = batch;
                 self.partial.clear();
             }
         }
-        let mut blocks = basis.chunks_exact(block_len);
-        blocks.by_ref().for_each(|block| self.add(block));
-        self.partial.extend_from_slice(blocks.remainder());
     }
 
     /// The signature, once the whole basis has been pushed.
@@ -130,17 +149,28 @@ impl Signer {
         }
         if !self.partial.is_empty() {
             let tail = core::mem::take(&mut self.partial);
-            self.add(&tail);
+            self.add(&tail, &[]);
         }
-        Ok(Signature { shape: self.shape, weak: self.weak, strong: self.strong })
+        let anchors = self.rule.any().then_some(self.anchors);
+        Ok(Signature { shape: self.shape, weak: self.weak, strong: self.strong, anchors })
     }
 
-    fn add(&mut self, block: &[u8]) {
+    /// Adds some blocks, of which only the last may be shorter; `ahead` is what comes next.
+    fn add(&mut self, bytes: &[u8], ahead: &[u8]) {
+        let Shape { algorithm, basis, block_len, strong_len } = self.shape;
+        let blocks = basis.get().div_ceil(block_len as u64);
         // More blocks than announced are an error in the end: they need not be kept.
-        if (self.weak.len() as u64) < self.shape.basis.get().div_ceil(self.shape.block_len as u64) {
-            self.weak.push(RollingSum::of(block).value());
-            let strong = self.shape.algorithm.digest(block);
-            self.strong.extend_from_slice(&strong.as_bytes()[..self.shape.strong_len]);
+        let wanted = usize::try_from(blocks - self.weak.len() as u64).unwrap_or(usize::MAX);
+        let blocks: Vec<&[u8]> = bytes.chunks(block_len).take(wanted).collect();
+        for block in &blocks {
+            self.weak.push(weak_sum(block));
+            if self.rule.any() && block.len() == block_len {
+                self.anchors.push(self.rule.of(block));
+            }
+        }
+        algorithm.digest_all_ahead(&blocks, ahead, &mut self.digests);
+        for digest in self.digests.drain(..) {
+            self.strong.extend_from_slice(&digest.as_bytes()[..strong_len]);
         }
     }
 }
@@ -180,6 +210,9 @@ mod tests {
             let digest = Algorithm::Blake3.digest(block);
             assert_eq!(signature.strong(i), &digest.as_bytes()[..signature.strong_len()], "block {i}");
             assert_eq!(signature.start(i).get(), (i * block_len) as u64);
+            if block.len() == block_len {
+                assert_eq!(signature.anchor(i), AnchorRule::new(block_len).of(block), "block {i}");
+            }
         }
     }
 
@@ -189,6 +222,16 @@ mod tests {
         for len in [0, 1, 63, 64, 65, 127, 128, 129] {
             for split in [1, 63, 64, 65, 200] {
                 check_sums_are_those_of_the_blocks(&basis[..len], 64, split);
+            }
+        }
+    }
+
+    #[test]
+    fn sums_around_a_batch() {
+        let basis: Vec<u8> = (0..3 * BATCH as u32).map(|i| (i.wrapping_mul(i ^ 0x5bd1) >> 5) as u8).collect();
+        for block_len in [4096, BATCH - 1, BATCH, BATCH + 1] {
+            for split in [1000, BATCH - 1, BATCH, BATCH + 1, usize::MAX] {
+                check_sums_are_those_of_the_blocks(&basis, block_len, split);
             }
         }
     }
@@ -237,7 +280,7 @@ mod tests {
         #[test]
         fn any_split_gives_the_sums_of_the_blocks(
             basis in vec(any::<u8>(), 0..600),
-            block_len in 16usize..80,
+            block_len in 16usize..150,
             split in 1usize..200,
         ) {
             check_sums_are_those_of_the_blocks(&basis, block_len, split);

@@ -26,6 +26,8 @@ pub(crate) const WAYS: usize = 4;
 const DENSE: usize = 4;
 /// All other windows are indexed at least this far apart, in bytes.
 const SPARSE: usize = 16;
+/// How many windows are looked up at once.
+pub(crate) const BATCH: usize = 16;
 /// An empty slot; places count from 1.
 const EMPTY: u32 = 0;
 
@@ -129,6 +131,23 @@ impl WindowIndex {
         numbers.map(|number| self.place(number - 1))
     }
 
+    /// How many of the first windows of `target`, each `stride` behind the last, certainly stand nowhere that is known:
+    /// at most `most` and [`BATCH`] of them. The table is larger than the caches, and a processor fetches many of its
+    /// buckets while it would wait for one.
+    pub(crate) fn absent(&self, target: &[u8], stride: usize, most: usize) -> usize {
+        let most = most.min(BATCH).min((target.len() + stride).saturating_sub(WINDOW) / stride);
+        let mask = (1 << self.number_bits) - 1;
+        let mut present = 0u32;
+        for i in 0..most {
+            let hash = hash(target[i * stride..].first_chunk().expect("there is room for so many"));
+            let (tag, ways) = (self.tag(hash), self.buckets[self.bucket(hash)]);
+            // A slot of the same tag is 0 above the number, and not 0 in it.
+            let stands = ways.iter().fold(false, |stands, way| stands | ((way ^ tag).wrapping_sub(1) < mask));
+            present |= u32::from(stands) << i;
+        }
+        most.min(present.trailing_zeros() as usize)
+    }
+
     /// Where the window of this number stands.
     fn place(&self, number: u32) -> usize {
         let stretch = match self.stretches.as_slice() {
@@ -158,13 +177,17 @@ impl WindowIndex {
 pub(crate) fn hash(window: &[u8; WINDOW]) -> u64 {
     const WORTH: [u64; 4] =
         [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f, 0x1656_67b1_9e37_79f9, 0xd6e8_feb8_6659_fd93];
-    let (words, _) = window.as_chunks();
-    let mixed = words.iter().zip(WORTH).fold(0, |sum: u64, (word, worth)| {
-        let product = (u64::from_le_bytes(*word) ^ worth).wrapping_mul(worth);
-        sum.rotate_left(21) ^ product ^ product >> 32
+    let words: [u64; 4] = core::array::from_fn(|i| {
+        u64::from_le_bytes(*window[i * 8..].first_chunk().expect("four words make a window")) ^ WORTH[i]
     });
-    let mixed = (mixed ^ mixed >> 29).wrapping_mul(WORTH[0]);
-    mixed ^ mixed >> 32
+    let (a, b) = (folded(words[0], words[1]), folded(words[2], words[3]));
+    folded(a ^ WORTH[3], b ^ WORTH[1])
+}
+
+/// Both halves of the product: a multiplication mixes upwards only.
+const fn folded(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// Places of all windows of a part of the basis, by their hashes.
@@ -237,6 +260,35 @@ mod tests {
         let strangers = (1..basis.len() - WINDOW).step_by(SPARSE).map(|place| window_at(&basis, place));
         let candidates: usize = strangers.map(|hash| index.candidates(hash).count()).sum();
         assert!(candidates < 10, "{candidates} candidates for windows that are not indexed");
+    }
+
+    /// What passes for absent has no candidate, and what ends it has one.
+    fn check_absent_windows_have_no_candidates(index: &WindowIndex, target: &[u8], stride: usize, most: usize) {
+        let absent = index.absent(target, stride, most);
+        let places: Vec<usize> = (0..(target.len() + 1).saturating_sub(WINDOW)).step_by(stride).take(most).collect();
+        let is_absent = |place: &&usize| index.candidates(window_at(target, **place)).next().is_none();
+        let passed = places.iter().take(BATCH).take_while(is_absent).count();
+        assert_eq!(absent, passed, "{} bytes, stride {stride}, most {most}", target.len());
+    }
+
+    #[test]
+    fn absent_windows_have_no_candidates() {
+        let basis = noise(50_000);
+        // One with bits of the hash to spare, one that has few, one of zeros, one of nothing.
+        let indexes = [(&basis[..], 1 << 20), (&basis, 2048), (&[0; 5000], 4096), (&[], 4096)]
+            .map(|(basis, memory)| WindowIndex::of(basis, &[], memory));
+        for index in &indexes {
+            for start in (0..40_000).step_by(401) {
+                let target = [&noise(90_000)[60_000..][..start % 700], &basis[start..start + 100]].concat();
+                for (stride, most) in [(1, 0), (1, 1), (3, BATCH - 1), (17, BATCH), (61, 100), (67, usize::MAX)] {
+                    check_absent_windows_have_no_candidates(index, &target, stride, most);
+                }
+            }
+            for len in [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + 60, WINDOW + 61, WINDOW + 62] {
+                check_absent_windows_have_no_candidates(index, &basis[7..7 + len], 61, BATCH);
+                check_absent_windows_have_no_candidates(index, &[0; 200][..len], 61, BATCH);
+            }
+        }
     }
 
     #[test]

@@ -170,7 +170,8 @@ fn three_edited(basis: Vec<u8>, step: usize) -> (Vec<u8>, Vec<u8>) {
     (basis, target)
 }
 
-fn scattered_edits(basis: &[u8], rng: &mut Rng) -> Vec<u8> {
+/// The target of [`Shape::ScatteredEdits`], of any basis.
+pub fn scattered_edits(basis: &[u8], rng: &mut Rng) -> Vec<u8> {
     let mut target = Vec::with_capacity(basis.len() + basis.len() / 1000);
     let every = EVERY.min(basis.len() / 3).max(1);
     for (i, stretch) in basis.chunks(every).enumerate() {

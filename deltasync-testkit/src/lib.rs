@@ -20,7 +20,7 @@ mod rng;
 pub use rng::Rng;
 
 mod corpus;
-pub use corpus::{Case, Shape};
+pub use corpus::{Case, Shape, scattered_edits};
 
 mod link;
 pub use link::{Direction, Link};

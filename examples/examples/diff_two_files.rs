@@ -46,7 +46,9 @@ fn diff(signature: &[u8], mut target: File, out: &mut impl Write) -> Result<Delt
     let mut buffer = Vec::new();
     let mut writer = DeltaWriter::new(header, &mut buffer);
     let mut differ = Differ::new(SignatureIndex::new(signature), &limits);
+    let mut root = algorithm.hasher();
     for_each_part(&mut target, |part| {
+        root.update(part);
         differ.push(part);
         while let Some(piece) = differ.next_piece() {
             writer.piece(&piece, &mut buffer);
@@ -55,7 +57,7 @@ fn diff(signature: &[u8], mut target: File, out: &mut impl Write) -> Result<Delt
         buffer.clear();
         Ok(())
     })?;
-    let (pieces, summary) = differ.finish();
+    let (pieces, summary) = differ.finish(root.finish());
     pieces.iter().for_each(|piece| writer.piece(piece, &mut buffer));
     writer.finish(summary.root, &mut buffer)?;
     out.write_all(&buffer)?;

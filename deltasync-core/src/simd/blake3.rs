@@ -4,7 +4,9 @@
 //! lanes empty, so here the leaves of all pieces of a batch are laid into the lanes together, the longest first, so that
 //! those that share a vector end at about the same time; then each level of all trees, node by node. A lane has its own
 //! counter, block length and flags, so pieces may have any length. An odd node of a level moves up as it is, which makes
-//! the very tree of BLAKE3, whose left subtrees are powers of two.
+//! the very tree of BLAKE3, whose left subtrees are powers of two. The lanes read from 16 places at once, which no
+//! processor foresees, so each vector of full leaves has the next one fetched: half as fast again where the bytes are not
+//! in the cache.
 //!
 //! Cost: 7 rounds a block for 8 or 16 blocks at once. Memory: 32 bytes a leaf of the batch.
 //!
@@ -82,12 +84,13 @@ trait Compress<const N: usize> {
 /// A piece that is longer, in bytes, fills the lanes by itself.
 const LONG: usize = 32 << 10;
 
-/// Hands the digests of all pieces to `each`, in their order. False without lanes: then nothing has been done.
-pub(crate) fn digests(lanes: Lanes, pieces: &[&[u8]], each: impl FnMut([u8; 32])) -> bool {
+/// Hands the digests of all pieces to `each`, in their order, and fetches `ahead` into the cache meanwhile. False without
+/// lanes: then nothing has been done.
+pub(crate) fn digests(lanes: Lanes, pieces: &[&[u8]], ahead: &[u8], each: impl FnMut([u8; 32])) -> bool {
     match lanes {
         Lanes::Portable => return false,
-        Lanes::Avx2 => digests_in::<8, Avx2>(pieces, each),
-        Lanes::Avx512 => digests_in::<16, Avx512>(pieces, each),
+        Lanes::Avx2 => digests_in::<8, Avx2>(pieces, ahead, each),
+        Lanes::Avx512 => digests_in::<16, Avx512>(pieces, ahead, each),
     }
     true
 }
@@ -100,7 +103,7 @@ struct Nodes {
     count: usize,
 }
 
-fn digests_in<const N: usize, C: Compress<N>>(pieces: &[&[u8]], mut each: impl FnMut([u8; 32])) {
+fn digests_in<const N: usize, C: Compress<N>>(pieces: &[&[u8]], ahead: &[u8], mut each: impl FnMut([u8; 32])) {
     let mut total = 0;
     let mut nodes: Vec<Nodes> = Vec::with_capacity(pieces.len());
     for piece in pieces {
@@ -109,7 +112,7 @@ fn digests_in<const N: usize, C: Compress<N>>(pieces: &[&[u8]], mut each: impl F
         total += count;
     }
     let mut values = vec![Words::default(); total];
-    hash_leaves::<N, C>(pieces, &nodes, &mut values);
+    hash_leaves::<N, C>(pieces, &nodes, ahead, &mut values);
     while nodes.iter().any(|nodes| nodes.count > 1) {
         hash_parents::<N, C>(&mut nodes, &mut values);
     }
@@ -132,11 +135,7 @@ fn to_bytes<const LEN: usize>(values: &[Words]) -> [u8; LEN] {
 
 /// A leaf of a piece.
 struct Leaf<'a> {
-    /// All of its blocks but the last one, which is `end`.
-    whole: &'a [[u8; BLOCK]],
-    /// The last block, with zeros behind its `end_len` bytes.
-    end: [u8; BLOCK],
-    end_len: u32,
+    bytes: &'a [u8],
     /// Which leaf of its piece it is.
     counter: u64,
     /// Where its value goes.
@@ -145,57 +144,100 @@ struct Leaf<'a> {
     root: u32,
 }
 
-fn hash_leaves<const N: usize, C: Compress<N>>(pieces: &[&[u8]], nodes: &[Nodes], values: &mut [Words]) {
+impl Leaf<'_> {
+    /// How many blocks stand before the last one.
+    fn last(&self) -> usize {
+        self.bytes.len().saturating_sub(1) / BLOCK
+    }
+}
+
+fn hash_leaves<const N: usize, C: Compress<N>>(
+    pieces: &[&[u8]],
+    nodes: &[Nodes],
+    mut ahead: &[u8],
+    values: &mut [Words],
+) {
     let (mut full, mut short) = (Vec::with_capacity(values.len()), Vec::with_capacity(pieces.len()));
     for (piece, nodes) in pieces.iter().zip(nodes) {
         for i in 0..nodes.count {
             let bytes = &piece[i * LEAF..piece.len().min((i + 1) * LEAF)];
-            let last = bytes.len().saturating_sub(1) / BLOCK;
-            let (whole, rest) = bytes.split_at(last * BLOCK);
-            let mut end = [0; BLOCK];
-            end[..rest.len()].copy_from_slice(rest);
-            let leaf = Leaf {
-                whole: whole.as_chunks().0,
-                end,
-                end_len: rest.len() as u32,
-                counter: i as u64,
-                node: nodes.start + i,
-                root: if nodes.count == 1 { ROOT } else { 0 },
-            };
+            let root = if nodes.count == 1 { ROOT } else { 0 };
+            let leaf = Leaf { bytes, counter: i as u64, node: nodes.start + i, root };
             if bytes.len() == LEAF { full.push(leaf) } else { short.push(leaf) }
         }
     }
-    short.sort_unstable_by_key(|leaf: &Leaf<'_>| leaf.whole.len());
+    let (groups, rest) = full.as_chunks::<N>();
+    for (i, group) in groups.iter().enumerate() {
+        hash_full::<N, C>(group, groups.get(i + 1), &mut ahead, values);
+    }
     // The longest first, so that those in a vector end at about the same time.
-    full.extend(short.into_iter().rev());
-    full.chunks(N).for_each(|group| hash_group::<N, C>(group, values));
+    short.sort_unstable_by_key(|leaf: &Leaf<'_>| core::cmp::Reverse(leaf.bytes.len()));
+    let mixed: Vec<&Leaf<'_>> = rest.iter().chain(&short).collect();
+    mixed.chunks(N).for_each(|group| hash_group::<N, C>(group, &mut ahead, values));
+}
+
+/// Hashes as many full leaves as there are lanes, while those of the group behind them are fetched.
+fn hash_full<const N: usize, C: Compress<N>>(
+    group: &[Leaf<'_>; N],
+    next: Option<&[Leaf<'_>; N]>,
+    ahead: &mut &[u8],
+    values: &mut [Words],
+) {
+    const LAST: usize = LEAF / BLOCK - 1;
+    let mut state = initial();
+    let mut step = Step::<N>::new();
+    step.lens = [BLOCK as u32; N];
+    for (counter, leaf) in step.counters.iter_mut().zip(group) {
+        *counter = leaf.counter;
+    }
+    for block in 0..=LAST {
+        for (lane, leaf) in group.iter().enumerate() {
+            step.blocks[lane] = &leaf.bytes.as_chunks().0[block];
+            step.flags[lane] = match block {
+                0 => CHUNK_START,
+                LAST => CHUNK_END | leaf.root,
+                _ => 0,
+            };
+        }
+        for leaf in next.into_iter().flatten() {
+            super::fetch(&mut &leaf.bytes[block * BLOCK..], BLOCK);
+        }
+        super::fetch(ahead, N * BLOCK);
+        C::compress(&mut state, &step);
+    }
+    for (lane, leaf) in group.iter().enumerate() {
+        values[leaf.node] = state.map(|word| word[lane]);
+    }
 }
 
 /// Hashes at most as many leaves as there are lanes, of which the first is the longest.
-fn hash_group<const N: usize, C: Compress<N>>(group: &[Leaf<'_>], values: &mut [Words]) {
+fn hash_group<const N: usize, C: Compress<N>>(group: &[&Leaf<'_>], ahead: &mut &[u8], values: &mut [Words]) {
     let mut state = initial();
     let mut step = Step::<N>::new();
+    // The last blocks, with zeros behind their bytes.
+    let mut ends = [[0; BLOCK]; N];
     for (lane, leaf) in group.iter().enumerate() {
         step.counters[lane] = leaf.counter;
+        let end = &leaf.bytes[leaf.last() * BLOCK..];
+        ends[lane][..end.len()].copy_from_slice(end);
     }
-    for block in 0..=group[0].whole.len() {
+    for block in 0..=group[0].last() {
         let start = if block == 0 { CHUNK_START } else { 0 };
-        let mut ended = false;
         for (lane, leaf) in group.iter().enumerate() {
-            if let Some(bytes) = leaf.whole.get(block) {
-                (step.blocks[lane], step.lens[lane], step.flags[lane]) = (bytes, BLOCK as u32, start);
-            } else if block == leaf.whole.len() {
-                let flags = start | CHUNK_END | leaf.root;
-                (step.blocks[lane], step.lens[lane], step.flags[lane]) = (&leaf.end, leaf.end_len, flags);
-                ended = true;
+            if block < leaf.last() {
+                step.blocks[lane] = &leaf.bytes.as_chunks().0[block];
+                (step.lens[lane], step.flags[lane]) = (BLOCK as u32, start);
+            } else if block == leaf.last() {
+                step.blocks[lane] = &ends[lane];
+                step.lens[lane] = (leaf.bytes.len() - block * BLOCK) as u32;
+                step.flags[lane] = start | CHUNK_END | leaf.root;
             }
         }
+        super::fetch(ahead, N * BLOCK);
         C::compress(&mut state, &step);
         // A lane that has ended goes on with what does not matter: its value is taken now.
-        for (lane, leaf) in group.iter().enumerate().filter(|_| ended) {
-            if block == leaf.whole.len() {
-                values[leaf.node] = state.map(|word| word[lane]);
-            }
+        for (lane, leaf) in group.iter().enumerate().filter(|(_, leaf)| leaf.last() == block) {
+            values[leaf.node] = state.map(|word| word[lane]);
         }
     }
 }
@@ -443,7 +485,7 @@ mod tests {
         let expected: Vec<[u8; 32]> = pieces.iter().map(|piece| *::blake3::hash(piece).as_bytes()).collect();
         for lanes in Lanes::all() {
             let mut found = Vec::new();
-            if digests(lanes, pieces, |digest| found.push(digest)) {
+            if digests(lanes, pieces, pieces.last().unwrap_or(&&[][..]), |digest| found.push(digest)) {
                 assert_eq!(found, expected, "{lanes:?}, {} pieces", pieces.len());
             } else {
                 assert_eq!((lanes, found.len()), (Lanes::Portable, 0));

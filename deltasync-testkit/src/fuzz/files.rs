@@ -25,7 +25,7 @@ pub(super) fn signature(bytes: &[u8]) {
     let (basis, algorithm) = (signature.basis(), signature.algorithm());
     let mut differ = Differ::new(SignatureIndex::new(signature), &limits());
     differ.push(&target);
-    let (pieces, summary) = differ.finish();
+    let (pieces, summary) = differ.finish(algorithm.digest(&target));
     assert_eq!((summary.target(), summary.root), (ByteLen::of(&target), algorithm.digest(&target)));
     let mut planner = Planner::new(basis, ByteLen::of(&target), &limits()).expect("a short target");
     for piece in &pieces {

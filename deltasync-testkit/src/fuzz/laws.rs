@@ -44,7 +44,7 @@ pub(super) fn sign_diff_patch(bytes: &[u8]) {
             differ.push(piece);
             pieces.extend(std::iter::from_fn(|| differ.next_piece()));
         }
-        let (rest, summary) = differ.finish();
+        let (rest, summary) = differ.finish(algorithm.digest(&target));
         pieces.extend(rest);
         (pieces, summary)
     };
