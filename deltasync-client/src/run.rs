@@ -11,7 +11,7 @@ use deltasync_core::{DeltaSummary, Limits};
 use deltasync_proto::{Entry, EntryKind};
 use percent_encoding::percent_encode;
 use serde::Serialize;
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Carries out a command line and prints what came of it.
 pub fn run(args: Args) -> ExitStatus {
-    let runtime = match Runtime::new() {
+    // One thread carries a connection, and starts sooner than many: reading, writing and computing have threads of their own.
+    let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&ClientError::file("start", "the runtime".as_ref())(error)),
     };

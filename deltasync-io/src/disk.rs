@@ -198,7 +198,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// What the disk says.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
 
-    /// Sets space aside for `len` bytes, if the disk can, and leaves the length as it is.
+    /// Sets space aside for `len` bytes, if the disk can and it makes writing faster, and leaves the length as it is.
     ///
     /// # Errors
     ///
@@ -211,6 +211,15 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     ///
     /// What the disk says.
     fn stat(&self) -> io::Result<DiskStat>;
+
+    /// Where the first bytes at or behind offset `at` are that may be other than zeros; `None` when there are none.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        Ok(Some(at))
+    }
 
     /// Locks it for this handle as long as that is open: alone, or shared with others who share; false when others are in
     /// the way. A disk that only one process uses need not.
@@ -349,6 +358,31 @@ impl AnyFile {
     /// Sets space aside for `len` bytes, where that can be done.
     pub(crate) fn set_aside(&self, len: u64) -> io::Result<()> {
         uninterrupted(|| self.0.set_aside(len))
+    }
+
+    /// As [`read_exact_at`](Self::read_exact_at), of a file that has holes, which are not read.
+    pub(crate) fn read_exact_or_hole_at(&self, piece: &mut [u8], at: u64) -> io::Result<()> {
+        if self.is_hole(at, piece.len() as u64) {
+            piece.fill(0);
+            return Ok(());
+        }
+        self.read_exact_at(piece, at)
+    }
+
+    /// True when there are so many bytes from offset `at` on, and the disk knows without looking that they are zeros.
+    fn is_hole(&self, at: u64, len: u64) -> bool {
+        let Some(end) = at.checked_add(len) else { return false };
+        match self.0.next_data(at) {
+            Ok(Some(next)) => next >= end,
+            Ok(None) => self.len().is_ok_and(|len| end <= len),
+            // Who reads it is told.
+            Err(_) => false,
+        }
+    }
+
+    /// True when it takes less of the disk than it is long, so that it has holes.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.0.stat().is_ok_and(|is| is.blocks.saturating_mul(512) < is.len)
     }
 
     /// What it is.

@@ -1,38 +1,38 @@
 //! The tokio driver of a session: it moves bytes, answers and time in and out, and decides nothing.
 //!
-//! The socket is split between two tasks, so that both directions move at once: one reads ahead one piece of up
-//! to 256 KiB while the session wants bytes, the other writes what is queued, many small frames in one call, and tells
-//! how much has left. Storage answers and finished jobs come by channel. The loop itself only ever waits for the first
-//! of these, a command, or the session's deadline.
+//! One task polls both directions of the socket, so that nobody is woken between a byte and the session: it reads pieces
+//! of up to 256 KiB while the session wants bytes, and writes what is queued, many frames in one call. Storage answers and
+//! finished jobs come by channel. The loop itself only ever waits for the first of these, a command, or the session's
+//! deadline.
 //!
 //! Jobs of all sessions in the process share as many places as there are cores and two more, first come first served, so
 //! that a thousand transfers do not start a thousand threads.
 //!
-//! Dropping the future leaks nothing: the tasks are aborted, the session goes and with it every opened file and stage; a
-//! storage request under way ends for itself and its answer is dropped.
+//! Dropping the future leaks nothing: the session goes and with it every opened file and stage; a storage request under
+//! way ends for itself and its answer is dropped.
 
 use std::collections::VecDeque;
-use std::future::{Future, pending};
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::panic::resume_unwind;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use deltasync_proto::{
     Answer, ApiMisuse, Command, Computed, Event, Input, Job, JobId, Output, Request, RequestId, Session, SessionError,
     Stats, StorageFault, Timestamp, TransferId,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::buffers::Buffer;
 use crate::{Reply, Storage};
 
 /// What an embedder tells a connection while it runs.
@@ -95,8 +95,8 @@ const PIECES: usize = 64;
 ///
 /// # Security
 ///
-/// The peer may send anything and at any pace; what is held for it is bounded by the session's configuration and half a
-/// megabyte read ahead.
+/// The peer may send anything and at any pace; what is held for it is bounded by the session's configuration and one
+/// piece of at most 256 KiB.
 pub async fn drive<S>(
     session: Session,
     stream: S,
@@ -107,12 +107,6 @@ pub async fn drive<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (read_half, write_half) = tokio::io::split(stream);
-    let (piece, mut received) = mpsc::channel(1);
-    let _reader = Task(tokio::spawn(read(read_half, piece)));
-    let (outgoing, queue) = mpsc::unbounded_channel();
-    let left = Arc::new(Left::default());
-    let mut writer = Task(tokio::spawn(write(write_half, queue, Arc::clone(&left))));
     let (answer, mut answers) = mpsc::unbounded_channel();
     let started = Instant::now();
     let mut driver = Driver {
@@ -120,7 +114,7 @@ where
         started,
         storage,
         answer,
-        outgoing,
+        line: Line::new(stream),
         jobs: JoinSet::new(),
         report,
         reported: Stats::default(),
@@ -130,6 +124,7 @@ where
     // The first thing that went wrong with the stream, and until when we read on: the peer may have said why.
     let mut broken: Option<io::Error> = None;
     let mut read_until = started;
+    let mut alarm = Alarm::default();
 
     let outcome = loop {
         let deadline = match driver.drain() {
@@ -137,23 +132,22 @@ where
             Drained::Wait(_) if broken.is_some() && !reading => break None,
             Drained::Wait(deadline) => deadline,
         };
+        let may_read = reading && driver.session.wants_bytes();
         tokio::select! {
-            piece = received.recv(), if reading && driver.session.wants_bytes() => {
-                match piece {
-                    Some(Ok(bytes)) => driver.input(Input::Received(bytes))?,
-                    failed_or_ended => {
-                        broken = broken.or(failed_or_ended.and_then(Result::err));
-                        reading = false;
-                        driver.input(Input::EndOfStream)?;
-                    }
+            moved = driver.line.next(may_read, writing) => match moved {
+                Moved::Written(len) => driver.input(Input::Written(len))?,
+                Moved::Received(bytes) => driver.input(Input::Received(bytes))?,
+                Moved::ReadEnded(error) => {
+                    broken = broken.or(error);
+                    reading = false;
+                    driver.input(Input::EndOfStream)?;
                 }
-            }
-            written = left.taken() => driver.input(Input::Written(written))?,
-            result = &mut writer, if writing => {
-                writing = false;
-                broken = broken.or(result.err());
-                read_until = Instant::now() + CLOSING;
-            }
+                Moved::WriteFailed(error) => {
+                    broken = broken.or(Some(error));
+                    writing = false;
+                    read_until = Instant::now() + CLOSING;
+                }
+            },
             () = sleep_until(read_until), if reading && !writing => {
                 reading = false;
                 driver.input(Input::EndOfStream)?;
@@ -170,25 +164,18 @@ where
                     driver.input(Input::Finish)?;
                 }
             },
-            () = until(started, deadline) => driver.input(Input::DeadlineReached)?,
+            () = alarm.at(started, deadline) => driver.input(Input::DeadlineReached)?,
             () = sleep_until(driver.report_next), if driver.stats_changed() => driver.report_stats(),
         }
     };
 
-    let Driver { session, outgoing, mut report, .. } = driver;
+    let Driver { session, mut line, mut report, .. } = driver;
     report(Report::Stats(session.stats()));
     let told = matches!(outcome, Some(Err(_)));
-    drop((session, outgoing));
-    let close = async {
-        if writing {
-            // The session ended as it did; that the last bytes did not leave changes nothing.
-            let _ = (&mut writer).await;
-        }
-        // Bytes left unread would make the system reset the connection, and the peer might never read why it ended.
-        while told && reading && matches!(received.recv().await, Some(Ok(_))) {}
-    };
-    // Too late is too late: the tasks are aborted.
-    let _ = timeout(CLOSING, close).await;
+    drop(session);
+    // The session ended as it did; that the last bytes did not leave changes nothing. Bytes left unread would make the
+    // system reset the connection, and the peer might never read why it ended. Too late is too late.
+    let _ = timeout(CLOSING, line.close(writing, told && reading)).await;
     match (outcome, broken) {
         (Some(Ok(stats)), _) => Ok(stats),
         (None | Some(Err(SessionError::ConnectionLost { .. })), Some(error)) => Err(error.into()),
@@ -198,12 +185,12 @@ where
 }
 
 /// What is behind the loop.
-struct Driver<R> {
+struct Driver<S, R> {
     session: Session,
     started: Instant,
     storage: Arc<dyn Storage>,
     answer: UnboundedSender<(RequestId, Result<Answer, StorageFault>)>,
-    outgoing: UnboundedSender<Bytes>,
+    line: Line<S>,
     jobs: JoinSet<(JobId, Computed)>,
     report: R,
     reported: Stats,
@@ -215,7 +202,7 @@ enum Drained {
     Finished(Result<Stats, SessionError>),
 }
 
-impl<R: FnMut(Report) + Send> Driver<R> {
+impl<S, R: FnMut(Report) + Send> Driver<S, R> {
     fn input(&mut self, input: Input) -> Result<(), ApiMisuse> {
         let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.session.handle_input(Timestamp::new(now), input)
@@ -224,8 +211,8 @@ impl<R: FnMut(Report) + Send> Driver<R> {
     fn drain(&mut self) -> Drained {
         loop {
             match self.session.poll_output() {
-                // When the writer has failed, nobody takes it; the session hears of that as the end of the stream.
-                Output::Transmit(bytes) => drop(self.outgoing.send(bytes)),
+                // When writing has failed, nobody takes it; the session hears of that as the end of the stream.
+                Output::Transmit(bytes) => self.line.outgoing.push_back(bytes),
                 Output::Storage(Request { id, ask }) => {
                     let answers = self.answer.clone();
                     // When we are gone, the answer is dropped, and with it what it holds open.
@@ -250,11 +237,29 @@ impl<R: FnMut(Report) + Send> Driver<R> {
     }
 }
 
-/// Passes at a deadline of the session, or never when there is none.
-async fn until(started: Instant, deadline: Option<Timestamp>) {
-    match deadline.and_then(|deadline| started.checked_add(Duration::from_nanos(deadline.get()))) {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
+/// Passes at a deadline of the session. Deadlines move with every byte: one that has become later is looked at again when
+/// the earlier one has passed, and costs nothing until then.
+#[derive(Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    async fn at(&mut self, started: Instant, deadline: Option<Timestamp>) {
+        let after = deadline.map(|deadline| Duration::from_nanos(deadline.get()));
+        let Some(deadline) = after.and_then(|after| started.checked_add(after)) else { return pending().await };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            sleep.as_mut().await;
+            if sleep.deadline() >= deadline {
+                break;
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        self.sleep = None;
     }
 }
 
@@ -281,93 +286,120 @@ async fn sound<T>(result: Result<T, JoinError>) -> T {
     }
 }
 
-/// A task that ends with its owner.
-struct Task<T>(JoinHandle<T>);
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// The stream with what is to be written to it, and what it is read into.
+struct Line<S> {
+    stream: S,
+    outgoing: VecDeque<Bytes>,
+    /// Bytes were written since the last flush.
+    unflushed: bool,
+    /// How much the next read asks for, in bytes.
+    wanted: usize,
+    buffer: Option<Buffer>,
 }
 
-impl<T> Future for Task<io::Result<T>> {
-    type Output = io::Result<T>;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        Pin::new(&mut self.0).poll(cx).map(|result| result.unwrap_or_else(|error| Err(error.into())))
-    }
+/// What a stream has done.
+enum Moved {
+    Written(usize),
+    WriteFailed(io::Error),
+    Received(Bytes),
+    /// It ended, or failed.
+    ReadEnded(Option<io::Error>),
 }
 
-/// Bytes that have left and were not yet told to the session.
-#[derive(Default)]
-struct Left {
-    bytes: AtomicUsize,
-    more: Notify,
-}
-
-impl Left {
-    fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.more.notify_one();
-    }
-
-    async fn taken(&self) -> usize {
-        loop {
-            match self.bytes.swap(0, Ordering::AcqRel) {
-                0 => self.more.notified().await,
-                bytes => return bytes,
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    /// The next that it does of what it may. What is written is told first, so that there is more to write.
+    async fn next(&mut self, reading: bool, writing: bool) -> Moved {
+        poll_fn(|cx| {
+            if writing {
+                match self.poll_write(cx) {
+                    Poll::Ready(Ok(len)) => return Poll::Ready(Moved::Written(len)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Moved::WriteFailed(error)),
+                    Poll::Pending => {}
+                }
             }
-        }
+            if reading { self.poll_read(cx) } else { Poll::Pending }
+        })
+        .await
     }
-}
 
-/// Reads pieces until the stream ends or nobody takes them; asks for more when much comes at once.
-async fn read(mut half: impl AsyncRead + Unpin, pieces: mpsc::Sender<io::Result<Bytes>>) {
-    let (least, most) = READ;
-    let mut wanted = least;
-    let mut buffer = BytesMut::new();
-    while let Ok(place) = pieces.reserve().await {
-        if !(wanted / 2..=2 * wanted).contains(&buffer.capacity()) {
-            buffer = BytesMut::with_capacity(wanted);
-        }
-        let room = buffer.capacity();
-        match half.read_buf(&mut buffer).await {
-            Ok(0) => return,
-            Ok(len) if len == room => wanted = (2 * wanted).min(most),
-            Ok(len) if len < wanted / 4 => wanted = (wanted / 2).max(least),
-            Ok(_) => {}
-            Err(error) => return place.send(Err(error)),
-        }
-        place.send(Ok(buffer.split().freeze()));
-    }
-}
-
-/// Writes what is queued, in order, until the queue closes; then shuts the direction down.
-async fn write(
-    mut half: impl AsyncWrite + Unpin,
-    mut queue: UnboundedReceiver<Bytes>,
-    left: Arc<Left>,
-) -> io::Result<()> {
-    let mut pieces: VecDeque<Bytes> = VecDeque::with_capacity(PIECES);
-    while let Some(piece) = queue.recv().await {
-        pieces.push_back(piece);
-        while !pieces.is_empty() {
-            while pieces.len() < PIECES
-                && let Ok(piece) = queue.try_recv()
-            {
-                pieces.push_back(piece);
-            }
+    /// Writes as much as the stream takes at once; pending when all is written and flushed.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut all = 0;
+        while !self.outgoing.is_empty() {
             let mut slices = [IoSlice::new(&[]); PIECES];
-            pieces.iter().zip(&mut slices).for_each(|(piece, slice)| *slice = IoSlice::new(piece));
-            let written = half.write_vectored(&slices[..pieces.len()]).await?;
-            if written == 0 && pieces.iter().any(|piece| !piece.is_empty()) {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            advance(&mut pieces, written);
-            left.add(written);
+            self.outgoing.iter().zip(&mut slices).for_each(|(piece, slice)| *slice = IoSlice::new(piece));
+            let pieces = &slices[..self.outgoing.len().min(PIECES)];
+            let written = match Pin::new(&mut self.stream).poll_write_vectored(cx, pieces) {
+                Poll::Ready(Ok(0)) if pieces.iter().any(|piece| !piece.is_empty()) => {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                Poll::Ready(written) => written?,
+                Poll::Pending => break,
+            };
+            advance(&mut self.outgoing, written);
+            self.unflushed = true;
+            all += written;
         }
-        half.flush().await?;
+        if all > 0 {
+            return Poll::Ready(Ok(all));
+        }
+        if self.unflushed && self.outgoing.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Pending
     }
-    half.shutdown().await
+
+    /// Reads a piece; asks for more the next time when much came at once.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Moved> {
+        let (least, most) = READ;
+        let mut buffer = self.buffer.take().filter(|buffer| buffer.len() == self.wanted);
+        let filled = {
+            let buffer = buffer.get_or_insert_with(|| Buffer::new(self.wanted));
+            let mut into = ReadBuf::new(buffer);
+            Pin::new(&mut self.stream).poll_read(cx, &mut into).map_ok(|()| into.filled().len())
+        };
+        let len = match filled {
+            Poll::Pending => {
+                // An idle connection holds the least.
+                self.buffer = buffer.filter(|buffer| buffer.len() == least);
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Moved::ReadEnded(Some(error))),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Moved::ReadEnded(None)),
+            Poll::Ready(Ok(len)) => len,
+        };
+        match len {
+            len if len == self.wanted => self.wanted = (2 * self.wanted).min(most),
+            len if len < self.wanted / 4 => self.wanted = (self.wanted / 2).max(least),
+            _ => {}
+        }
+        Poll::Ready(Moved::Received(buffer.map_or_else(Bytes::new, |buffer| buffer.freeze(len))))
+    }
+
+    /// Writes what is left and shuts that direction down, where writing still works; then, where that is asked for, reads
+    /// to the end.
+    async fn close(&mut self, writing: bool, reading: bool) {
+        if writing {
+            while !self.outgoing.is_empty() || self.unflushed {
+                let moved = poll_fn(|cx| match self.poll_write(cx) {
+                    Poll::Pending if self.outgoing.is_empty() && !self.unflushed => Poll::Ready(Ok(0)),
+                    moved => moved,
+                });
+                if moved.await.is_err() {
+                    break;
+                }
+            }
+            let _ = self.stream.shutdown().await;
+        }
+        while reading && matches!(poll_fn(|cx| self.poll_read(cx)).await, Moved::Received(_)) {}
+    }
+}
+
+impl<S> Line<S> {
+    fn new(stream: S) -> Self {
+        Self { stream, outgoing: VecDeque::new(), unflushed: false, wanted: READ.0, buffer: None }
+    }
 }
 
 /// Takes `written` bytes, and pieces without any, off the front.

@@ -44,6 +44,7 @@ mod database;
 mod disk;
 pub use disk::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat};
 
+mod buffers;
 mod destination;
 mod fault;
 mod lock;

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use deltasync_core::{
     Algorithm, ByteLen, ChunkList, Digest, Generation, Limits, Name, Offset, Op, Ops, PlanError, Planner, RelPath,
@@ -35,11 +36,12 @@ use crate::source::{Looks, Source};
 use crate::{BlockingStorage, KnownFiles};
 
 mod beside;
+mod chunked;
 mod control;
-mod described;
 mod generations;
 mod history;
 mod index;
+mod listed;
 mod listing;
 mod opened;
 mod pages;
@@ -53,7 +55,7 @@ mod staging;
 mod swap;
 mod syncing;
 
-use described::Described;
+use chunked::{Chunking, Helpers};
 use generations::Generations;
 use history::{Aside, History, Replaced};
 use index::Index;
@@ -79,6 +81,9 @@ pub struct LocalOptions {
     /// refused. What is left of it, at most 64 GiB, may be taken by what transfers that were cut have left, for a week, so
     /// that the next ones go on from there.
     pub staging: ByteLen,
+    /// On how many threads a file of 8 MiB or more is cut and digested (default: as many as there are cores, but at most
+    /// 4). Beside those that answer, all files together get one less than that.
+    pub chunking_threads: usize,
     /// Walks paths component by component, as where the kernel cannot, to test that.
     #[doc(hidden)]
     pub components: bool,
@@ -91,6 +96,7 @@ impl Default for LocalOptions {
             known: None,
             history: ByteLen::new(1 << 30),
             staging: ByteLen::new(1 << 40),
+            chunking_threads: thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             components: false,
         }
     }
@@ -125,6 +131,13 @@ impl LocalOptions {
         self
     }
 
+    /// Sets on how many threads a long file is cut and digested.
+    #[must_use]
+    pub fn chunking_threads(mut self, threads: usize) -> Self {
+        self.chunking_threads = threads;
+        self
+    }
+
     /// Walks paths component by component.
     #[doc(hidden)]
     #[must_use]
@@ -144,6 +157,7 @@ impl LocalOptions {
 pub struct LocalStorage {
     roots: Vec<Root>,
     limits: Limits,
+    helpers: Helpers,
     known: Option<KnownFiles>,
     served: Option<Served>,
     /// Where a commit is in place whose directory could not be synced.
@@ -166,7 +180,6 @@ struct Served {
     commits: Mutex<()>,
     generations: Generations,
     index: Index,
-    described: Described,
     history: History,
     /// Held, and with it the lock that keeps other servers out.
     private: Arc<Dir>,
@@ -199,10 +212,12 @@ impl LocalStorage {
         }
         let mut recovery = Recovery::default();
         let served = Some(Served::open(private, &options, &mut recovery)?);
+        let helpers = Helpers::new(options.chunking_threads.saturating_sub(1));
         let (roots, limits, replacing) = (vec![root], options.limits, Mutex::default());
         Ok(Self {
             roots,
             limits,
+            helpers,
             known: None,
             served,
             replacing,
@@ -231,7 +246,8 @@ impl LocalStorage {
         let roots = directories.into_iter().map(Root::new).collect();
         let (limits, known, replacing) = (options.limits, options.known, Mutex::default());
         let (recovery, syncing) = (Recovery::default(), Directories::default());
-        Self { roots, limits, known, served: None, replacing, recovery, unsure: Mutex::default(), syncing }
+        let helpers = Helpers::new(options.chunking_threads.saturating_sub(1));
+        Self { roots, limits, helpers, known, served: None, replacing, recovery, unsure: Mutex::default(), syncing }
     }
 
     /// What was not in order when a directory was opened to be served.
@@ -279,11 +295,11 @@ impl LocalStorage {
         &self,
         place: &Place,
         file: Option<&OpenedFile>,
-        cutting: (Cutting, Algorithm),
+        chunking: Chunking<'_>,
         root: Digest,
     ) -> Option<OpenedFile> {
         let left = self.served.as_ref().and_then(|served| {
-            let target = Target::new(place, cutting.1, root);
+            let target = Target::new(place, chunking.algorithm, root);
             served.staging.find(&target)
         });
         let beside = || {
@@ -294,7 +310,11 @@ impl LocalStorage {
             looked_for.then(|| beside::find(&parent, &name, self.limits.file.get())).flatten()
         };
         let file = file.and_then(|file| file.file.downcast_ref());
-        Opened::of_partial(left.or_else(beside)?, file, &place.path, cutting, &self.limits)
+        Opened::of_partial(left.or_else(beside)?, file, &place.path, chunking)
+    }
+
+    fn chunking(&self, cutting: Cutting, algorithm: Algorithm) -> Chunking<'_> {
+        Chunking { cutting, algorithm, limits: &self.limits, helpers: &self.helpers }
     }
 
     fn commit(&self, stage: &Stage, replaces: Option<&Opened>) -> Result<Generation, StorageFault> {
@@ -304,18 +324,21 @@ impl LocalStorage {
         if replaces.is_some() && root.stat(&place.path).is_ok_and(|is| is.is_none()) {
             return Err(fault(FaultKind::Conflict, &place.path, "nothing is there any more"));
         }
-        let mut aside = None;
+        let (mut aside, mut listed) = (None, None);
         let generation = stage.commit(root, &self.syncing, |ready| match &self.served {
             None => self.replace(ready, replaces).map(|()| Generation::ZERO),
             Some(served) => {
                 let (generation, replaced) = served.publish(ready, replaces)?;
-                aside = replaced;
+                (aside, listed) = (replaced, ready.listed());
                 Ok(generation)
             }
         });
         // Also when it may not outlast a power cut: the old file has been replaced.
         if let (Some(served), Some(aside)) = (&self.served, aside) {
             served.history.keep(&aside, &place.path, &served.index);
+        }
+        if let (Some(served), Some((looks, chunks))) = (&self.served, listed) {
+            served.index.note_list(&looks, &chunks);
         }
         match (&generation, stage.is_published()) {
             (Ok(_), _) => _ = lock(&self.unsure).remove(&place.path),
@@ -362,6 +385,13 @@ impl LocalStorage {
         self.commit(&stage, Some(there))
     }
 
+    /// A description by what the index knows, without reading the file; not of one that is marked as damaged.
+    fn listed(&self, place: &Place, chunking: Chunking<'_>) -> Result<Option<OpenedFile>, StorageFault> {
+        let Some(served) = &self.served else { return Ok(None) };
+        let listed = Opened::listed(self.root(place)?, place, chunking, &served.index);
+        Ok(listed.filter(|_| served.index.damaged(&place.path).is_none()))
+    }
+
     /// A description with the generation of the file.
     fn versioned(&self, place: &Place, file: OpenedFile) -> Result<OpenedFile, StorageFault> {
         let Some(served) = &self.served else { return Ok(file) };
@@ -376,7 +406,7 @@ impl BlockingStorage for LocalStorage {
     fn answer(&self, ask: Ask) -> Result<Answer, StorageFault> {
         let describe = |place: &Place, cutting, algorithm| -> Result<Option<OpenedFile>, StorageFault> {
             let root = self.root(place)?;
-            let file = Opened::describe(root, place, cutting, algorithm, &self.limits)?;
+            let file = Opened::describe(root, place, self.chunking(cutting, algorithm))?;
             if let (Some(served), None) = (&self.served, &file) {
                 served.forget(root, &place.path);
             }
@@ -395,9 +425,19 @@ impl BlockingStorage for LocalStorage {
             }
             Ask::Basis { destination, cutting, algorithm, wanted } => {
                 let place = self.basis_place(destination)?;
-                let mut file = describe(&place, cutting, algorithm)?;
+                // That it has the wanted root is not said for the sake of a list.
+                let other = |file: &OpenedFile| wanted.is_some_and(|(root, _)| root != file.chunks.root());
+                let listed = self.listed(&place, self.chunking(cutting, algorithm))?.filter(other);
+                let is_listed = listed.is_some();
+                let mut file = match listed {
+                    Some(file) => Some(self.versioned(&place, file)?),
+                    None => describe(&place, cutting, algorithm)?,
+                };
                 if let (Some(served), Some(file)) = (&self.served, &mut file) {
-                    served.described.add(opened(&file.file)?.looks(), Arc::clone(&file.chunks));
+                    let looks = opened(&file.file)?.looks();
+                    if !is_listed && listed::is_settled(&looks, served.staging.now()) {
+                        served.index.note_list(&looks, &file.chunks);
+                    }
                     if wanted.is_some_and(|(root, _)| root == file.chunks.root()) {
                         self.secure(&place, file)?;
                     }
@@ -409,7 +449,8 @@ impl BlockingStorage for LocalStorage {
                 let twin = twin().map(FileHandle::new);
                 let root = wanted.map_or(Digest::default(), |(root, _)| root);
                 let is_here = twin.is_some() || file.as_ref().is_some_and(|file| file.chunks.root() == root);
-                let partial = || self.partial(&place, file.as_ref(), (cutting, algorithm), root);
+                let chunking = self.chunking(cutting, algorithm);
+                let partial = || self.partial(&place, file.as_ref(), chunking, root);
                 let partial = (!is_here).then(partial).flatten();
                 Ok(Answer::Basis { place, file, twin, partial })
             }
@@ -424,7 +465,13 @@ impl BlockingStorage for LocalStorage {
                 let basis = basis.as_ref().map(opened).transpose()?;
                 staged(&stage)?.apply(basis, &plan, &literals).map(|()| Answer::Applied)
             }
-            Ask::Seal { stage } => staged(&stage)?.seal().map(Answer::Sealed),
+            Ask::Seal { stage } => {
+                let sealed = staged(&stage)?.seal()?;
+                if let (Some(served), Some(looks)) = (&self.served, sealed.doubtful) {
+                    served.index.forget_list(&looks);
+                }
+                Ok(Answer::Sealed(sealed.digest))
+            }
             Ask::Reopen { stage } => {
                 let opened = staged(&stage)?.reopen()?;
                 Ok(Answer::Reopened(FileHandle::new(opened)))
@@ -464,8 +511,8 @@ impl Served {
         recovery.count_lost = marks.are_lost().then(|| Generation::new(marks.last()));
         let (history, removed) = History::open(history_dir, options.history.get(), &index)?;
         recovery.history_removed = removed;
-        let (staging, commits, described) = (Arc::new(staging), Mutex::default(), Described::default());
-        Ok(Self { staging, commits, generations, index, described, history, private })
+        let (staging, commits) = (Arc::new(staging), Mutex::default());
+        Ok(Self { staging, commits, generations, index, history, private })
     }
 
     fn committing(&self) -> MutexGuard<'_, ()> {
@@ -483,7 +530,7 @@ impl Served {
         let _committing = self.committing();
         swap::check(ready, replaces)?;
         let generation = self.generations.next(&self.index).map_err(|error| system_fault(path, &error))?;
-        let aside = self.set_aside(path, ready, generation);
+        let aside = self.set_aside(path, ready, replaces, generation);
         if let Err(fault) = swap::put_in_place(ready, replaces) {
             aside.iter().for_each(|aside| self.history.discard(aside));
             return Err(fault);
@@ -504,10 +551,17 @@ impl Served {
         }
     }
 
-    fn set_aside(&self, path: &RelPath, ready: &Ready<'_>, number: Generation) -> Option<Aside> {
+    fn set_aside(
+        &self,
+        path: &RelPath,
+        ready: &Ready<'_>,
+        replaces: Option<&Opened>,
+        number: Generation,
+    ) -> Option<Aside> {
         let is = ready.parent().stat(ready.target()).ok().flatten()?;
         let looks = Looks::of_stat(&is);
-        let chunks = self.described.take(&looks)?;
+        let described = replaces.filter(|replaces| replaces.looks() == looks)?;
+        let chunks = Arc::clone(described.chunks()?);
         let generation = self.generation(path, chunks.root(), &looks);
         // The system counts in 512 bytes, and fewer than it is long where it has holes.
         let bytes = is.blocks.saturating_mul(512);

@@ -4,7 +4,7 @@
 //! before the first byte is read and compared after the last one, or whenever it matters whether a file is still what it
 //! was. A rename and a new link change the last of the times and no byte, so it can be left out.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
@@ -145,17 +145,30 @@ impl Looks {
 }
 
 /// The piece in which files are read and written, in bytes.
-const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 256 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Lends the buffer of this thread, so that there are as many as threads and not as many as transfers.
 pub(crate) fn with_buffer<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    BUFFER.with_borrow_mut(|buffer| {
-        buffer.resize(PIECE, 0);
-        f(buffer)
-    })
+    let mut buffer = take_buffer();
+    let done = f(&mut buffer);
+    give_back(buffer);
+    done
+}
+
+/// The buffer of this thread, or a new one while it is lent.
+pub(crate) fn take_buffer() -> Vec<u8> {
+    let mut buffer = BUFFER.take();
+    buffer.resize(PIECE, 0);
+    buffer
+}
+
+/// Keeps a buffer for who needs one next on this thread.
+pub(crate) fn give_back(buffer: Vec<u8>) {
+    BUFFER.set(buffer);
 }
 
 /// Reads a whole file of at most `longest` bytes.

@@ -1,8 +1,8 @@
 //! What a served directory remembers, when it is damaged, lost, or cannot be written: over a simulated disk.
 
-use deltasync_core::Generation;
+use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Generation, Offset, Op};
 use deltasync_io::{BlockingStorage, KeepForm, LocalOptions, LocalStorage};
-use deltasync_proto::{FaultKind, StorageFault};
+use deltasync_proto::{Answer, Ask, Cutting, Destination, FaultKind, Replaces, StorageFault};
 use deltasync_testkit::{FuzzTarget, Rng, SimCall, SimDisk, SimFault};
 
 #[path = "../src/laws.rs"]
@@ -58,6 +58,58 @@ fn a_server_starts_and_knows_nothing_wrong_whatever_is_damaged() {
         }
         FuzzTarget::Index.run(&bytes);
     }
+}
+
+/// The chunk list of what was pushed is in the index: whatever is damaged there, what a session is told is right.
+#[test]
+fn a_list_in_a_damaged_index_is_right_or_none() {
+    let content = laws::noise(400_000, 1);
+    let (len, root) = (ByteLen::of(&content), Algorithm::Blake3.digest(&content));
+    let disk = SimDisk::new();
+    let storage = serve(&disk);
+    disk.put("file", &content);
+    let Ok((_, Some(there))) = basis(&storage, "file", false) else { panic!("it is there") };
+    let ask = Ask::Stage { place: laws::place("file"), len, algorithm: Algorithm::Blake3, root };
+    let Ok(Answer::Staged(stage)) = storage.answer(ask) else { panic!("no stage") };
+    let plan = laws::plan(len.get(), &[Op::Copy { from: Offset::ZERO, len }]);
+    laws::apply(&storage, &stage, Some(&there.file), plan, &[]).expect("applied");
+    laws::commit_over(&storage, &stage, Replaces::File(there.file)).expect("published");
+    drop(storage);
+    let right = ChunkList::of(&content, Cutter::for_len(len), Algorithm::Blake3);
+    // As a session asks that is about to push something else; also returns whether the file was read.
+    let told = |disk: &SimDisk| {
+        let storage = serve(disk);
+        let place = laws::place("file");
+        let (_, name) = place.path.split_last().expect("it has a name");
+        let destination = Destination { place, name, directory: false };
+        let (cutting, algorithm, wanted) = (Cutting::ByContent, Algorithm::Blake3, Some((Digest::default(), len)));
+        let before = disk.calls().len();
+        let answer = storage.answer(Ask::Basis { destination, cutting, algorithm, wanted });
+        let Ok(Answer::Basis { file: Some(file), .. }) = answer else { panic!("it is there") };
+        let calls = disk.calls_to().split_off(before);
+        (file.chunks, calls.iter().filter(|(call, at)| *call == SimCall::Read && at == "file").count() > 1)
+    };
+    let (chunks, was_read) = told(&disk.copy());
+    assert!(*chunks == right && !was_read, "it is listed");
+    let index = disk.get(INDEX).expect("it is there");
+    let mut rng = Rng::new(2);
+    let mut read = 0;
+    for run in 0..400 {
+        let disk = disk.copy();
+        let mut damaged = index.clone();
+        let at = rng.below(damaged.len());
+        match run % 4 {
+            0 => damaged[at] ^= 1 << rng.below(8),
+            1 => damaged[at / 4096 * 4096..].iter_mut().take(4096).for_each(|byte| *byte = 0),
+            2 => damaged.copy_within(at / 4096 * 4096..(at / 4096 * 4096 + 4096).min(index.len()), 0),
+            _ => damaged.truncate(at),
+        }
+        disk.put(INDEX, &damaged);
+        let (chunks, was_read) = told(&disk);
+        assert!(*chunks == right, "run {run}");
+        read += u32::from(was_read);
+    }
+    assert!(read > 100, "{read} of 400 were read");
 }
 
 /// Every bit of the mark, and every length: the index knows the count too.

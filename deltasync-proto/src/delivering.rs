@@ -27,7 +27,7 @@ impl Delivering {
     /// Everything is sent.
     pub(crate) fn whole(common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Sending {
         let ops = [Op::Literal { len: target.chunks.len() }].into_iter().collect();
-        let delivery = Delivery::packed(target.file.clone(), ops, |_| None, cx);
+        let delivery = Delivery::packed(target.file.clone(), ops, Some(target.chunks.clone()), |_| None, cx);
         Self::begin(common, target, delivery, cx)
     }
 

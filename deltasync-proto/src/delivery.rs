@@ -6,15 +6,19 @@
 //! link is ready for them, and packed in order by one packer, which travels with the job. When all fit one piece and
 //! packing does not pay they go as they are.
 //!
+//! Of many literals, pieces that look dense pass by the packer: all of them where nothing could stand before them that
+//! they resemble, else while the dense ones before them did not pack either, the longer the more of those there were.
+//!
 //! Invariant: the pieces' operations, in order, make the whole target, and their literals come in order of the
 //! operations, never before them.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use deltasync_core::{ByteLen, LiteralPacker, Offset, Op, Ops, history_level};
+use deltasync_core::{ByteLen, ChunkList, LiteralPacker, Offset, Op, Ops, history_level, is_dense};
 
 use crate::bulk::{Delta, Literals, Prefix};
 use crate::context::{Answered, Context, Trouble, wrong_answer};
@@ -26,6 +30,12 @@ use crate::{Answer, Ask, FileHandle, JobId, RequestId};
 const AHEAD: usize = 4;
 /// Below this many bytes packing cannot pay.
 const PACK_MIN: u64 = 24;
+/// So many literal bytes are packed in less time than it is worth to look at them.
+const LOOK_FROM: ByteLen = ByteLen::new(4 << 20);
+/// Packing a piece did not pay when it saves less than one part in so many.
+const PAYS: usize = 64;
+/// The most dense pieces in a row that pass by a packer that might know them.
+const PASS_MAX: u32 = 16;
 /// The most operations in the first piece.
 const OPS_FIRST: usize = 48 << 10;
 /// The most operations in each later piece, and the most literals that may be due before more operations follow.
@@ -70,6 +80,17 @@ enum State {
     Ready(Literals),
 }
 
+/// Which pieces pass by the packer.
+#[derive(Debug, Default)]
+struct Passing {
+    /// All that are dense.
+    all: bool,
+    /// How many dense pieces in a row did not pack.
+    futile: u32,
+    /// How many more dense pieces pass by.
+    left: u32,
+}
+
 /// A delta being prepared.
 #[derive(Debug)]
 pub(crate) struct Delivery {
@@ -83,6 +104,7 @@ pub(crate) struct Delivery {
     literal: ByteLen,
     prefix: Prefix,
     stream: Stream,
+    passing: Passing,
     pieces: VecDeque<Piece>,
     begun: bool,
     ended: bool,
@@ -106,10 +128,12 @@ impl Delivery {
         Self::new(file, ops, Prefix::None, Stream::Raw)
     }
 
-    /// Literals are packed behind what `before` names, if the peer can unpack them and they may pay.
+    /// Literals are packed behind what `before` names, if the peer can unpack them and they may pay. When they are a
+    /// whole target, `whole` are its chunks.
     pub(crate) fn packed(
         file: FileHandle,
         ops: Ops,
+        whole: Option<Arc<ChunkList>>,
         before: impl FnOnce(&[Op]) -> Option<Before>,
         cx: &mut Context<'_>,
     ) -> Self {
@@ -120,7 +144,7 @@ impl Delivery {
         let first = &ops.as_slice()[..ops.len().min(OPS_FIRST)];
         let (prefix, stream) = match before(first).filter(|before| !before.ranges.is_empty()) {
             Some(Before { prefix, file, ranges }) => (prefix, Stream::Loading(cx.ask(Ask::Read { file, ranges }))),
-            None => (Prefix::None, Stream::Making(packer(Bytes::new(), total, cx))),
+            None => (Prefix::None, Stream::Making(packer(Bytes::new(), total, whole, cx))),
         };
         Self::new(file, ops, prefix, stream)
     }
@@ -134,6 +158,7 @@ impl Delivery {
             made: Offset::ZERO,
             prefix,
             stream,
+            passing: Passing::default(),
             pieces: VecDeque::new(),
             begun: false,
             ended: false,
@@ -181,7 +206,7 @@ impl Delivery {
     pub(crate) fn on_answer(&mut self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<(), Trouble> {
         let Answer::Read(bytes) = answer? else { return Err(wrong_answer()) };
         if matches!(self.stream, Stream::Loading(request) if request == id) {
-            self.stream = Stream::Making(packer(bytes, self.literal, cx));
+            self.stream = Stream::Making(packer(bytes, self.literal, None, cx));
             return Ok(());
         }
         let reading = |piece: &&mut Piece| matches!(piece.literals, State::Reading(request, _) if request == id);
@@ -198,7 +223,8 @@ impl Delivery {
     /// Takes the result of a job that may be ours.
     pub(crate) fn on_computed(&mut self, id: JobId, product: Product, cx: &mut Context<'_>) {
         match product {
-            Product::Packer(packer) if matches!(self.stream, Stream::Making(job) if job == id) => {
+            Product::Packer { packer, unrepeated } if matches!(self.stream, Stream::Making(job) if job == id) => {
+                self.passing.all = unrepeated;
                 // Where there is no packer after all, nothing is packed.
                 self.stream = packer.map_or(Stream::Raw, |packer| Stream::Packing(Some(packer)));
             }
@@ -206,6 +232,8 @@ impl Delivery {
                 let packing = |piece: &&mut Piece| matches!(piece.literals, State::Packing(job) if job == id);
                 let Some(piece) = self.pieces.iter_mut().find(packing) else { return };
                 let raw_len = raw.len();
+                let pays = packed.as_ref().is_some_and(|packed| packed.len() < raw_len - raw_len / PAYS);
+                self.passing.packed(pays);
                 piece.literals = State::Ready(match packed {
                     Some(bytes) if !self.alone || bytes.len() < raw_len => {
                         Literals::Packed { prefix: self.prefix, bytes, raw_len }
@@ -270,6 +298,11 @@ impl Delivery {
                 (State::Read(raw), Stream::Raw) => {
                     piece.literals = State::Ready(Literals::Raw(core::mem::take(raw)));
                 }
+                (State::Read(raw), Stream::Packing(_))
+                    if self.literal >= LOOK_FROM && is_dense(raw) && self.passing.pass() =>
+                {
+                    piece.literals = State::Ready(Literals::Raw(core::mem::take(raw)));
+                }
                 (State::Read(raw), Stream::Packing(packer)) => {
                     let Some(packer) = packer.take() else { return };
                     let work = Work::Pack { packer, raw: core::mem::take(raw), last: piece.last };
@@ -282,9 +315,24 @@ impl Delivery {
     }
 }
 
+impl Passing {
+    /// True when a dense piece passes by.
+    fn pass(&mut self) -> bool {
+        let passes = self.all || self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        passes
+    }
+
+    /// A piece was packed; did that pay?
+    fn packed(&mut self, pays: bool) {
+        self.futile = if pays { 0 } else { self.futile + 1 };
+        self.left = if pays { 0 } else { (1 << self.futile.min(8)).min(PASS_MAX) };
+    }
+}
+
 /// Begins to make the packer for so many literals behind a prefix.
-fn packer(prefix: Bytes, total: ByteLen, cx: &mut Context<'_>) -> JobId {
+fn packer(prefix: Bytes, total: ByteLen, whole: Option<Arc<ChunkList>>, cx: &mut Context<'_>) -> JobId {
     let together = total.to_usize().unwrap_or(usize::MAX).saturating_add(prefix.len());
     let level = cx.config.level.max(history_level(together));
-    cx.compute(Work::Packer { prefix, total, level })
+    cx.compute(Work::Packer { prefix, total, level, whole })
 }

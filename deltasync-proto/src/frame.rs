@@ -5,11 +5,14 @@
 //! still step over it, which is what lets a client speak before it has heard the server.
 //!
 //! A payload that is kept must not keep what came with it: small ones are copied out of the buffer, and only those that
-//! are a good part of it are views of it.
+//! are a good part of it are views of it. Fresh memory for a large frame costs more than the copy into it, so the memory
+//! of large payloads is taken back once nobody else has it.
 //!
-//! Invariant: a [`FrameDecoder`] holds at most one frame and what came with it in the same piece of input; a length over
-//! the limit is refused when the header has been read, before any of the payload is waited for.
+//! Invariant: a [`FrameDecoder`] holds at most one frame and what came with it in the same piece of input, and the memory
+//! of at most [`LENT`] large payloads; a length over the limit is refused when the header has been read, before any of the
+//! payload is waited for.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -34,6 +37,11 @@ const HEADER_MAX: usize = 1 + 5 + 10;
 /// A payload that is a view of the buffer is at least one part in so many of it.
 const VIEW_PART: usize = 2;
 
+/// The memory of so many large payloads may be taken back.
+const LENT: usize = 8;
+/// What a large payload is, in bytes: longer ones than pieces are rare.
+const LARGE: core::ops::RangeInclusive<usize> = 64 << 10..=640 << 10;
+
 /// Appends the header of a frame whose payload has `len` bytes.
 ///
 /// # Panics
@@ -52,12 +60,14 @@ pub struct FrameDecoder {
     /// How many bytes the allocation has that the buffer is a part of.
     allocated: usize,
     longest: usize,
+    /// Large payloads, the latest last.
+    lent: VecDeque<Bytes>,
 }
 
 impl FrameDecoder {
     /// A decoder that refuses payloads of more than `longest` bytes.
     pub fn new(longest: usize) -> Self {
-        Self { buffer: BytesMut::new(), allocated: 0, longest }
+        Self { buffer: BytesMut::new(), allocated: 0, longest, lent: VecDeque::new() }
     }
 
     /// Refuses payloads of more than `longest` bytes from the next frame on.
@@ -91,7 +101,7 @@ impl FrameDecoder {
         }
         self.buffer.advance(header.len);
         let payload = match payload >= self.allocated / VIEW_PART {
-            true => self.buffer.split_to(payload).freeze(),
+            true => self.lend(payload),
             false => {
                 let copy = Bytes::copy_from_slice(&self.buffer[..payload]);
                 self.buffer.advance(payload);
@@ -106,8 +116,43 @@ impl FrameDecoder {
         self.buffer.first().copied()
     }
 
+    /// Gives up what was kept to be used again: no large frames are expected.
+    pub fn rest(&mut self) {
+        self.lent.clear();
+    }
+
+    fn lend(&mut self, len: usize) -> Bytes {
+        let payload = self.buffer.split_to(len).freeze();
+        if LARGE.contains(&len) && LARGE.contains(&self.allocated) {
+            self.lent.push_back(payload.clone());
+            if self.lent.len() > LENT {
+                self.lent.pop_front();
+            }
+        }
+        payload
+    }
+
+    /// Takes back the memory of a payload that nobody else has any more, if it has room for `len` bytes.
+    fn take_back(&mut self, len: usize) -> Option<BytesMut> {
+        let free = self.lent.iter().position(Bytes::is_unique)?;
+        let mut back = self.lent.remove(free)?.try_into_mut().ok()?;
+        back.clear();
+        // Also what stood before the payload.
+        back.try_reclaim(len).then_some(back)
+    }
+
     fn reserve(&mut self, more: usize) {
         let before = self.buffer.capacity();
+        let wanted = self.buffer.len() + more;
+        if wanted > before
+            && LARGE.contains(&wanted)
+            && let Some(mut back) = self.take_back(wanted)
+        {
+            back.extend_from_slice(&self.buffer);
+            self.allocated = back.capacity();
+            self.buffer = back;
+            return;
+        }
         self.buffer.reserve(more);
         // It grows by another allocation, or by taking this one back from its start.
         if self.buffer.capacity() > before {
@@ -187,6 +232,54 @@ mod tests {
         for piece in [1, 2, 3, 7, 4096, 1 << 20] {
             check_any_split_gives_the_same_frames(&frames, piece);
         }
+    }
+
+    /// Payloads that somebody still has keep their bytes, whatever memory is used again for later ones.
+    fn check_memory_is_used_again_when_it_is_free(lens: &[usize], piece: usize, keep: usize) {
+        let payloads: Vec<Vec<u8>> =
+            lens.iter().zip(1u8..).map(|(len, first)| (first..=255).cycle().take(*len).collect()).collect();
+        let frames: Vec<_> = payloads.iter().map(|payload| frame(1, 1, payload)).collect();
+        let mut decoder = FrameDecoder::new(1 << 20);
+        let (mut held, mut seen) = (VecDeque::new(), 0);
+        for bytes in encode(&frames).chunks(piece) {
+            decoder.push(bytes);
+            while let Some(frame) = decoder.next_frame().expect("valid frames") {
+                held.push_back((seen, frame.payload));
+                seen += 1;
+                assert!(decoder.lent.len() <= LENT);
+                for (nth, payload) in &held {
+                    assert!(payload == &payloads[*nth], "frame {nth} of {}", payloads[*nth].len());
+                }
+                if held.len() > keep {
+                    held.pop_front();
+                }
+            }
+        }
+        assert_eq!(seen, frames.len());
+        decoder.rest();
+        assert!(decoder.lent.is_empty());
+    }
+
+    #[test]
+    fn memory_is_used_again_when_it_is_free() {
+        let lens = [256 << 10; 12];
+        for keep in [0, 1, 3, 20] {
+            check_memory_is_used_again_when_it_is_free(&lens, 256 << 10, keep);
+            check_memory_is_used_again_when_it_is_free(
+                &[64 << 10, 600_000, 3, 100_000, 640 << 10, 70_000],
+                50_000,
+                keep,
+            );
+        }
+        let mut decoder = FrameDecoder::new(1 << 20);
+        let mut places = alloc::collections::BTreeSet::new();
+        for bytes in encode(&vec![frame(1, 1, &vec![1; 256 << 10]); 40]).chunks(128 << 10) {
+            decoder.push(bytes);
+            while let Some(frame) = decoder.next_frame().expect("valid frames") {
+                places.insert(frame.payload.as_ptr() as usize);
+            }
+        }
+        assert!(places.len() < 20, "{} places for 40 payloads that nobody keeps", places.len());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use deltasync_core::{
     Break, ByteLen, ChunkList, Compared, Differences, Elements, Estimate, FineIndex, FineKey, FineSummer, Limits,
     LiteralPacker, LiteralUnpacker, MendKey, Offset, OldPiece, OldStretch, Ops, Pairing, Received, Script, Shared,
-    Sketch, SketchKey, Survey, Tag, TagKey, Undecided, UnpackError, Wanted, neighbours, old_pieces, pack,
+    Sketch, SketchKey, Survey, Tag, TagKey, Undecided, UnpackError, Wanted, is_unrepeated, neighbours, old_pieces,
+    pack,
 };
 
 use crate::exact::exact;
@@ -58,8 +59,8 @@ pub(crate) enum Work {
     Find { index: Arc<FineIndex>, bytes: Bytes, slices: Vec<(usize, Option<Pairing>)> },
     /// Find slices of the target among old bytes that are at hand.
     Exact { old: Bytes, seams: Vec<(Offset, ByteLen)>, new: Bytes, slices: Vec<usize> },
-    /// Begin to pack literals.
-    Packer { prefix: Bytes, total: ByteLen, level: i32 },
+    /// Begin to pack literals; those of a whole target are looked at through its chunks.
+    Packer { prefix: Bytes, total: ByteLen, level: i32, whole: Option<Arc<ChunkList>> },
     /// Pack the next literals.
     Pack { packer: Box<LiteralPacker>, raw: Bytes, last: bool },
     /// Begin to unpack literals.
@@ -106,7 +107,11 @@ pub(crate) enum Product {
     Aligned(Script),
     Indexed(Option<Arc<FineIndex>>),
     Found(Vec<Ops>),
-    Packer(Option<Box<LiteralPacker>>),
+    Packer {
+        packer: Option<Box<LiteralPacker>>,
+        /// What looks dense does not pack either behind what came before it.
+        unrepeated: bool,
+    },
     /// The raw bytes come back too, for when packing did not pay.
     Packed {
         packer: Box<LiteralPacker>,
@@ -225,9 +230,10 @@ impl Job {
                 Product::Found(slices.into_iter().map(find).collect())
             }
             Work::Exact { old, seams, new, slices } => Product::Found(exact(&old, &seams, &new, &slices)),
-            Work::Packer { prefix, total, level } => {
-                Product::Packer(LiteralPacker::new(&prefix, total, level).map(Box::new))
-            }
+            Work::Packer { prefix, total, level, whole } => Product::Packer {
+                packer: LiteralPacker::new(&prefix, total, level).map(Box::new),
+                unrepeated: whole.is_some_and(|chunks| is_unrepeated(&chunks)),
+            },
             Work::Pack { mut packer, raw, last } => {
                 let packed = packer.push(&raw, last).map(Bytes::from);
                 Product::Packed { packer, raw, packed }

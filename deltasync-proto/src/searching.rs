@@ -42,13 +42,13 @@ impl Searching {
         match self.neighbours {
             Some(ranges) => {
                 let before = |_: &[Op]| Some(Before { prefix: Prefix::Neighbours, file: file.clone(), ranges });
-                let delivery = Delivery::packed(file.clone(), ops, before, cx);
+                let delivery = Delivery::packed(file.clone(), ops, None, before, cx);
                 Delivering::begin(common, target, delivery, cx)
             }
             None => {
                 let remembered = common.remembered.as_ref();
                 let before = |first: &[Op]| before_remembered(first, remembered?, &file);
-                let delivery = Delivery::packed(file.clone(), ops, before, cx);
+                let delivery = Delivery::packed(file.clone(), ops, None, before, cx);
                 prepare(common, target, Box::new(delivery), cx)
             }
         }

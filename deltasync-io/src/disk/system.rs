@@ -51,6 +51,10 @@ const START: OFlags = DIRECTORY;
 /// Reads, and waits for nobody.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
+/// What `fstatfs` calls a file system in memory.
+#[cfg(target_os = "linux")]
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
 impl SystemDir {
     /// A directory at a path of this machine, which may itself lead through symbolic links, as a starting point: what is
     /// to be read or synced is opened beneath it. `components` walks as where `openat2` is missing.
@@ -222,7 +226,8 @@ impl DiskFile for File {
 
     #[cfg(target_os = "linux")]
     fn set_aside(&self, len: u64) -> io::Result<()> {
-        if len == 0 {
+        // In memory it only costs: measured 8 % of a copy, and nothing lies beside anything there.
+        if len == 0 || rustix::fs::fstatfs(self).is_ok_and(|is| is.f_type == TMPFS) {
             return Ok(());
         }
         match rustix::fs::fallocate(self, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
@@ -235,6 +240,16 @@ impl DiskFile for File {
     #[cfg(not(target_os = "linux"))]
     fn set_aside(&self, _: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        // It moves where this handle stands, which nobody reads from.
+        match rustix::fs::seek(self, rustix::fs::SeekFrom::Data(at)) {
+            Ok(next) => Ok(Some(next)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(_) => Ok(Some(at)),
+        }
     }
 
     fn stat(&self) -> io::Result<DiskStat> {

@@ -3,9 +3,13 @@
 //! A copy makes the smaller delta and sums take the smaller part of the quota, so small files get copies and large ones
 //! sums. A copy that shares its blocks takes disk only where the file changes later, at most its whole length, so that is
 //! what counts. A packed copy is given up as soon as it passes its share.
+//!
+//! What is read is hashed beside, since a file that was changed through a mapping may look as it did; in a long file on
+//! another core, in large pieces.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::thread;
 
 use deltasync_core::{Algorithm, ChunkList, FineKey, FineShape, FineSummer, Hasher};
 
@@ -14,6 +18,9 @@ use super::record::{Check, Form};
 use super::{KeepForm, Source};
 use crate::disk::{AnyFile, DiskFile};
 use crate::source::{Looks, with_buffer};
+
+/// From this length on a piece is worth a thread that hashes it, in bytes.
+const LARGE: usize = 1 << 20;
 
 /// Keeps a file in `out`, which is empty, within `room` bytes; returns how, and the bytes it takes. `None` when it does
 /// not fit, or when the bytes are not those that were described.
@@ -95,13 +102,12 @@ fn pack(source: &Source, chunks: &ChunkList, most: u64, out: &File) -> io::Resul
 
 /// Sums a file.
 fn sum(source: &Source, chunks: &ChunkList, secret: &[u8; 32], out: &File) -> io::Result<Option<Check>> {
-    let fresh = FineSummer::new(FineKey::kept(secret), FineShape::KEPT);
+    let mut summer = FineSummer::new(FineKey::kept(secret), FineShape::KEPT);
     let mut out = Checked::new(out);
     let root = read_through(source, chunks, FineShape::KEPT.block(), |piece| {
-        let mut summer = fresh.clone();
         summer.push(piece);
         // The shape has 32 bits.
-        let sums: Vec<u8> = summer.finish().into_iter().flat_map(|sum| (sum as u32).to_le_bytes()).collect();
+        let sums: Vec<u8> = summer.take().into_iter().flat_map(|sum| (sum as u32).to_le_bytes()).collect();
         out.write_all(&sums)?;
         Ok(true)
     })?;
@@ -118,20 +124,30 @@ fn read_through(
 ) -> io::Result<bool> {
     let mut root = chunks.algorithm().hasher();
     let len = chunks.len().get();
-    with_buffer(|buffer| {
+    let read = |buffer: &mut [u8]| {
         let most = if unit < buffer.len() { buffer.len() / unit * unit } else { buffer.len() };
         let mut at = 0;
         while at < len {
             let piece = &mut buffer[..usize::try_from(len - at).map_or(most, |rest| rest.min(most))];
             source.read_exact_at(piece, at)?;
-            root.update(piece);
-            if !take(piece)? {
+            let go_on = if piece.len() < LARGE {
+                root.update(piece);
+                take(piece)?
+            } else {
+                thread::scope(|scope| {
+                    let hash = || root.update(piece);
+                    let beside = thread::Builder::new().spawn_scoped(scope, hash);
+                    beside.and_then(|_| take(piece))
+                })?
+            };
+            if !go_on {
                 return Ok(false);
             }
             at += piece.len() as u64;
         }
         Ok(root.finish() == chunks.root())
-    })
+    };
+    if len < 2 * LARGE as u64 { with_buffer(read) } else { read(&mut vec![0; 2 * LARGE]) }
 }
 
 /// Takes the check of what is written through it.

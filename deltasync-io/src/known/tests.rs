@@ -207,18 +207,25 @@ fn an_index_that_another_has_open_is_no_help_and_no_harm() {
 
 #[test]
 fn a_file_that_changed_is_not_remembered() {
+    // The longer one is hashed beside.
+    for len in [10_000, 5 << 20] {
+        check_a_changed_file_is_not_remembered(len);
+    }
+}
+
+fn check_a_changed_file_is_not_remembered(len: usize) {
     let bench = Bench::new(KeepForm::Auto, 1 << 30);
-    bench.put("file", &noise(10_000, 1));
+    bench.put("file", &noise(len, 1));
     let described = describe(&bench.storage, "file").expect("it is there");
     std::thread::sleep(std::time::Duration::from_millis(30));
-    bench.put("file", &noise(10_000, 2));
+    bench.put("file", &noise(len, 2));
     remember(&bench.storage, known("file"), 1, described.clone());
     assert!(bench.recall("file").is_none());
     // Even if it looks the same, its root tells.
     let other = ChunkList::of(b"other", Cutter::FIXED_4096, Algorithm::Blake3);
     let file = describe(&bench.storage, "file").expect("it is there").file;
     for form in [KeepForm::Copy, KeepForm::Sums] {
-        let chunks = ChunkList::of(&noise(10_000, 1), Cutter::FIXED_4096, Algorithm::Blake3);
+        let chunks = ChunkList::of(&noise(len, 1), Cutter::FIXED_4096, Algorithm::Blake3);
         let storage = Bench::with("server", form, 1 << 30, TempDir::new().expect("a temporary directory")).storage;
         for chunks in [&chunks, &other] {
             let file = deltasync_proto::OpenedFile {

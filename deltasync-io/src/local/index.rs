@@ -55,7 +55,7 @@ const FILE: &str = "index";
 /// What a damaged index is called, before its number.
 const DAMAGED: &[u8] = b"index.damaged-";
 
-/// The pages kept in memory, in bytes: the index is small.
+/// The pages kept in memory, in bytes: what is large in the index is read once at a time.
 const CACHE: usize = 1 << 20;
 
 /// Once in so many lost notes it is tried whether the index can be opened again.
@@ -229,6 +229,7 @@ fn open(directory: &Dir) -> Result<Database, Trouble> {
         super::recorded::open_tables(&transaction)?;
         super::history::open_tables(&transaction)?;
         super::scrub::open_tables(&transaction)?;
+        super::listed::open_tables(&transaction)?;
         transaction.commit()?;
         Ok(database)
     });

@@ -7,13 +7,17 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, Chunker, Generation, LimitExceeded, Limits, Offset, RelPath};
-use deltasync_proto::{Cutting, FaultKind, FileHandle, OpenedFile, Place, StorageFault};
+use deltasync_core::{ByteLen, ChunkList, Generation, LimitExceeded, Offset, RelPath};
+use deltasync_proto::{FaultKind, FileHandle, OpenedFile, Place, StorageFault};
 
+use super::chunked::{Chunking, NoList, START};
+use super::index::Index;
+use super::listed::LEAST;
 use super::root::{Root, Trouble};
+use crate::buffers::Buffer;
 use crate::disk::AnyFile;
 use crate::fault::{fault, system_fault};
-use crate::source::{Looks, Source, with_buffer};
+use crate::source::{Looks, Source};
 
 /// What a [`FileHandle`] of ours holds.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub(super) struct Opened {
     path: RelPath,
     len: u64,
     looks: Looks,
+    /// Its chunks, where it was described.
+    chunks: Option<Arc<ChunkList>>,
+    /// It has holes.
+    sparse: bool,
 }
 
 /// How often a file is read that changes meanwhile.
@@ -36,9 +44,7 @@ impl Opened {
     pub(super) fn describe(
         root: &Root,
         place: &Place,
-        cutting: Cutting,
-        algorithm: Algorithm,
-        limits: &Limits,
+        chunking: Chunking<'_>,
     ) -> Result<Option<OpenedFile>, StorageFault> {
         for _ in 0..TRIES {
             let file = match root.file(&place.path) {
@@ -47,30 +53,20 @@ impl Opened {
                 Err(trouble) => return Err(trouble.at(&place.path)),
             };
             let at_place = |error: io::Error| system_fault(&place.path, &error);
-            let too_large = |error: LimitExceeded| fault(FaultKind::TooLarge, &place.path, error);
             let looks = Looks::of(&file).map_err(at_place)?;
-            LimitExceeded::check("file length", looks.len, limits.file.get()).map_err(too_large)?;
-            let chunker =
-                |start: &[u8]| Chunker::new(cutting.cutter(ByteLen::new(looks.len), start), algorithm, limits);
-            let mut begun = None;
-            let read = with_buffer(|buffer| {
-                let mut at = 0;
-                // No further than its end: it may grow faster than we read.
-                while at < looks.len {
-                    let len = file.read_at(buffer, at).map_err(at_place)?;
-                    if len == 0 {
-                        break;
-                    }
-                    begun.get_or_insert_with(|| chunker(&buffer[..len])).push(&buffer[..len]).map_err(too_large)?;
-                    at += len as u64;
-                }
-                Ok(at)
-            })?;
-            if read == looks.len && Looks::of(&file).map_err(at_place)? == looks {
-                let chunker = begun.unwrap_or_else(|| chunker(&[]));
-                let chunks = Arc::new(chunker.finish().map_err(too_large)?);
-                let opened = Self::known(file, place.path.clone(), looks);
-                return Ok(Some(OpenedFile { file: FileHandle::new(opened), chunks, generation: Generation::ZERO }));
+            let sparse = file.is_sparse();
+            let read = |piece: &mut [u8], at| {
+                if sparse { file.read_exact_or_hole_at(piece, at) } else { file.read_exact_at(piece, at) }
+            };
+            // No further than its end: it may grow faster than we read.
+            let chunks = match chunking.list(looks.len, read) {
+                Ok(chunks) => Arc::new(chunks),
+                Err(NoList::Shorter) => continue,
+                Err(NoList::System(error)) => return Err(at_place(error)),
+                Err(NoList::TooLarge(error)) => return Err(fault(FaultKind::TooLarge, &place.path, error)),
+            };
+            if Looks::of(&file).map_err(at_place)? == looks {
+                return Ok(Some(Self::known(file, place.path.clone(), looks).described(chunks)));
             }
         }
         Err(fault(FaultKind::Changed, &place.path, format_args!("changed while it was read, {TRIES} times in a row")))
@@ -86,44 +82,55 @@ impl Opened {
         partial: AnyFile,
         file: Option<&Self>,
         path: &RelPath,
-        (cutting, algorithm): (Cutting, Algorithm),
-        limits: &Limits,
+        chunking: Chunking<'_>,
     ) -> Option<OpenedFile> {
         let first = partial.len().ok()?;
         let behind = file.and_then(|file| Some((file.source.as_any_file()?.clone(), file.len)));
-        let source = match behind.filter(|(_, len)| first.saturating_add(*len) <= limits.file.get()) {
+        let source = match behind.filter(|(_, len)| first.saturating_add(*len) <= chunking.limits.file.get()) {
             Some(behind) => Source::Joined([(partial, first), behind]),
             None => Source::File(partial),
         };
-        let opened = Self::unnamed(source, path.clone()).ok().filter(|opened| opened.len <= limits.file.get())?;
-        let chunks = with_buffer(|buffer| {
-            let mut chunker: Option<Chunker> = None;
-            let mut at = 0;
-            while at < opened.len {
-                let len = usize::try_from(opened.len - at).map_or(buffer.len(), |left| left.min(buffer.len()));
-                let piece = &mut buffer[..len];
-                opened.source.read_exact_at(piece, at).ok()?;
-                let new =
-                    |start: &[u8]| Chunker::new(cutting.cutter(ByteLen::new(opened.len), start), algorithm, limits);
-                chunker.get_or_insert_with(|| new(piece)).push(piece).ok()?;
-                at += len as u64;
-            }
-            chunker?.finish().ok()
-        })?;
-        let generation = Generation::ZERO;
-        Some(OpenedFile { file: FileHandle::new(opened), chunks: Arc::new(chunks), generation })
+        let opened = Self::unnamed(source, path.clone()).ok().filter(|opened| opened.len > 0)?;
+        let chunks = chunking.list(opened.len, |piece, at| opened.source.read_exact_at(piece, at)).ok()?;
+        Some(opened.described(Arc::new(chunks)))
+    }
+
+    /// Opens a file whose chunks the index knows, and reads at most its first bytes; `None` when it has to be read, or is
+    /// not there.
+    pub(super) fn listed(root: &Root, place: &Place, chunking: Chunking<'_>, index: &Index) -> Option<OpenedFile> {
+        let file = root.file(&place.path).ok()?;
+        let longest = chunking.limits.file.get();
+        let looks = Looks::of(&file).ok().filter(|looks| (LEAST..=longest).contains(&looks.len))?;
+        let mut start = [0; START];
+        file.read_exact_at(&mut start, 0).ok()?;
+        let cutter = chunking.cutting.cutter(ByteLen::new(looks.len), &start);
+        let chunks = index.list_of(&looks, cutter, chunking.algorithm, chunking.limits)?;
+        Some(Self::known(file, place.path.clone(), looks).described(Arc::new(chunks)))
     }
 
     /// A file that is known to have looked so when it was read.
     pub(super) fn known(file: AnyFile, path: RelPath, looks: Looks) -> Self {
-        Self { source: Source::File(file), path, len: looks.len, looks }
+        let sparse = file.is_sparse();
+        Self { source: Source::File(file), path, len: looks.len, looks, chunks: None, sparse }
     }
 
     /// What lies open already, as it looks now; `path` is what it is called in a fault. It is known by no name of its own:
     /// that it gets one, or loses the one it has, is no change.
     pub(super) fn unnamed(source: Source, path: RelPath) -> io::Result<Self> {
         let (len, looks) = (source.len()?, source.looks()?.under_any_name());
-        Ok(Self { source, path, len, looks })
+        let sparse = source.as_any_file().is_some_and(AnyFile::is_sparse);
+        Ok(Self { source, path, len, looks, chunks: None, sparse })
+    }
+
+    /// The same with its chunks; no commit of it is known.
+    pub(super) fn described(self, chunks: Arc<ChunkList>) -> OpenedFile {
+        let opened = Self { chunks: Some(Arc::clone(&chunks)), ..self };
+        OpenedFile { file: FileHandle::new(opened), chunks, generation: Generation::ZERO }
+    }
+
+    /// Its chunks, where it was described.
+    pub(super) fn chunks(&self) -> Option<&Arc<ChunkList>> {
+        self.chunks.as_ref()
     }
 
     /// Where its bytes are read from.
@@ -147,14 +154,15 @@ impl Opened {
         }
         LimitExceeded::check("bytes of one read", total, READ_MAX)
             .map_err(|error| fault(FaultKind::TooLarge, &self.path, error))?;
-        let mut bytes = vec![0; usize::try_from(total).expect("at most 64 MiB")];
-        let mut rest = bytes.as_mut_slice();
+        let mut bytes = Buffer::new(usize::try_from(total).expect("at most 64 MiB"));
+        let mut rest = &mut bytes[..];
         for (start, len) in ranges {
             let (piece, more) = rest.split_at_mut(len.to_usize().expect("a part of 64 MiB"));
             self.read_exactly(piece, start.get())?;
             rest = more;
         }
-        Ok(bytes.into())
+        let len = bytes.len();
+        Ok(bytes.freeze(len))
     }
 
     /// Fills `piece` from offset `at` on.
@@ -163,7 +171,11 @@ impl Opened {
     ///
     /// A fault of kind [`FaultKind::Changed`] when the file ends before that.
     pub(super) fn read_exactly(&self, piece: &mut [u8], at: u64) -> Result<(), StorageFault> {
-        self.source.read_exact_at(piece, at).map_err(|error| match error.kind() {
+        let read = match self.source.as_any_file().filter(|_| self.sparse) {
+            Some(file) => file.read_exact_or_hole_at(piece, at),
+            None => self.source.read_exact_at(piece, at),
+        };
+        read.map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => self.changed(),
             _ => system_fault(&self.path, &error),
         })

@@ -1,7 +1,6 @@
 //! A target in the making: a file that nobody sees, then, in one step, the one that everybody sees.
 //!
-//! Steps are appended through one buffer, so that many small ones cost one write, and hashed as they are written. A
-//! commit makes the data durable, counts the generation, renames over the target and makes the directory durable, in
+//! Steps are appended and hashed as they come, see `output`. A commit makes the data durable, counts the generation, renames over the target and makes the directory durable, in
 //! this order; only then is it answered. Whatever fails before the rename, the old file stays as it was, and a sync that
 //! failed is never tried again: the system may have dropped what it could not write. When the directory's sync fails the
 //! new file is in place, whole, and the fault says that it may not last. Directories are synced for many commits at once,
@@ -16,12 +15,11 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deltasync_core::{
-    Algorithm, ByteLen, Digest, Generation, Hasher, LimitExceeded, Limits, Name, Plan, RelPath, Step,
-};
+use deltasync_core::{Algorithm, ByteLen, ChunkList, Digest, Generation, Hasher, LimitExceeded, Limits, Name, RelPath};
 use deltasync_proto::{FaultKind, Place, StorageFault};
 
 use super::beside;
+use super::listed::{is_told_apart, outwait};
 use super::opened::Opened;
 use super::recorded::Recorded;
 use super::root::{Dir, Root, Trouble};
@@ -29,7 +27,11 @@ use super::staging::{LEAST, Staging, Target};
 use super::syncing::Syncing;
 use crate::disk::{AnyFile, DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
-use crate::source::{Looks, Source, with_buffer};
+use crate::source::{Looks, Source};
+
+mod output;
+use output::Listing;
+pub(super) use output::Sealed;
 
 /// What a [`StageHandle`](deltasync_proto::StageHandle) of ours holds.
 #[derive(Debug)]
@@ -39,6 +41,10 @@ pub(super) struct Stage {
     target: Name,
     len: u64,
     algorithm: Algorithm,
+    /// The root it will have.
+    root: Digest,
+    /// The bounds of its chunk list, where lists are kept.
+    listing: Option<Limits>,
     file: AnyFile,
     /// The staging of the directory that is ours, when it is staged there, and as what.
     ours: Option<(Arc<Staging>, Target)>,
@@ -58,11 +64,38 @@ struct State {
     written: u64,
     /// How much room it has claimed, in bytes.
     claimed: u64,
+    /// How much room the disk has set aside, in bytes.
+    aside: u64,
+    /// How long the file is, in bytes: shorter than what was appended where the end of that was left out.
+    file_len: u64,
+    /// Something was left out.
+    sparse: bool,
     hasher: Hasher,
+    /// Its chunk list in the making.
+    listing: Option<Listing>,
+    /// Its chunk list, once it is sealed.
+    list: Option<Arc<ChunkList>>,
     /// All of its data has been synced.
     durable: bool,
     /// What has become of it, once a commit was tried.
     end: Option<End>,
+}
+
+impl State {
+    fn new(algorithm: Algorithm) -> Self {
+        Self {
+            written: 0,
+            claimed: 0,
+            aside: 0,
+            file_len: 0,
+            sparse: false,
+            hasher: algorithm.hasher(),
+            listing: None,
+            list: None,
+            durable: false,
+            end: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +107,7 @@ enum End {
 /// How often a stage looks for a name that is not taken, or a directory that stays.
 const TRIES: u32 = 8;
 
-/// How far ahead of what has come room is claimed and set aside, in bytes.
+/// How far ahead of what has come room is claimed, and set aside at most, in bytes.
 const AHEAD: u64 = 64 << 20;
 
 /// What a served directory leaves free: a hundredth of the disk, but no more than this, in bytes.
@@ -120,10 +153,13 @@ impl Stage {
         }
         let Created { file, ours, directory, name, parent, made } =
             begun.expect("it was tried at least once").map_err(at_place)?;
-        let state = State { written: 0, claimed: 0, hasher: algorithm.hasher(), durable: false, end: None };
-        let (len, state) = (len.get(), Mutex::new(state));
-        let stage = Self { target, len, algorithm, file, ours, directory, name, parent, made, state, place };
-        stage.check_room()?;
+        let (len, state) = (len.get(), Mutex::new(State::new(algorithm)));
+        let (root, listing) = (digest, staging.map(|_| limits.clone()));
+        let stage =
+            Self { target, len, algorithm, root, listing, file, ours, directory, name, parent, made, state, place };
+        // It is likely to have as many holes as what it replaces.
+        let holes = replaced.map_or(0, |is| is.len.saturating_sub(is.blocks.saturating_mul(512)));
+        stage.check_room(stage.len.saturating_sub(holes))?;
         if let Some(mode) = mode {
             stage.file.set_mode(mode).map_err(|error| system_fault(&stage.place.path, &error))?;
         }
@@ -140,54 +176,18 @@ impl Stage {
         self.state().end == Some(End::Published)
     }
 
-    /// Appends the steps of a plan.
-    pub(super) fn apply(&self, basis: Option<&Opened>, plan: &Plan, literals: &[u8]) -> Result<(), StorageFault> {
-        let mut state = self.open_state()?;
-        with_buffer(|buffer| {
-            let mut filled = 0;
-            for step in plan.steps() {
-                match *step {
-                    Step::Literal { start, len } => {
-                        let end = start.checked_add(len);
-                        let piece = end.and_then(|end| literals.get(start..end));
-                        let mut piece = piece.ok_or_else(|| self.fault("fewer literals than the plan has"))?;
-                        if piece.len() >= buffer.len() {
-                            self.append(&mut state, &buffer[..std::mem::take(&mut filled)])?;
-                            self.append(&mut state, std::mem::take(&mut piece))?;
-                        }
-                        while !piece.is_empty() {
-                            let len = piece.len().min(buffer.len() - filled);
-                            let (now, later) = piece.split_at(len);
-                            buffer[filled..filled + len].copy_from_slice(now);
-                            filled = self.filled(&mut state, buffer, filled + len)?;
-                            piece = later;
-                        }
-                    }
-                    Step::Copy { from, len } => {
-                        let basis = basis.ok_or_else(|| self.fault("a copy without a basis"))?;
-                        let (mut from, mut rest) = (from.get(), len.get());
-                        while rest > 0 {
-                            let room = buffer.len() - filled;
-                            let len = usize::try_from(rest).map_or(room, |rest| rest.min(room));
-                            basis.read_exactly(&mut buffer[filled..filled + len], from)?;
-                            filled = self.filled(&mut state, buffer, filled + len)?;
-                            (from, rest) = (from + len as u64, rest - len as u64);
-                        }
-                    }
-                }
-            }
-            self.append(&mut state, &buffer[..filled])
-        })
-    }
-
     /// The digest of all that was appended.
-    pub(super) fn seal(&self) -> Result<Digest, StorageFault> {
-        Ok(self.open_state()?.hasher.clone().finish())
+    pub(super) fn seal(&self) -> Result<Sealed, StorageFault> {
+        let mut state = self.open_state()?;
+        let digest = state.hasher.clone().finish();
+        let doubtful = state.listing.take_if(|_| digest != self.root).map(|listing| listing.looks);
+        Ok(Sealed { digest, doubtful })
     }
 
     /// Opens what was appended, for reading.
     pub(super) fn reopen(&self) -> Result<Opened, StorageFault> {
-        let state = self.open_state()?;
+        let mut state = self.open_state()?;
+        self.settle_len(&mut state).map_err(|error| system_fault(&self.place.path, &error))?;
         drop(state);
         Opened::unnamed(Source::File(self.file.clone()), self.place.path.clone())
             .map_err(|error| system_fault(&self.place.path, &error))
@@ -209,9 +209,13 @@ impl Stage {
         state.end = Some(End::Failed);
         let system = |error: io::Error| system_fault(&self.place.path, &error);
         if !state.durable {
+            self.settle_len(&mut state).map_err(system)?;
             self.file.sync_data().map_err(system)?;
             state.durable = true;
         }
+        let digest = state.hasher.clone().finish();
+        let list = self.finish_list(&mut state, digest).and_then(|list| Some((self.file.stat().ok()?, list)));
+        list.iter().for_each(|(before, _)| outwait(before));
         let parent = match &self.parent {
             Some(parent) => Arc::clone(parent),
             None => {
@@ -220,7 +224,7 @@ impl Stage {
             }
         };
         let which = parent.identity().map_err(system)?;
-        let ready = Ready { stage: self, parent: &parent, digest: state.hasher.clone().finish() };
+        let ready = Ready { stage: self, parent: &parent, digest, list };
         let turn = directories.turn();
         let published = publish(&ready);
         state.end = match &published {
@@ -272,8 +276,8 @@ impl Stage {
         }
     }
 
-    /// Refuses what the disk has no room for, before anything is sent. Partials give way.
-    fn check_room(&self) -> Result<(), StorageFault> {
+    /// Refuses what the disk has no room for, before anything is sent, if it takes `bytes`. Partials give way.
+    fn check_room(&self, bytes: u64) -> Result<(), StorageFault> {
         let full = |what: std::fmt::Arguments<'_>| Err(fault(FaultKind::Full, &self.place.path, what));
         let quota = self.ours.as_ref().map_or(u64::MAX, |(staging, _)| staging.quota());
         if self.len > quota {
@@ -281,36 +285,17 @@ impl Stage {
         }
         // What cannot be told now shows when bytes come.
         while let Ok(Some(space)) = self.directory.space()
-            && self.len > 0
+            && bytes > 0
         {
             let spare = self.ours.as_ref().map_or(0, |_| (space.total / 100).min(SPARE_MAX));
-            let wanted = self.len.saturating_add(spare);
+            let wanted = bytes.saturating_add(spare);
             if wanted <= space.free {
                 break;
             }
             let could = |staging: &Staging| space.free.saturating_add(staging.partial_bytes()) >= wanted;
             if !self.ours.as_ref().is_some_and(|(staging, _)| could(staging) && staging.give_way()) {
-                return full(format_args!("no room for {} bytes: {} are free on the disk", self.len, space.free));
+                return full(format_args!("no room for {bytes} bytes: {} are free on the disk", space.free));
             }
-        }
-        Ok(())
-    }
-
-    /// Claims room for `len` more bytes and some beyond, and has the disk set it aside.
-    fn claim(&self, state: &mut State, len: u64) -> Result<(), StorageFault> {
-        let end = state.written + len;
-        if end <= state.claimed {
-            return Ok(());
-        }
-        let ahead = state.written.saturating_add(AHEAD).max(end).min(self.len);
-        if let Some((staging, _)) = &self.ours {
-            staging.claim(ahead - state.claimed).map_err(|error| fault(FaultKind::Full, &self.place.path, error))?;
-        }
-        state.claimed = ahead;
-        // What comes in one piece is written at once.
-        if state.written > 0 || end < self.len {
-            let aside = self.making_room(|| self.file.set_aside(ahead));
-            aside.map_err(|error| system_fault(&self.place.path, &error))?;
         }
         Ok(())
     }
@@ -335,27 +320,6 @@ impl Stage {
         }
     }
 
-    /// Writes the buffer out when it is full; returns how much of it is filled then.
-    fn filled(&self, state: &mut State, buffer: &[u8], filled: usize) -> Result<usize, StorageFault> {
-        if filled < buffer.len() {
-            return Ok(filled);
-        }
-        self.append(state, buffer)?;
-        Ok(0)
-    }
-
-    fn append(&self, state: &mut State, piece: &[u8]) -> Result<(), StorageFault> {
-        if piece.len() as u64 > self.len - state.written {
-            return Err(self.fault(format_args!("more than the announced {} bytes", self.len)));
-        }
-        self.claim(state, piece.len() as u64)?;
-        let written = self.making_room(|| self.file.write_all_at(piece, state.written));
-        written.map_err(|error| system_fault(&self.place.path, &error))?;
-        state.hasher.update(piece);
-        state.written += piece.len() as u64;
-        Ok(())
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -375,6 +339,8 @@ pub(super) struct Ready<'a> {
     stage: &'a Stage,
     parent: &'a Dir,
     digest: Digest,
+    /// Its chunk list, and how the file was stamped when it was synced.
+    list: Option<(DiskStat, Arc<ChunkList>)>,
 }
 
 impl Ready<'_> {
@@ -407,6 +373,13 @@ impl Ready<'_> {
     pub(super) fn recorded(&self, generation: Generation) -> io::Result<Recorded> {
         let looks = Looks::of(&self.stage.file)?;
         Ok(Recorded { root: self.digest, algorithm: self.stage.algorithm, generation, looks })
+    }
+
+    /// Its chunk list and how it looks, once it is in place, where that tells it apart from what is written later.
+    pub(super) fn listed(&self) -> Option<(Looks, Arc<ChunkList>)> {
+        let (before, list) = self.list.as_ref()?;
+        let looks = Looks::of(&self.stage.file).ok()?;
+        is_told_apart(before, &looks).then(|| (looks, Arc::clone(list)))
     }
 }
 

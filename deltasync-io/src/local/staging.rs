@@ -170,6 +170,12 @@ impl Staging {
         self.quota
     }
 
+    /// What the disk's clock has passed, in seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        let (then, since) = self.started;
+        then.saturating_add(i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX))
+    }
+
     /// What partials take, in bytes.
     pub(super) fn partial_bytes(&self) -> u64 {
         self.held().bytes
@@ -241,9 +247,7 @@ impl Staging {
     }
 
     fn is_old(&self, partial: &Partial) -> bool {
-        let (then, since) = self.started;
-        let now = then.saturating_add(i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX));
-        now.saturating_sub(partial.modified.0) > AGE_MAX
+        self.now().saturating_sub(partial.modified.0) > AGE_MAX
     }
 
     /// There is nobody to tell of a failure: what stays is looked at again at the next start.

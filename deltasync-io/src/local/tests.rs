@@ -21,6 +21,7 @@ use crate::laws::{
     publish, read, stage, there,
 };
 
+mod listed;
 mod resuming;
 
 /// A directory, a storage over it, and the way it was opened.
@@ -668,13 +669,16 @@ fn a_version_that_comes_back_is_kept_once() {
 fn what_was_not_described_as_it_is_now_is_not_kept() {
     let bench = Bench::new(true, false, Limits::default());
     bench.put("file", b"old");
-    publish(&bench.storage, "file", b"new").expect("published");
-    assert!(bench.recall("file", b"old").is_none());
-    basis(&bench.storage, "file", false).expect("it is there");
+    let (_, file) = basis(&bench.storage, "file", false).expect("it is there");
+    let staged = stage(&bench.storage, "file", 3).expect("there is room");
+    append(&bench.storage, &staged, b"new").expect("applied");
     thread::sleep(Duration::from_millis(30));
-    bench.put("file", b"NEW");
-    publish(&bench.storage, "file", b"newer").expect("published");
-    assert_eq!(bench.kept(), [""; 0]);
+    // Another name: it is the same file, and looks otherwise.
+    fs::hard_link(bench.at("file"), bench.at("link")).expect("linked");
+    let replaced = Replaces::File(file.expect("it is there").file);
+    assert_fault(commit_over(&bench.storage, &staged, replaced), FaultKind::Conflict, "file: ");
+    commit_over(&bench.storage, &staged, there(&bench.storage, "file")).expect("published");
+    assert!(bench.recall("file", b"old").is_some());
 }
 
 #[test]

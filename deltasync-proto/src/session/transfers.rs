@@ -209,6 +209,9 @@ impl Session {
     pub(super) fn conclude(&mut self, id: TransferId, mut flow: Flow, result: Result<Outcome, TransferError>) {
         self.release(id, &flow);
         self.watch.active(self.now);
+        if self.transfers.is_empty() {
+            self.decoder.rest();
+        }
         if let Err(error) = &result {
             flow.clear();
             if let Some(message) = refusal(error) {

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::laws::{append, basis, commit_over, describe};
+use crate::local::Opened;
 use crate::{BlockingStorage, LocalOptions};
 
 /// A served directory.
@@ -42,15 +43,13 @@ impl Bench {
 
     /// Pushes as a session does: over whatever is there.
     fn push(&self, at: &str, bytes: &[u8]) {
-        self.push_over(at, bytes, |_| {});
+        self.push_over(at, bytes, |file| file);
     }
 
-    /// The same, with something that happens once the file that is there has been described.
-    fn push_over(&self, at: &str, bytes: &[u8], meanwhile: impl FnOnce(&OpenedFile)) {
+    /// The same, with something that happens to the description of the file that is there.
+    fn push_over(&self, at: &str, bytes: &[u8], meanwhile: impl FnOnce(OpenedFile) -> OpenedFile) {
         let (place, file) = basis(&self.storage, at, false).expect("it can go there");
-        if let Some(file) = &file {
-            meanwhile(file);
-        }
+        let file = file.map(meanwhile);
         let algorithm = Algorithm::Blake3;
         let ask = Ask::Stage { place, len: ByteLen::of(bytes), algorithm, root: algorithm.digest(bytes) };
         let Answer::Staged(stage) = self.storage.answer(ask).expect("staged") else { panic!("no stage") };
@@ -335,7 +334,8 @@ fn an_old_version_is_compared_by_its_content() {
     bench.push_over("a", b"new", |file| {
         let chunks = deltasync_core::ChunkList::of(&other, file.chunks.cutter(), Algorithm::Blake3);
         let looks = opened(&file.file).expect("it is ours").looks();
-        bench.storage.served.as_ref().expect("it is served").described.add(looks, chunks.into());
+        let bytes = bench.storage.roots[0].file(&RelPath::new(b"a").expect("valid")).expect("it is there");
+        Opened::known(bytes, RelPath::ROOT, looks).described(chunks.into())
     });
     let (found, report) = bench.scrub();
     assert_eq!((found.len(), report.files), (1, 2));
