@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use deltasync_benches::{Case, random, size_name};
-use deltasync_core::{ByteLen, DeltaSummary, Differ, Limits, Signature, SignatureIndex};
+use deltasync_core::{ByteLen, DeltaSummary, Differ, Digest, Limits, Signature, SignatureIndex};
+use deltasync_testkit::Rng;
 
 /// As much as a driver reads at once.
 const READ: usize = 256 << 10;
+
+/// Bytes whose hash as an anchor is zero at their start, so that they are the anchor of every block that holds them.
+const ANCHOR: [u8; 32] = *b"CAcI, and what follows an anchor";
 
 fn index_of(basis: &[u8]) -> Arc<SignatureIndex> {
     let mut signer = Signature::builder(ByteLen::of(basis)).build(&Limits::default()).expect("defaults are in range");
@@ -21,7 +25,8 @@ fn diff(index: &Arc<SignatureIndex>, target: &[u8]) -> DeltaSummary {
         differ.push(part);
         while differ.next_piece().is_some() {}
     }
-    differ.finish().1
+    // As in the client: the root is not part of the search.
+    differ.finish(Digest::default()).1
 }
 
 fn differ(c: &mut Criterion) {
@@ -41,11 +46,24 @@ fn differ(c: &mut Criterion) {
         }
         bench("zeros to unrelated", &vec![0; len], &random(len, 1));
     }
-    // A constant and, by the Thue-Morse word, blocks of the same weak sum that are none: every offset is a candidate.
-    let word = |k: u8| (0..1024u32).map(move |i| if i.count_ones() & 1 == 0 { 100 - k } else { 100 + k });
-    let basis: Vec<u8> = (1..=64u8).cycle().take(1024).flat_map(word).collect();
-    let target = vec![100; basis.len()];
-    bench("made to collide", &basis, &target);
+    // By the Thue-Morse word, different blocks of one weak sum, which every 128th window of the target has, too.
+    let word = |rng: &mut Rng| {
+        let turned = rng.below(2) as u32;
+        (0..128u32).map(move |i| if i.count_ones() & 1 == turned { 99 } else { 101 })
+    };
+    let words = |seed: u64| {
+        let mut rng = Rng::new(seed);
+        (0..8 << 10).flat_map(|_| word(&mut rng)).collect::<Vec<u8>>()
+    };
+    bench("made to collide", &words(1), &words(2));
+    // The place of an anchor over and over, so that blocks share their key at different places.
+    let keys = |seed: u64| {
+        let mut data = random(1 << 20, seed);
+        let mut rng = Rng::new(seed);
+        data.chunks_exact_mut(128).for_each(|part| part[rng.below(96)..][..32].copy_from_slice(&ANCHOR));
+        data
+    };
+    bench("made to share anchors", &keys(1), &keys(2));
     group.finish();
 }
 

@@ -25,6 +25,33 @@ fn packed(basis: &[u8], target: &[u8]) -> (usize, usize) {
     (columns.len(), packed.map_or(literals.len(), |packed| packed.len()))
 }
 
+/// Pairs made so that much is found, and given up or taken bit by bit: none may cost more than a few times what
+/// unrelated data costs.
+fn adversaries(len: usize) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+    let basis = random(len, 4);
+    let edited = |every: usize, edit: usize| {
+        let mut target = basis.clone();
+        target.chunks_mut(every).for_each(|part| part.iter_mut().take(edit).for_each(|byte| *byte ^= 0x55));
+        target
+    };
+    let zeros = |seed: u64| {
+        let mut zeros = vec![0; len];
+        zeros.iter_mut().zip(random(len, seed)).step_by(17).for_each(|(zero, byte)| *zero = byte | 1);
+        zeros
+    };
+    let inserted: Vec<u8> = basis.chunks(64).flat_map(|part| [part, &[7]].concat()).collect();
+    // What is wanted stands there twice: at the shift of the start but for 25 bytes in 1,600, and whole.
+    let beside = [&random(408, 5)[..], &edited(1600, 25), &basis].concat();
+    let wanted = [&random(408, 6)[..], &basis].concat();
+    vec![
+        ("half overwritten in 50s", basis.clone(), edited(100, 50)),
+        ("a byte changed in 64", basis.clone(), edited(64, 1)),
+        ("a byte inserted in 64", basis.clone(), inserted),
+        ("zeros with bytes", zeros(7), zeros(8)),
+        ("a whole beside an edited one", beside, wanted),
+    ]
+}
+
 fn exact(c: &mut Criterion) {
     let mut group = c.benchmark_group("exact");
     let mut bench = |workload: &str, basis: &[u8], target: &[u8]| {
@@ -46,6 +73,9 @@ fn exact(c: &mut Criterion) {
     // A million equal windows, none of which goes on as in the basis.
     let windows = |seed| random(8 << 20, seed).chunks(8).flat_map(|new| [&[9; 56], new].concat()).collect::<Vec<_>>();
     bench("equal windows", &windows(2), &windows(3));
+    for (name, basis, target) in adversaries(8 << 20) {
+        bench(name, &basis, &target);
+    }
     group.finish();
 }
 

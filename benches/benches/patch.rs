@@ -24,7 +24,7 @@ fn delta(basis: &[u8], target: &[u8]) -> Vec<u8> {
     while let Some(piece) = differ.next_piece() {
         writer.piece(&piece, &mut out);
     }
-    let (pieces, summary) = differ.finish();
+    let (pieces, summary) = differ.finish(algorithm.digest(target));
     pieces.iter().for_each(|piece| writer.piece(piece, &mut out));
     writer.finish(summary.root, &mut out).expect("as long as announced");
     out

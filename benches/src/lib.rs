@@ -17,7 +17,7 @@ mod rows;
 mod fetched;
 
 mod sizes;
-pub use sizes::ExactSizes;
+pub use sizes::{ExactSizes, exact_delta};
 
 mod workload;
 pub use workload::{Bound, Column, WORKLOADS, Workload, workload};
@@ -25,12 +25,29 @@ pub use workload::{Bound, Column, WORKLOADS, Workload, workload};
 mod count;
 pub use count::{CountError, Counted, push};
 
+mod programs;
+pub use programs::{Server, Used, beside, fresh_file, run_client};
+
+mod engine;
+pub use engine::{delta, diff, patch, sign};
+
 mod grouped;
 pub use grouped::grouped;
 
 /// `len` bytes that do not compress, the same for the same seed.
 pub fn random(len: usize, seed: u64) -> Vec<u8> {
     deltasync_testkit::Rng::new(seed).bytes(len)
+}
+
+/// The contents that users have, `len` bytes each, by name: bytes that do not compress, zeros, rows of text, an archive.
+pub fn contents(len: usize, seed: u64) -> [(&'static str, Vec<u8>); 4] {
+    let basis = |shape: Shape| shape.case(seed, len).basis;
+    [
+        ("random", random(len, seed)),
+        ("zeros", vec![0; len]),
+        ("text", basis(Shape::RowsEdited)),
+        ("tar", basis(Shape::ArchiveWithNewHeaders)),
+    ]
 }
 
 /// A size as it stands at the end of a bench's name.

@@ -10,15 +10,12 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, SystemTime};
 
-use deltasync_benches::{Files, Workload, grouped, workload};
+use deltasync_benches::{Files, Server, Workload, beside, grouped, run_client, workload};
 use deltasync_testkit::{Direction, Relay};
 
 const USAGE: &str = "usage: slow [--only W1,W4,W9] [--reps 5] [--seed N] [--delay-ms 25] [--rate-mbit 20]";
@@ -46,12 +43,6 @@ enum Peer {
 struct Push {
     seconds: f64,
     bytes: u64,
-}
-
-/// A server that ends with its owner.
-struct Server {
-    child: Child,
-    address: SocketAddr,
 }
 
 fn main() -> ExitCode {
@@ -111,15 +102,11 @@ fn push(peer: Peer, files: &Files, args: &Args) -> Result<Push> {
     let earlier = SystemTime::now() - Duration::from_secs(3600);
     File::options().append(true).open(at("served/data"))?.set_modified(earlier)?;
     let server = peer.serve(dir.path(), &at("served"))?;
-    let relay = Relay::start(server.address, args.delay, args.rate)?;
+    let relay = Relay::start(server.address(), args.delay, args.rate)?;
     let mut client = peer.client(&at("data"), relay.address())?;
     client.env("HOME", at("home")).env("XDG_STATE_HOME", at("home")).env("XDG_CACHE_HOME", at("home"));
-    let begun = Instant::now();
-    let status = client.stdin(Stdio::null()).status()?;
-    let seconds = begun.elapsed().as_secs_f64();
-    if !status.success() {
-        return Err(format!("{peer:?}: the push ended with {status}").into());
-    }
+    let (_, took) = run_client(&mut client)?;
+    let seconds = took.as_secs_f64();
     if fs::read(at("served/data"))? != files.new {
         return Err(format!("{peer:?}: what is at the server is not the new file").into());
     }
@@ -136,45 +123,10 @@ impl Peer {
     const ALL: [Self; 3] = [Self::Deltasync, Self::Rsync, Self::RsyncZ];
 
     fn serve(self, dir: &Path, served: &Path) -> Result<Server> {
-        match self {
-            Self::Deltasync => {
-                let mut child = Command::new(beside("deltasync-server")?)
-                    .args(["--listen", "127.0.0.1:0", "--dashboard", "off", "--root"])
-                    .arg(served)
-                    .env("RUST_LOG", "error")
-                    .stdout(Stdio::piped())
-                    .spawn()?;
-                let mut line = String::new();
-                let out = child.stdout.take().ok_or("the server has no output")?;
-                let mut server = Server { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
-                BufReader::new(out).read_line(&mut line)?;
-                server.address =
-                    line.trim().strip_prefix("listening on ").ok_or("the server does not listen")?.parse()?;
-                Ok(server)
-            }
-            Self::Rsync | Self::RsyncZ => {
-                let config = dir.join("rsyncd.conf");
-                // As root it would become nobody, who may not write here.
-                let user = if fs::metadata(served)?.uid() == 0 { "uid = root\ngid = root\n" } else { "" };
-                let module = format!("[mod]\npath = {}\nread only = no\n", served.display());
-                fs::write(&config, format!("use chroot = no\nreverse lookup = no\n{user}{module}"))?;
-                let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-                let child = Command::new("rsync")
-                    .args(["--daemon", "--no-detach", "--address=127.0.0.1"])
-                    .args([format!("--port={}", address.port()), format!("--config={}", config.display())])
-                    .stdin(Stdio::null())
-                    .stderr(Stdio::null())
-                    .spawn()?;
-                let server = Server { child, address };
-                for _ in 0..500 {
-                    if TcpStream::connect(address).is_ok() {
-                        return Ok(server);
-                    }
-                    thread::sleep(Duration::from_millis(10));
-                }
-                Err("the rsync daemon does not listen".into())
-            }
-        }
+        Ok(match self {
+            Self::Deltasync => Server::deltasync(&mut Server::deltasync_command(served)?)?,
+            Self::Rsync | Self::RsyncZ => Server::rsync(dir, served)?,
+        })
     }
 
     fn client(self, file: &Path, server: SocketAddr) -> Result<Command> {
@@ -192,23 +144,6 @@ impl Peer {
         }
         Ok(command)
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // One that has ended already needs nothing.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A program that was built with this one.
-fn beside(name: &str) -> Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
-    if !path.exists() {
-        return Err(format!("{} is not built: cargo build --release --workspace", path.display()).into());
-    }
-    Ok(path)
 }
 
 fn cell(mut pushes: Vec<Push>) -> String {
