@@ -1,16 +1,16 @@
 //! A target in the making: a file that nobody sees, then, in one step, the one that everybody sees.
 //!
-//! Steps are appended and hashed as they come, see `output`. A commit makes the data durable, counts the generation, renames over the target and makes the directory durable, in
-//! this order; only then is it answered. Whatever fails before the rename, the old file stays as it was, and a sync that
-//! failed is never tried again: the system may have dropped what it could not write. When the directory's sync fails the
-//! new file is in place, whole, and the fault says that it may not last. Directories are synced for many commits at once,
-//! see `syncing`.
+//! Steps are appended and hashed as they come, see `output`. A commit makes the data durable, counts the generation,
+//! renames over the target and makes the directory durable, in this order; only then is it answered. Whatever fails
+//! before the rename, the old file stays as it was, and a sync that failed is never tried again: the system may have
+//! dropped what it could not write. When the directory's sync fails the new file is in place, whole, and the fault says
+//! that it may not last. Directories are synced for many commits at once, see `syncing`.
 //!
-//! A target that could not fit, by what the disk says is free, is refused before anything is sent. Room is set aside only
-//! as bytes come, some way ahead of them, so an announced length costs nothing.
+//! A target that could not fit, by what the disk says is free, is refused before anything is sent. Room is set aside
+//! only as bytes come, some way ahead of them, so an announced length costs nothing.
 //!
-//! Invariant: a stage that is dropped before its commit leaves nothing, or, when 64 KiB or more of it had come, a partial
-//! that the next transfer goes on from: see `staging` and `beside`.
+//! Invariant: a stage that is dropped before its commit leaves nothing, or, when 64 KiB or more of it had come, a
+//! partial that the next transfer goes on from: see `staging` and `beside`.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,8 +117,8 @@ const SPARE_MAX: u64 = 64 << 20;
 pub(super) type Directories = Syncing<(u64, u64), Arc<Dir>>;
 
 impl Stage {
-    /// Begins a target of `len` bytes, which will have the root `digest`, in `staging`, or beside the target when there is no such directory or it lies on
-    /// another file system.
+    /// Begins a target of `len` bytes, which will have the root `digest`, in `staging`, or beside the target when there
+    /// is no such directory or it lies on another file system.
     pub(super) fn begin(
         root: &Root,
         staging: Option<&Arc<Staging>>,
@@ -194,7 +194,8 @@ impl Stage {
     }
 
     /// Publishes the target. `publish` is called between the data's sync and the directory's: it counts the commit, and
-    /// has the file put in place. After a fault of kind [`FaultKind::Conflict`] from it the stage can be committed again.
+    /// has the file put in place. After a fault of kind [`FaultKind::Conflict`] from it the stage can be committed
+    /// again.
     pub(super) fn commit(
         &self,
         root: &Root,
