@@ -24,7 +24,7 @@ use crate::anchor::{AnchorRule, key};
 use crate::index::mix;
 use crate::piece::Pieces;
 use crate::ration::Ration;
-use crate::rolled::{roll_on, same_windows};
+use crate::rolled::{PERIOD, roll_on, same_windows};
 use crate::rolling::weak_sum;
 use crate::table::{Entry, equal_range};
 use crate::{ByteLen, DeltaPiece, DeltaSummary, Digest, Limits, RollingSum, Signature, SignatureIndex};
@@ -84,9 +84,21 @@ struct Roll {
     at: usize,
     /// The sum of the block at `at`, once it has been computed.
     sum: Option<RollingSum>,
+    /// The block at `at` has been looked up.
+    looked: bool,
     /// How many windows, of which the last is at `at`, are known not to match.
-    looked: usize,
+    vain: usize,
 }
+
+impl Roll {
+    /// A window at `at` of which nothing is known.
+    const fn new(at: usize) -> Self {
+        Self { at, sum: None, looked: false, vain: 0 }
+    }
+}
+
+/// The ration did not allow a lookup.
+struct Refused;
 
 /// Where the last copy ended. Nothing copied yet counts as a copy of nothing at the start of both.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +138,7 @@ impl Differ {
             run: FIRST_RUN,
             last: LastCopy { in_basis: 0, in_target: 0 },
             scan: Scan { end: 0, found: Vec::new(), taken: 0, stride: *STRIDES.start(), free: 0 },
-            roll: Roll { at: 0, sum: None, looked: 0 },
+            roll: Roll::new(0),
             ration: Ration::new(index.signature().block_len(), rule),
             digests: Vec::new(),
             index,
@@ -383,7 +395,7 @@ impl Differ {
         let end = (end + 1).saturating_sub(self.rule.places());
         let start = self.scan.free.max(self.literal);
         if self.roll.at < start {
-            self.roll = Roll { at: start, sum: None, looked: 0 };
+            self.roll = Roll::new(start);
         }
         if index.rolled.is_empty() {
             return None;
@@ -394,18 +406,20 @@ impl Differ {
             let block = &self.window[at..at + block_len];
             let mut sum = self.roll.sum.unwrap_or_else(|| RollingSum::of(block));
             self.roll.sum = Some(sum);
-            if self.roll.looked == 0 {
-                if let Some(found) = self.look_at_window(index, at, sum.value()) {
-                    return Some(found);
-                }
-                self.roll.looked = 1;
+            if !self.roll.looked {
+                self.roll.vain = match self.look_at_window(index, at, sum.value()) {
+                    Ok(Some(found)) => return Some(found),
+                    Ok(None) => 1,
+                    Err(Refused) => 0,
+                };
+                self.roll.looked = true;
             }
             let most = end - at - 1;
             if most == 0 {
                 return None;
             }
             let bytes = &self.window[at..at + block_len + most];
-            let same = same_windows(bytes, block_len, self.roll.looked);
+            let same = same_windows(&self.window[..at + bytes.len()], at, block_len, self.roll.vain);
             if same > 0 {
                 self.roll.at += same;
                 self.roll.sum = None;
@@ -413,20 +427,23 @@ impl Differ {
             }
             let mut hits = Vec::new();
             roll_on(&index.rolled, &mut sum, bytes, block_len, &mut hits);
+            let mut vain = self.roll.vain + most;
             for (start, weak) in hits {
-                if let Some(found) = self.look_at_window(index, at + start, weak) {
-                    return Some(found);
+                match self.look_at_window(index, at + start, weak) {
+                    Ok(Some(found)) => return Some(found),
+                    Ok(None) => {}
+                    Err(Refused) => vain = most - start,
                 }
             }
-            self.roll = Roll { at: at + most, sum: Some(sum), looked: self.roll.looked + most };
+            self.roll = Roll { at: at + most, sum: Some(sum), looked: true, vain };
         }
         None
     }
 
     /// Looks up the window at `at` among the blocks without an anchor.
-    fn look_at_window(&mut self, index: &SignatureIndex, at: usize, weak: u32) -> Option<Match> {
+    fn look_at_window(&mut self, index: &SignatureIndex, at: usize, weak: u32) -> Result<Option<Match>, Refused> {
         if !index.rolled.may_hold(mix(weak)) {
-            return None;
+            return Ok(None);
         }
         let signature = index.signature();
         let position = self.base + at as u64;
@@ -435,21 +452,21 @@ impl Differ {
         if let Some((block, _)) = aligned
             && let Some(count) = self.confirm(signature, at, block)
         {
-            return Some(Match { at, block, count });
+            return Ok(Some(Match { at, block, count }));
         }
         // Up to here anchors have been looked up, so that positions never go back.
         if !self.ration.allows(position + self.rule.places() as u64 - 1) {
-            return None;
+            return Err(Refused);
         }
         let entries = index.rolled.with_key(mix(weak));
         if entries.is_empty() {
-            return None;
+            return Ok(None);
         }
         let found = self.confirm_one(index, at, entries, 0);
         if found.is_none() {
             self.ration.spend_strong(signature.block_len());
         }
-        found
+        Ok(found)
     }
 
     /// True when the shorter last block of the basis stands at `start` in the window.
@@ -480,7 +497,7 @@ impl Differ {
         self.rescan_from(self.literal);
         self.scan.free = self.literal;
         self.scan.stride = *STRIDES.start();
-        self.roll = Roll { at: self.literal, sum: None, looked: 0 };
+        self.roll = Roll::new(self.literal);
     }
 
     /// Hands over the literals that no block can claim any more and, once half of the window is decided, drops that half.
@@ -489,17 +506,19 @@ impl Differ {
         self.pieces.literal(&self.window[self.literal..decided]);
         self.literal = decided;
         if decided > self.window.len() / 2 {
-            self.window.drain(..decided);
-            self.base += decided as u64;
-            self.literal = 0;
-            self.scan.end -= decided;
-            self.scan.free = self.scan.free.saturating_sub(decided);
-            self.roll.at = self.roll.at.checked_sub(decided).unwrap_or_else(|| {
+            // Behind a window that rolls stay the bytes that tell whether it repeats itself, in any split.
+            let rolls = self.roll.at >= decided;
+            let dropped = if rolls { decided.min(self.roll.at.saturating_sub(PERIOD)) } else { decided };
+            self.window.drain(..dropped);
+            self.base += dropped as u64;
+            self.literal -= dropped;
+            self.scan.end -= dropped;
+            self.scan.free = self.scan.free.saturating_sub(dropped);
+            self.roll = match self.roll.at.checked_sub(dropped) {
+                Some(at) => Roll { at, ..self.roll },
                 // It stood before a gap that has been left.
-                self.roll.sum = None;
-                self.roll.looked = 0;
-                0
-            });
+                None => Roll::new(0),
+            };
         }
     }
 }
@@ -666,6 +685,19 @@ mod tests {
         target.splice(25_000..25_000, random(50, 8));
         let ops = check_diff(&basis, &target, 64, 555);
         assert!(ops.literal_len().get() < 600, "{}", ops.literal_len());
+    }
+
+    #[test]
+    fn a_block_that_repeats_itself_is_found_behind_a_byte_that_does_not() {
+        let basis = b"abcd{fg".repeat(100);
+        for edited in [0, 1, 40, 49, 100] {
+            let mut target = basis[4..].to_vec();
+            target[edited] = b'-';
+            for split in [1, 6, 128, 1000] {
+                let ops = check_diff(&basis, &target, 518, split);
+                assert!(ops.copied_len().get() >= 518, "edited at {edited}, split every {split}: {ops:?}");
+            }
+        }
     }
 
     #[test]

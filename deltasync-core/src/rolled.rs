@@ -51,17 +51,19 @@ pub(crate) fn roll_on(table: &Table, sum: &mut RollingSum, bytes: &[u8], len: us
 }
 
 /// The longest period that is noticed, in bytes.
-const PERIOD: usize = 16;
+pub(crate) const PERIOD: usize = 16;
 
-/// How many windows of `len` bytes, one after another behind the first, are the same as one of the `looked` that end with
-/// the first, because `bytes` repeat themselves.
-pub(crate) fn same_windows(bytes: &[u8], len: usize, looked: usize) -> usize {
+/// How many windows of `len` bytes, one after another behind that at `at`, are the same as one of the `looked` that end with
+/// it, because `bytes` repeat themselves: from the start of the first of those that are as many as the period is long.
+pub(crate) fn same_windows(bytes: &[u8], at: usize, len: usize, looked: usize) -> usize {
+    let end = at + len;
     let repeats = |period: &usize| {
-        bytes.get(*period) == bytes.first() && bytes[..len].get(*period..) == bytes[..len].get(..len - period)
+        bytes[end - 1] == bytes[end - 1 - period] && bytes[at + 1..end] == bytes[at + 1 - period..end - period]
     };
-    let Some(period) = (1..=PERIOD.min(looked).min(len - 1)).find(repeats) else { return 0 };
+    let longest = PERIOD.min(looked).min(len - 1).min(at + 1);
+    let Some(period) = (1..=longest).find(repeats) else { return 0 };
     // All of it is compared at once, since such runs are long.
-    let (next, before) = (&bytes[len..], &bytes[len - period..bytes.len() - period]);
+    let (next, before) = (&bytes[end..], &bytes[end - period..bytes.len() - period]);
     if next == before {
         next.len()
     } else {
@@ -80,11 +82,23 @@ mod tests {
     fn windows_of_bytes_that_repeat_themselves_are_skipped_as_far_as_they_do() {
         for period in [1, 2, 3, 7, 16, 17] {
             let mut bytes = random(12, period).repeat(600 / period);
-            let len = bytes.len();
+            let (len, at) = (bytes.len(), period - 1);
             bytes[len - 10] ^= 1;
-            let skipped = if period <= PERIOD { len - 10 - 100 } else { 0 };
-            assert_eq!(same_windows(&bytes, 100, period), skipped, "a period of {period}");
-            assert_eq!(same_windows(&bytes, 100, period - 1), 0, "a window of a period of {period} has not been seen");
+            let skipped = if period <= PERIOD { len - 10 - 100 - at } else { 0 };
+            assert_eq!(same_windows(&bytes, at, 100, period), skipped, "a period of {period}");
+            assert_eq!(same_windows(&bytes, at, 100, period - 1), 0, "a window of a period of {period} is new");
+            if period > 1 {
+                assert_eq!(same_windows(&bytes[1..], at - 1, 100, period), 0, "where one begins is not there");
+            }
+            if period <= PERIOD {
+                // The first of those that were looked at, which the next one would be the same as.
+                bytes[0] ^= 1;
+                assert_eq!(
+                    same_windows(&bytes, at, 100, period),
+                    0,
+                    "a window of a period of {period} that was another"
+                );
+            }
         }
     }
 

@@ -763,38 +763,49 @@ fn twins_outlast_a_restart() {
     assert!(is_unchanged(&bench.storage, &found));
 }
 
-/// A file system of 1 MiB, mounted for one test.
+/// A file system of 2 MiB that sets room aside, mounted for one test.
 struct Small(TempDir);
 
 impl Small {
     fn mount() -> Self {
         let directory = TempDir::new().expect("a temporary directory");
-        let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
-        assert!(mount.arg(directory.path()).status().expect("mount runs").success(), "mount needs root");
-        Self(directory)
+        let (image, at) = (directory.path().join("image"), directory.path().join("mounted"));
+        fs::File::create(&image).and_then(|file| file.set_len(2 << 20)).expect("an image");
+        fs::create_dir(&at).expect("a directory");
+        let run = |command: &mut std::process::Command| {
+            assert!(command.status().expect("it runs").success(), "it needs root and e2fsprogs: {command:?}");
+        };
+        run(std::process::Command::new("mkfs.ext4").args(["-q", "-m", "0", "-O", "^has_journal"]).arg(&image));
+        run(std::process::Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at));
+        let small = Self(directory);
+        fs::create_dir(small.root()).expect("a directory");
+        small
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("mounted/root")
     }
 }
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path().join("mounted")).status();
     }
 }
 
 #[test]
-#[ignore = "needs root to mount a tmpfs: run .ci/run"]
+#[ignore = "needs root to mount a file system: run .ci/run"]
 fn a_full_disk_is_told_before_anything_is_sent() {
     let small = Small::mount();
-    let storage = LocalStorage::roots(vec![small.0.path().to_owned()], LocalOptions::default()).expect("opened");
+    let storage = LocalStorage::roots(vec![small.root()], LocalOptions::default()).expect("opened");
     publish(&storage, "file", &noise(100_000, 1)).expect("it fits");
-    assert_fault(stage(&storage, "file", 2 << 20), FaultKind::Full, "file: ");
-    assert_eq!(fs::read(small.0.path().join("file")).expect("there"), noise(100_000, 1));
-    assert_eq!(fs::read_dir(small.0.path()).expect("there").count(), 1);
+    assert_fault(stage(&storage, "file", 3 << 20), FaultKind::Full, "file: ");
+    assert_eq!(fs::read(small.root().join("file")).expect("there"), noise(100_000, 1));
+    assert_eq!(fs::read_dir(small.root()).expect("there").count(), 1);
     // Space is set aside once bytes come, and what is given back can be used.
-    let first = stage(&storage, "first", 700_000).expect("it fits");
+    let first = stage(&storage, "first", 1_000_000).expect("it fits");
     append(&storage, &first, b"x").expect("it fits");
-    assert_fault(stage(&storage, "second", 700_000), FaultKind::Full, "second: ");
+    assert_fault(stage(&storage, "second", 1_000_000), FaultKind::Full, "second: ");
     drop(first);
-    publish(&storage, "second", &noise(700_000, 2)).expect("it fits now");
+    publish(&storage, "second", &noise(1_000_000, 2)).expect("it fits now");
 }
