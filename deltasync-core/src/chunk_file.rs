@@ -42,6 +42,7 @@ impl ChunkList {
         let (kind, len) = match self.cutter() {
             Cutter::MinCdc { average } => (0, average),
             Cutter::Fixed { size } => (1, size),
+            Cutter::Entries => (2, 1),
         };
         out.extend_from_slice(&[kind, len.trailing_zeros() as u8]);
         write_varint(out, self.len().get());
@@ -91,6 +92,7 @@ impl ChunkList {
         let cutter = match kind {
             0 => Cutter::MinCdc { average: len },
             1 => Cutter::Fixed { size: len },
+            2 if len == 1 => Cutter::Entries,
             _ => return Err(Malformed::Value("cutter is not known").into()),
         };
         let cutter = cutter.validate()?;

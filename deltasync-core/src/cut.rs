@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ByteLen;
+use crate::{ByteLen, TreeEntry};
 
 /// A way to cut a file into chunks; lengths in bytes.
 ///
@@ -33,6 +33,8 @@ pub enum Cutter {
         /// The length: a power of two from [`Cutter::SHORTEST`] to [`Cutter::LONGEST`].
         size: u32,
     },
+    /// Not a file but a tree, a chunk for each of its entries, see [`TreeList`](crate::TreeList).
+    Entries,
 }
 
 impl Cutter {
@@ -109,6 +111,7 @@ impl Cutter {
                 average <= usual.saturating_mul(2) && usual <= average.saturating_mul(2)
             }
             (Self::Fixed { .. }, _) | (_, Self::Fixed { .. }) => true,
+            (Self::Entries, _) | (_, Self::Entries) => false,
         }
     }
 
@@ -122,7 +125,7 @@ impl Cutter {
     ///
     /// Call it on every cutter from a peer: a tiny average would make us hold a chunk for every few bytes of the basis.
     pub fn validate(self) -> Result<Self, InvalidCutter> {
-        let (Self::MinCdc { average: len } | Self::Fixed { size: len }) = self;
+        let (Self::MinCdc { average: len } | Self::Fixed { size: len }) = self else { return Ok(self) };
         let valid = len.is_power_of_two() && (Self::SHORTEST..=Self::LONGEST).contains(&len);
         if valid { Ok(self) } else { Err(InvalidCutter { len }) }
     }
@@ -132,6 +135,8 @@ impl Cutter {
         match self {
             Self::MinCdc { average } => (average.clamp(2 * WINDOW as u32, Self::LONGEST) / 2) as usize,
             Self::Fixed { size } => size.clamp(1, Self::LONGEST) as usize,
+            // Bytes are no entries; should somebody cut a file so, it is cut.
+            Self::Entries => TreeEntry::LONGEST,
         }
     }
 
@@ -139,7 +144,7 @@ impl Cutter {
     pub fn max_len(self) -> usize {
         match self {
             Self::MinCdc { .. } => 3 * self.min_len(),
-            Self::Fixed { .. } => self.min_len(),
+            Self::Fixed { .. } | Self::Entries => self.min_len(),
         }
     }
 
@@ -155,7 +160,7 @@ impl Cutter {
         }
         Some(match self {
             Self::MinCdc { .. } => min + least_window(&bytes[min - WINDOW..bytes.len().min(max)]),
-            Self::Fixed { .. } => min,
+            Self::Fixed { .. } | Self::Entries => min,
         })
     }
 }

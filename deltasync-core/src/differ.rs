@@ -8,9 +8,11 @@
 //! target. What is left over is literal. Of several equal blocks the one that keeps the shift of the last copy is taken,
 //! else the first. The shorter last block is looked for behind its predecessor and at the end of the target.
 //!
-//! Cost: for a byte that matches, one weak and one strong sum in SIMD lanes; for one that does not, one hash in SIMD lanes
-//! and sixteen probes of a filter a block, or two multiplications and a probe a byte where the window rolls. Sums taken in
-//! vain are rationed, see [`Ration`], so that equal keys and weak sums cost matches and not time. Memory: the index, a window of at most two blocks and [`STEP`], and the pieces that have not been taken.
+//! Cost: for a byte that matches, one weak and one strong sum in SIMD lanes, in a long [`Run`] only the strong one, without
+//! a copy of the byte; for one that does not, one hash in SIMD lanes and sixteen probes of a filter a block, or two
+//! multiplications and a probe a byte where the window rolls. Sums taken in vain are rationed, see [`Ration`], so that
+//! equal keys and weak sums cost matches and not time. Memory: the index, a window of at most two blocks and [`STEP`], and
+//! the pieces that have not been taken.
 //!
 //! Invariants: any split of the target gives the same pieces, each `Literal` and `Copy` stands for bytes pushed, and no
 //! literal holds a whole full block of the basis, unless the ration is spent.
@@ -21,11 +23,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::anchor::{AnchorRule, key};
-use crate::index::mix;
+use crate::index::{anchored_order, mix, of_weak, place, rolled_order};
 use crate::piece::Pieces;
 use crate::ration::Ration;
 use crate::rolled::{PERIOD, roll_on, same_windows};
 use crate::rolling::weak_sum;
+use crate::run::Run;
 use crate::table::{Entry, equal_range};
 use crate::{ByteLen, DeltaPiece, DeltaSummary, Digest, Limits, RollingSum, Signature, SignatureIndex};
 
@@ -36,9 +39,6 @@ const STEP: usize = 64 << 10;
 const WORTHWHILE: usize = 8;
 /// How many positions are looked at together behind a copy, where a match is near, and how many at most.
 const STRIDES: core::ops::RangeInclusive<usize> = 512..=16 << 10;
-/// How much is compared at once at the begin of a run of blocks, in bytes: it fills the lanes of a digest. Then it
-/// doubles, up to a [`STEP`].
-const FIRST_RUN: usize = 16 << 10;
 
 /// Makes a delta from a signature and the bytes of a target, pushed in any split.
 #[derive(Clone, Debug)]
@@ -54,14 +54,11 @@ pub struct Differ {
     literal: usize,
     /// The block that may stand at `literal`, behind the copy of its predecessor.
     next: Option<usize>,
-    /// How much of a run is compared at once, in bytes.
-    run: usize,
+    run: Run,
     last: LastCopy,
     scan: Scan,
     roll: Roll,
     ration: Ration,
-    /// Empty between calls.
-    digests: Vec<Digest>,
 }
 
 /// How far the window has been searched for anchors.
@@ -135,12 +132,11 @@ impl Differ {
             base: 0,
             literal: 0,
             next: Some(0),
-            run: FIRST_RUN,
+            run: Run::new(),
             last: LastCopy { in_basis: 0, in_target: 0 },
             scan: Scan { end: 0, found: Vec::new(), taken: 0, stride: *STRIDES.start(), free: 0 },
             roll: Roll::new(0),
             ration: Ration::new(index.signature().block_len(), rule),
-            digests: Vec::new(),
             index,
         }
     }
@@ -149,7 +145,11 @@ impl Differ {
     /// [`next_piece`](Self::next_piece) has what is decided.
     pub fn push(&mut self, target: &[u8]) {
         let mut rest = target;
-        while !rest.is_empty() {
+        loop {
+            rest = self.run_on(rest);
+            if rest.is_empty() {
+                break;
+            }
             let (part, after) = rest.split_at(rest.len().min(STEP));
             self.window.extend_from_slice(part);
             self.search(false, &after[..after.len().min(STEP)]);
@@ -179,6 +179,43 @@ impl Differ {
         self.pieces.close();
         let summary = DeltaSummary { copied: self.pieces.copied_len(), literal: self.pieces.literal_len(), root };
         (core::iter::from_fn(|| self.pieces.next()).collect(), summary)
+    }
+
+    /// Copies as many blocks as go on with the last copy, and yields what is left of `target`, which comes behind the
+    /// window. Only what completes a block whose begin is in the window comes into it.
+    fn run_on<'a>(&mut self, mut target: &'a [u8]) -> &'a [u8] {
+        let index = Arc::clone(&self.index);
+        let signature = index.signature();
+        let block_len = signature.block_len();
+        while let Some(block) = self.next.filter(|block| *block < signature.full_blocks()) {
+            let held = self.window.len() - self.literal;
+            let Some((head, rest)) = target.split_at_checked(block_len - held) else { return target };
+            let first = match held {
+                0 => head,
+                _ => {
+                    self.window.extend_from_slice(head);
+                    &self.window[self.literal..]
+                }
+            };
+            let most = self.run.blocks(signature, block);
+            let blocks: Vec<&[u8]> = core::iter::once(first).chain(rest.chunks_exact(block_len)).take(most).collect();
+            let mut ahead = &rest[(blocks.len() - 1) * block_len..];
+            let position = self.base + self.literal as u64;
+            let count = self.run.equal(signature, position, &blocks, block, &mut ahead);
+            if count == 0 {
+                return if held == 0 { target } else { rest };
+            }
+            self.take(Match { at: self.literal, block, count });
+            target = &rest[(count - 1) * block_len..];
+            // All of the window has been decided.
+            self.base += self.literal as u64;
+            self.window.clear();
+            self.literal = 0;
+            self.rescan_from(0);
+            self.scan.free = 0;
+            self.roll = Roll::new(0);
+        }
+        target
     }
 
     /// Decides as much as the bytes at hand allow; when the target has `ended`, those are all. What comes `ahead` of them is
@@ -216,39 +253,17 @@ impl Differ {
         if rest < signature.block_len() {
             return if ended { Looked::Nothing } else { Looked::Wait };
         }
-        let count = self.alike(signature, at, block, self.run);
-        let equal = self.equal(signature, at, block, count, ahead);
-        self.run = (self.run * 2).min(STEP);
-        match equal {
+        match self.equal(signature, at, block, ahead) {
             0 => Looked::Nothing,
             count => Looked::Found(Match { at, block, count }),
         }
     }
 
-    /// How many of the blocks from `block` on have the weak sums of what stands at `at`, one after another, as far as
-    /// `most` bytes; of blocks that are longer, one.
-    fn alike(&self, signature: &Signature, at: usize, block: usize, most: usize) -> usize {
-        let block_len = signature.block_len();
-        let most = (most / block_len).max(1).min(signature.full_blocks() - block);
-        let blocks = self.window[at..].chunks_exact(block_len).take(most).enumerate();
-        blocks.take_while(|(i, bytes)| weak_sum(bytes) == signature.weak(block + i)).count()
-    }
-
-    /// How many of `count` blocks from `block` on stand at `at`, one after another.
-    fn equal(&mut self, signature: &Signature, at: usize, block: usize, count: usize, ahead: &mut &[u8]) -> usize {
-        self.digest(signature, at, count, ahead);
-        let equal = |(i, digest): &(usize, &Digest)| digest.as_bytes().starts_with(signature.strong(block + i));
-        self.digests.iter().enumerate().take_while(equal).count()
-    }
-
-    /// Computes the digests of `count` blocks from `at` on.
-    fn digest(&mut self, signature: &Signature, at: usize, count: usize, ahead: &mut &[u8]) {
-        let len = count * signature.block_len();
-        let blocks: Vec<&[u8]> = self.window[at..at + len].chunks_exact(signature.block_len()).collect();
-        self.digests.clear();
-        let (next, after) = ahead.split_at(ahead.len().min(len));
-        *ahead = after;
-        signature.algorithm().digest_all_ahead(&blocks, next, &mut self.digests);
+    /// How many of the blocks from `block` on stand at `at`, one after another, as far as they are compared at once.
+    fn equal(&mut self, signature: &Signature, at: usize, block: usize, ahead: &mut &[u8]) -> usize {
+        let most = self.run.blocks(signature, block);
+        let blocks: Vec<&[u8]> = self.window[at..].chunks_exact(signature.block_len()).take(most).collect();
+        self.run.equal(signature, self.base + at as u64, &blocks, block, ahead)
     }
 
     /// Moves on to the next match.
@@ -328,7 +343,6 @@ impl Differ {
         if !self.ration.allows(position) {
             return Looked::Nothing;
         }
-        let place = |entry: &Entry| signature.anchor(entry.block as usize).map_or(0, |anchor| anchor.at as usize);
         let mut entries = index.anchored.with_key(key);
         // Those that would begin before the end of the last copy.
         let early = entries.partition_point(|entry| place(entry) > at - self.literal);
@@ -336,7 +350,7 @@ impl Differ {
         if entries.last().is_some_and(|latest| is_ahead(at - place(latest))) {
             return Looked::Wait;
         }
-        self.ration.spend_weak(0);
+        let searched = entries.len();
         while let Some(first) = entries.first() {
             let offset = place(first);
             let same = equal_range(entries, |entry| offset.cmp(&place(entry)));
@@ -346,38 +360,47 @@ impl Differ {
             if !self.ration.allows(position) {
                 break;
             }
-            let of_weak = index.of_weak(same, weak_sum(bytes));
+            let weak = weak_sum(bytes);
+            let of_weak = of_weak(same, weak);
+            let order = |strong: &[u8]| anchored_order(offset as u32, weak, strong);
             if of_weak.is_empty() {
                 self.ration.spend_weak(block_len);
-            } else if let Some(found) = self.confirm_one(index, start, of_weak, FIRST_RUN) {
+            } else if let Some(found) = self.confirm_one(index, start, of_weak, order) {
                 return Looked::Found(found);
             } else {
-                // Of those behind it, too, which depends on how many there are so far.
-                self.ration.spend_strong(block_len.max(FIRST_RUN));
+                self.ration.spend_strong(block_len);
             }
+            self.ration.spend_search(same.len());
         }
+        self.ration.spend_search(searched);
         Looked::Nothing
     }
 
     /// How many blocks from `block` on stand at `at`, if that one does.
     fn confirm(&mut self, signature: &Signature, at: usize, block: usize) -> Option<usize> {
-        let count = self.alike(signature, at, block, FIRST_RUN);
-        Some(self.equal(signature, at, block, count, &mut &[][..])).filter(|equal| *equal > 0)
+        Some(self.equal(signature, at, block, &mut &[][..])).filter(|equal| *equal > 0)
     }
 
-    /// The one of `entries`, which have the weak sum of the block at `at`, that is equal to it, and of those behind it as
-    /// many as are equal, too, as far as `most` bytes.
-    fn confirm_one(&mut self, index: &SignatureIndex, at: usize, entries: &[Entry], most: usize) -> Option<Match> {
+    /// The one of `entries`, which have the weak sum of the block at `at`, that is equal to it, and how many of those
+    /// behind it are equal, too. With the strong sum of the block it would have this `order` among them.
+    fn confirm_one(
+        &mut self,
+        index: &SignatureIndex,
+        at: usize,
+        entries: &[Entry],
+        order: impl Fn(&[u8]) -> u64,
+    ) -> Option<Match> {
         let signature = index.signature();
-        // The blocks behind it are likely to be wanted next, and the lanes have room for them.
         let first = entries.first()?.block as usize;
-        let count = self.alike(signature, at, first, most);
-        self.digest(signature, at, count, &mut &[][..]);
-        let strong = self.digests.first()?.as_bytes();
-        let block = index.find(entries, &strong[..signature.strong_len()])?;
-        let count = signature.full_blocks() - block;
-        let equal = |(i, digest): &(usize, &Digest)| digest.as_bytes().starts_with(signature.strong(block + i));
-        let count = self.digests.iter().take(count).enumerate().take_while(equal).count();
+        let most = self.run.blocks(signature, first);
+        let blocks: Vec<&[u8]> = self.window[at..].chunks_exact(signature.block_len()).take(most).collect();
+        let digest = self.run.first(signature, self.base + at as u64, &blocks, first)?;
+        let strong = &digest.as_bytes()[..signature.strong_len()];
+        let Some(block) = index.find(entries, order(strong), strong) else {
+            self.run.refuse(signature);
+            return None;
+        };
+        let count = self.run.equal_digests(signature, block);
         Some(Match { at, block, count })
     }
 
@@ -462,8 +485,9 @@ impl Differ {
         if entries.is_empty() {
             return Ok(None);
         }
-        let found = self.confirm_one(index, at, entries, 0);
+        let found = self.confirm_one(index, at, entries, rolled_order);
         if found.is_none() {
+            self.ration.spend_search(entries.len());
             self.ration.spend_strong(signature.block_len());
         }
         Ok(found)
@@ -490,9 +514,6 @@ impl Differ {
         self.literal = at + len;
         self.last =
             LastCopy { in_basis: (from + ByteLen::new(len as u64)).get(), in_target: self.base + self.literal as u64 };
-        if self.next != Some(block) {
-            self.run = FIRST_RUN;
-        }
         self.next = (!is_tail).then_some(block + count);
         self.rescan_from(self.literal);
         self.scan.free = self.literal;
@@ -531,6 +552,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::anchor::Anchor;
+    use crate::signature::Shape;
     use crate::{Algorithm, Op, Ops, Signature, reference};
 
     fn index_of(basis: &[u8], block_len: usize) -> Arc<SignatureIndex> {
@@ -745,6 +768,59 @@ mod tests {
         for split in [1, 50, 4096, 99_999] {
             assert_eq!(diff(&index, &target, split, &Limits::default()), whole, "split every {split}");
         }
+    }
+
+    /// Of the bytes of `target` at most `most` times as many are hashed, beside the first million, for a signature of
+    /// `blocks` blocks of 256 bytes that says of each what `block` does, and lies about its strong sum, but for the first.
+    fn check_a_lie_is_bounded(
+        target: &[u8],
+        blocks: usize,
+        most: usize,
+        block: impl Fn(usize) -> (u32, Option<Anchor>),
+    ) {
+        let first = index_of(&target[..256], 256);
+        let (weak, anchors): (Vec<u32>, Vec<Option<Anchor>>) = (0..blocks).map(block).unzip();
+        let mut strong = random(blocks * 8, 13);
+        strong[..8].copy_from_slice(&first.signature().strong(0)[..8]);
+        let any = anchors.iter().any(Option::is_some);
+        let shape = Shape { basis: ByteLen::new(blocks as u64 * 256), strong_len: 8, ..first.signature().shape };
+        let signature = Signature { shape, weak, strong, anchors: any.then_some(anchors) };
+        let mut differ = Differ::new(SignatureIndex::new(signature), &Limits::default());
+        for part in target.chunks(100_000) {
+            differ.push(part);
+            while differ.next_piece().is_some() {}
+        }
+        let bound = target.len() * most + (1 << 20) + (64 << 10);
+        assert!(differ.run.hashed <= bound, "{} hashed of {}, {blocks} blocks", differ.run.hashed, target.len());
+        assert!(differ.run.hashed > 64 << 10, "some are looked at");
+    }
+
+    #[test]
+    fn lies_under_one_weak_sum_cost_a_bounded_number_of_digests() {
+        let word = |k: u8| (0..128u32).map(move |i| if i.count_ones() & 1 == 0 { 100 - k } else { 100 + k });
+        let target: Vec<u8> = random(1 << 15, 12).iter().flat_map(|k| word(k % 100)).collect();
+        let weak = weak_sum(&target[..256]);
+        check_a_lie_is_bounded(&target, 100_000, 8, |_| (weak, None));
+        // The last one makes a signature with anchors of it: all but that one roll all the same.
+        let last = Anchor { at: 0, key: 1 };
+        check_a_lie_is_bounded(&target, 100_000, 2, |i| (weak, (i == 99_999).then_some(last)));
+    }
+
+    #[test]
+    fn lies_under_true_anchors_cost_a_bounded_number_of_digests() {
+        let part = random(256 << 10, 15);
+        let target = part.repeat(16);
+        let (rule, mut places) = (AnchorRule::new(256), Vec::new());
+        rule.positions(&part, 256..part.len() - 256, &[], &mut places);
+        // Under one key at all places of it, then under many, then where a copy of the first block would go on.
+        let lie = |place: usize, at: usize| {
+            let anchor = Anchor { at: at as u32, key: key(&part[place..]) };
+            (weak_sum(&part[place - at..][..256]), Some(anchor))
+        };
+        check_a_lie_is_bounded(&target, 100_000, 2, |i| lie(places[i % 8] as usize, i % 225));
+        check_a_lie_is_bounded(&target, 100_000, 2, |i| lie(places[i % places.len()] as usize, i / places.len() % 225));
+        let there = |block: usize| &target[block * 256..][..256];
+        check_a_lie_is_bounded(&target, 16 << 10, 2, |i| (weak_sum(there(i)), rule.of(there(i))));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 use alloc::vec::Vec;
 
 use crate::bits::{BitReader, BitWriter, rice_for};
-use crate::{ChunkList, Malformed, Tag, TagKey, context_tags};
+use crate::{ChunkList, Cutter, Malformed, Tag, TagKey, context_tags};
 
 /// The elements of a chunk list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,10 @@ pub struct Elements {
 impl Elements {
     /// The elements of a list under a key.
     pub fn of(list: &ChunkList, key: &TagKey) -> Self {
-        Self::of_tags(context_tags(list, key))
+        Self::of_tags(match list.cutter() {
+            Cutter::Entries => list.runs().iter().map(|run| key.tag_of_entry(&run.digest)).collect(),
+            Cutter::MinCdc { .. } | Cutter::Fixed { .. } => context_tags(list, key),
+        })
     }
 
     pub(crate) fn of_tags(tags: Vec<Tag>) -> Self {

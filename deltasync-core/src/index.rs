@@ -4,15 +4,15 @@
 //! for which a window has to roll. In a signature without anchors that is all of them. Blocks of one anchor key stand
 //! sorted by position of the anchor, the last first, since those start first in the target; then by weak and by strong
 //! sum. So whoever stands at an anchor of the target needs one weak sum for each position that occurs under its key, and
-//! searches among the blocks that have it, however many share it.
+//! searches among the blocks that have it, however many share it. Those of one rolled sum stand by strong sum, so that
+//! one digest of the target tells whether any of them is equal.
 //!
 //! Invariant: every full block, or an equal one before it, is in one of the tables.
-
-use core::cmp::Reverse;
 
 use alloc::vec::Vec;
 
 use crate::Signature;
+use crate::anchor::Anchor;
 use crate::table::{Entry, FilterSize, Table, equal_range};
 
 /// A MiB at most for anchors: the filter stays in the second-level cache.
@@ -31,24 +31,23 @@ pub struct SignatureIndex {
 }
 
 impl SignatureIndex {
-    /// Indexes the blocks of `signature`, in O(blocks * log blocks) and about 32 bytes a block beside it.
+    /// Indexes the blocks of `signature`, in O(blocks * log blocks) and about 40 bytes a block beside it.
     pub fn new(signature: Signature) -> Self {
         let blocks = u32::try_from(signature.full_blocks()).expect("a signature has less than 2^32 blocks");
         let (mut anchored, mut rolled) = (Vec::new(), Vec::new());
         for block in 0..blocks {
+            let (weak, strong) = (signature.weak(block as usize), signature.strong(block as usize));
             match signature.anchor(block as usize) {
-                Some(anchor) => anchored.push(Entry { key: anchor.key, block }),
-                None => rolled.push(Entry { key: mix(signature.weak(block as usize)), block }),
+                Some(Anchor { at, key }) => {
+                    anchored.push(Entry { key, block, order: anchored_order(at, weak, strong) })
+                }
+                None => rolled.push(Entry { key: mix(weak), block, order: rolled_order(strong) }),
             }
         }
         let strong = |entry: &Entry| signature.strong(entry.block as usize);
-        let place = |entry: &Entry| {
-            let block = entry.block as usize;
-            (signature.anchor(block).map(|anchor| Reverse(anchor.at)), signature.weak(block))
-        };
-        let by_anchor = |a: &Entry, b: &Entry| place(a).cmp(&place(b)).then_with(|| strong(a).cmp(strong(b)));
-        let anchored = Table::new(anchored, ANCHORED, by_anchor);
-        let rolled = Table::new(rolled, ROLLED, |a, b| strong(a).cmp(strong(b)));
+        let by_strong = |a: &Entry, b: &Entry| strong(a).cmp(strong(b));
+        let anchored = Table::new(anchored, ANCHORED, by_strong);
+        let rolled = Table::new(rolled, ROLLED, by_strong);
         Self { signature, anchored, rolled }
     }
 
@@ -57,16 +56,38 @@ impl SignatureIndex {
         &self.signature
     }
 
-    /// The first of `entries`, sorted by strong sum, that has this one.
-    pub(crate) fn find(&self, entries: &[Entry], strong: &[u8]) -> Option<usize> {
-        let found = entries.binary_search_by(|entry| self.signature.strong(entry.block as usize).cmp(strong));
+    /// The first block with this strong sum of `entries` that have this `order`, of others or of none.
+    pub(crate) fn find(&self, entries: &[Entry], order: u64, strong: &[u8]) -> Option<usize> {
+        let compare = |entry: &Entry| {
+            entry.order.cmp(&order).then_with(|| self.signature.strong(entry.block as usize).cmp(strong))
+        };
+        let found = entries.binary_search_by(compare);
         found.ok().map(|at| entries[at].block as usize)
     }
+}
 
-    /// The entries with this weak sum, sorted by strong sum, of entries with the same anchor.
-    pub(crate) fn of_weak<'a>(&self, entries: &'a [Entry], weak: u32) -> &'a [Entry] {
-        equal_range(entries, |entry| self.signature.weak(entry.block as usize).cmp(&weak))
-    }
+/// The order of an entry under the key of its anchor: by where in the block that is, the last first, by weak sum, and
+/// by the first byte of the strong sum.
+pub(crate) const fn anchored_order(at: u32, weak: u32, strong: &[u8]) -> u64 {
+    ((LAST_PLACE - at) as u64) << 40 | (weak as u64) << 8 | strong[0] as u64
+}
+
+/// No anchor is further back in its block: the longest blocks have 2^24 bytes.
+const LAST_PLACE: u32 = (1 << 24) - 1;
+
+/// Where in its block the anchor of an entry is.
+pub(crate) const fn place(entry: &Entry) -> usize {
+    (LAST_PLACE - (entry.order >> 40) as u32) as usize
+}
+
+/// The entries with this weak sum, of entries with the same anchor at the same place.
+pub(crate) fn of_weak(entries: &[Entry], weak: u32) -> &[Entry] {
+    equal_range(entries, |entry| ((entry.order >> 8) as u32).cmp(&weak))
+}
+
+/// The order of an entry under its weak sum: by the first bytes of the strong sum.
+pub(crate) fn rolled_order(strong: &[u8]) -> u64 {
+    u64::from_be_bytes(*strong.first_chunk().expect("no strong sum is shorter"))
 }
 
 /// The key of a weak sum. A bijection whose top bits depend on all bits of the sum; another multiplier than that of the
@@ -79,6 +100,7 @@ pub(crate) const fn mix(weak: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
+    use core::cmp::Reverse;
 
     use proptest::prelude::*;
 
@@ -102,22 +124,22 @@ mod tests {
         let signature = index.signature();
         for block in 0..signature.full_blocks() {
             let (weak, strong) = (signature.weak(block), signature.strong(block));
-            let entries = match signature.anchor(block) {
+            let (entries, order) = match signature.anchor(block) {
                 Some(anchor) => {
                     assert!(index.anchored.may_hold(anchor.key));
-                    let at = |entry: &Entry| signature.anchor(entry.block as usize).map(|anchor| anchor.at);
                     let with_key = index.anchored.with_key(anchor.key);
-                    assert!(with_key.is_sorted_by_key(|entry| Reverse(at(entry))));
-                    index.of_weak(equal_range(with_key, |entry| Some(anchor.at).cmp(&at(entry))), weak)
+                    assert!(with_key.is_sorted_by_key(|entry| Reverse(place(entry))));
+                    let same_place = equal_range(with_key, |entry| (anchor.at as usize).cmp(&place(entry)));
+                    (of_weak(same_place, weak), anchored_order(anchor.at, weak, strong))
                 }
                 None => {
                     assert!(index.rolled.may_hold(mix(weak)));
-                    index.rolled.with_key(mix(weak))
+                    (index.rolled.with_key(mix(weak)), rolled_order(strong))
                 }
             };
             let same = |i: &usize| signature.weak(*i) == weak && signature.strong(*i) == strong;
-            assert_eq!(index.find(entries, strong), (0..=block).find(same), "block {block}");
-            assert_eq!(index.find(entries, &[0; 8]), None, "no such strong sum");
+            assert_eq!(index.find(entries, order, strong), (0..=block).find(same), "block {block}");
+            assert_eq!(index.find(entries, order, &[0; 8]), None, "no such strong sum");
         }
     }
 

@@ -78,6 +78,12 @@ pub use chunk_file::InvalidChunkFile;
 mod rechunk;
 pub use rechunk::Rechunker;
 
+mod tree;
+pub use tree::{
+    ArchiveReader, ArchivedEntry, Attributes, InvalidTree, TreeEntry, TreeKind, TreeList, TreeLister, content_check,
+    tree_order,
+};
+
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
 
@@ -115,7 +121,7 @@ mod shared;
 pub use shared::{Break, Shared};
 
 mod survey;
-pub use survey::{InvalidSurvey, OldContent, OldPiece, Survey, old_pieces};
+pub use survey::{InvalidSurvey, OldContent, OldPiece, Survey, old_entries, old_pieces};
 
 mod reconcile;
 pub use reconcile::{Compared, LIST_AT_ONCE, Received, Wanted};
@@ -149,6 +155,8 @@ pub use piece::DeltaPiece;
 mod ration;
 
 mod rolled;
+
+mod run;
 
 mod differ;
 pub use differ::Differ;

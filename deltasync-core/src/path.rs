@@ -62,6 +62,11 @@ impl Name {
         Ok(Self(bytes))
     }
 
+    /// A name for where one must stand that means nothing: `-`.
+    pub fn any() -> Self {
+        Self(b"-".to_vec())
+    }
+
     /// The name as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -123,6 +128,19 @@ impl RelPath {
             Some(slash) => (Self(self.0[..slash].to_owned()), Name(self.0[slash + 1..].to_owned())),
             None => (Self::ROOT, Name(self.0.clone())),
         })
+    }
+
+    /// The path of what `path` names below this one.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPath::Long`] when the whole passes [`RelPath::MAX`].
+    pub fn below(&self, path: &Self) -> Result<Self, InvalidPath> {
+        if self.is_root() || path.is_root() {
+            return Ok(if self.is_root() { path.clone() } else { self.clone() });
+        }
+        let bytes = [&self.0[..], b"/", &path.0].concat();
+        if bytes.len() > Self::MAX { Err(InvalidPath::Long(bytes.len())) } else { Ok(Self(bytes)) }
     }
 
     /// This path with one more component.
@@ -230,6 +248,8 @@ mod tests {
             if let Ok(path) = RelPath::new(bytes.into_bytes()) {
                 let joined = path.components().try_fold(RelPath::ROOT, |p, name| p.join(&name));
                 prop_assert_eq!(joined, Ok(path.clone()));
+                let below = path.components().try_fold(RelPath::ROOT, |p, name| p.below(&RelPath(name.0)));
+                prop_assert_eq!(below, Ok(path.clone()));
                 if let Some((parent, name)) = path.split_last() {
                     prop_assert_eq!(parent.join(&name), Ok(path));
                 }

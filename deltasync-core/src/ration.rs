@@ -16,6 +16,8 @@ use crate::anchor::AnchorRule;
 
 /// What a strong sum costs in weak ones.
 const STRONG: u64 = 8;
+/// What a step of a search among entries costs, in bytes of weak sums: most often it waits for the memory.
+const STEP: u64 = 512;
 
 /// How much hashing in vain is still allowed, in bytes of weak sums.
 #[derive(Clone, Debug)]
@@ -49,6 +51,12 @@ impl Ration {
     /// Counts a strong sum of `len` bytes that found nothing.
     pub(crate) fn spend_strong(&mut self, len: usize) {
         self.left = self.left.saturating_sub(STRONG * cost(len));
+    }
+
+    /// Counts a search among so many entries: of a single one nothing but the call.
+    pub(crate) fn spend_search(&mut self, entries: usize) {
+        let steps = u64::from(entries.checked_ilog2().unwrap_or(0));
+        self.left = self.left.saturating_sub(cost(0) + STEP * steps);
     }
 
     /// Counts a weak sum of `len` bytes that found nothing.
@@ -87,6 +95,7 @@ mod tests {
             let ration = || Ration::new(4096, rule);
             check_sums_in_vain_are_rationed(ration(), |ration| ration.spend_strong(4096), 8 * cost, rate);
             check_sums_in_vain_are_rationed(ration(), |ration| ration.spend_weak(4096), cost, rate);
+            check_sums_in_vain_are_rationed(ration(), |ration| ration.spend_search(1 << 20), 128 + 20 * STEP, rate);
         }
     }
 }

@@ -28,15 +28,16 @@ pub(crate) fn roll_on(table: &Table, sum: &mut RollingSum, bytes: &[u8], len: us
         let mut sums: [RollingSum; STREAMS] = core::array::from_fn(fresh);
         let leaving: [&[u8]; STREAMS] = core::array::from_fn(|stream| &bytes[stream * each..][..each]);
         let entering: [&[u8]; STREAMS] = core::array::from_fn(|stream| &bytes[stream * each + len..][..each]);
+        let mut of_streams: [Vec<(usize, u32)>; STREAMS] = Default::default();
         for i in 0..each {
             for stream in 0..STREAMS {
                 sums[stream].roll(leaving[stream][i], entering[stream][i]);
                 if table.may_hold(mix(sums[stream].value())) {
-                    hits.push((stream * each + i + 1, sums[stream].value()));
+                    of_streams[stream].push((stream * each + i + 1, sums[stream].value()));
                 }
             }
         }
-        hits.sort_unstable();
+        of_streams.iter().for_each(|of_stream| hits.extend_from_slice(of_stream));
         *sum = sums[STREAMS - 1];
     }
     let rest = STREAMS * each;
@@ -103,7 +104,7 @@ mod tests {
     }
 
     fn check_rolling_hits(bytes: &[u8], len: usize) {
-        let entry = |at: usize| Entry { key: mix(weak_sum(&bytes[at..at + len])), block: at as u32 };
+        let entry = |at: usize| Entry { key: mix(weak_sum(&bytes[at..at + len])), block: at as u32, order: 0 };
         let windows = bytes.len() - len;
         let entries = (0..=windows).step_by(37).map(entry).collect();
         let size = crate::table::FilterSize { an_entry: 6, most: 25 };

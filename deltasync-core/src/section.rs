@@ -4,7 +4,8 @@
 //! the cheap part. What is dear, the digests of the chunks that end in a [`Section`] and the BLAKE3 subtree of its bytes,
 //! needs nothing but the section: [`Section::hash`] can run anywhere, and a [`SectionJoiner`] takes the results in any
 //! order. A section is a power of two of leaves and starts at a multiple of its length, so its value is a node of the
-//! tree of the whole file. The bytes of a chunk that is begun in one section and ends in another are copied to the latter.
+//! tree of the whole file. The bytes of a chunk that is begun in one section and ends in another are copied to the latter,
+//! and so are those of a block whose sum is kept, [`Section::blocks`].
 //!
 //! SHA-256 is a chain, so with it the cutter computes the root, while others digest the chunks.
 //!
@@ -22,11 +23,16 @@ use alloc::vec::Vec;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
 use crate::chunk::{Batch, Runs};
-use crate::{Algorithm, ByteLen, ChunkList, ChunkRun, Cutter, Digest, Hasher, LimitExceeded, Limits, Offset};
+use crate::{
+    Algorithm, ByteLen, ChunkList, ChunkRun, Cutter, Digest, FineShape, Hasher, LimitExceeded, Limits, Offset,
+};
 
 /// The length of a section, in bytes: it stays in the cache between the cut and the digests, and keeps a thread busy for
 /// a hundred times as long as it takes to hand it over.
 const SECTION: usize = 256 << 10;
+
+/// The most bytes of a block that stand before the section in which it ends.
+const BEFORE: usize = FineShape::KEPT.block() - 1;
 
 /// Cuts a file of known length, one section after the other.
 #[derive(Debug)]
@@ -37,8 +43,10 @@ pub struct SectionCutter {
     section: usize,
     at: u64,
     index: u64,
-    /// The start of a chunk whose end is not decided, shorter than the longest chunk.
-    begun: Vec<u8>,
+    /// The last bytes that were cut, as far as the next section needs them.
+    tail: Vec<u8>,
+    /// How many of them are the start of a chunk whose end is not decided, fewer than the longest chunk has.
+    begun: usize,
     /// Of what cannot be hashed in parts.
     chain: Option<Hasher>,
 }
@@ -48,7 +56,7 @@ impl SectionCutter {
     pub fn new(cutter: Cutter, algorithm: Algorithm, len: ByteLen) -> Self {
         let four = match cutter {
             Cutter::MinCdc { .. } => 8 * cutter.min_len(),
-            Cutter::Fixed { .. } => 4 * cutter.min_len(),
+            Cutter::Fixed { .. } | Cutter::Entries => 4 * cutter.min_len(),
         };
         Self::with_sections_of(four.next_power_of_two().max(SECTION), cutter, algorithm, len)
     }
@@ -56,7 +64,7 @@ impl SectionCutter {
     fn with_sections_of(section: usize, cutter: Cutter, algorithm: Algorithm, len: ByteLen) -> Self {
         assert!(section.is_power_of_two() && section >= blake3::CHUNK_LEN, "a section is a subtree");
         let chain = (algorithm != Algorithm::Blake3).then(|| algorithm.hasher());
-        Self { cutter, algorithm, len: len.get(), section, at: 0, index: 0, begun: Vec::new(), chain }
+        Self { cutter, algorithm, len: len.get(), section, at: 0, index: 0, tail: Vec::new(), begun: 0, chain }
     }
 
     /// Lets `fill` write the bytes of the next section, which start at the offset it is given, and cuts them. False at the
@@ -74,7 +82,7 @@ impl SectionCutter {
         if len == 0 {
             return Ok(false);
         }
-        let begin = self.cutter.max_len();
+        let begin = self.cutter.max_len().max(BEFORE);
         // As long as it will ever be, so that no byte is set to zero twice.
         section.bytes.resize(begin + self.section, 0);
         (section.begin, section.end) = (begin, begin + len);
@@ -82,8 +90,9 @@ impl SectionCutter {
         if let Some(chain) = &mut self.chain {
             chain.update(&section.bytes[begin..section.end]);
         }
-        section.first = begin - self.begun.len();
-        section.bytes[section.first..begin].copy_from_slice(&self.begun);
+        let tail = begin - self.tail.len();
+        section.bytes[tail..begin].copy_from_slice(&self.tail);
+        section.first = begin - self.begun;
         section.ends.clear();
         let last = self.at + len as u64 == self.len;
         let mut at = section.first;
@@ -91,10 +100,13 @@ impl SectionCutter {
             at += len;
             section.ends.push(at);
         }
-        self.begun.clear();
-        self.begun.extend_from_slice(&section.bytes[at..section.end]);
+        self.begun = section.end - at;
+        let tail = tail.max(section.end - self.begun.max(BEFORE));
+        self.tail.clear();
+        self.tail.extend_from_slice(&section.bytes[tail..section.end]);
         (section.algorithm, section.index, section.at) = (self.algorithm, self.index, self.at);
         section.is_whole = len as u64 == self.len;
+        section.is_last = last;
         self.at += len as u64;
         self.index += 1;
         Ok(true)
@@ -117,6 +129,8 @@ pub struct Section {
     at: u64,
     /// There is no other.
     is_whole: bool,
+    /// There is none behind it.
+    is_last: bool,
 }
 
 impl Section {
@@ -139,6 +153,17 @@ impl Section {
             Algorithm::Sha256 => Node::None,
         };
         HashedSection { index: self.index, runs, node }
+    }
+
+    /// The blocks of [`FineShape::KEPT`] that end in it, and where in the file the first of them starts. They go on where
+    /// those of the section before it end; the last block of a file may be shorter.
+    pub fn blocks(&self) -> (Offset, &[u8]) {
+        let block = FineShape::KEPT.block();
+        let before = (self.at % block as u64) as usize;
+        let len = before + self.end - self.begin;
+        let whole = if self.is_last { len } else { len - len % block };
+        let start = self.begin - before;
+        (Offset::new(self.at - before as u64), &self.bytes[start..start + whole])
     }
 }
 
@@ -271,6 +296,7 @@ mod tests {
         let mut cutter = SectionCutter::with_sections_of(section, cutter, algorithm, ByteLen::of(bytes));
         let mut hashed = Vec::new();
         let mut reused = Section::default();
+        let mut summed = 0;
         let fill = |room: &mut [u8], at: Offset| {
             let at = at.get() as usize;
             room.copy_from_slice(&bytes[at..at + room.len()]);
@@ -278,7 +304,13 @@ mod tests {
         };
         while cutter.next(&mut reused, fill) == Ok(true) {
             hashed.push(reused.hash());
+            let (start, blocks) = reused.blocks();
+            assert_eq!(start.get(), summed);
+            assert!(blocks == &bytes[summed as usize..][..blocks.len()]);
+            summed += blocks.len() as u64;
+            assert!(summed.is_multiple_of(FineShape::KEPT.block() as u64) || summed == bytes.len() as u64);
         }
+        assert_eq!(summed, bytes.len() as u64, "blocks");
         turn(&mut hashed);
         let mut joiner = SectionJoiner::new(&Limits::default());
         hashed.into_iter().for_each(|section| joiner.add(section).expect("within the limits"));

@@ -54,9 +54,13 @@ impl Lanes {
 #[inline]
 pub(crate) fn fetch(ahead: &mut &[u8], len: usize) {
     let (next, rest) = ahead.split_at(ahead.len().min(len));
-    for line in next.chunks(64) {
-        // SAFETY: a hint; every processor of this architecture has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
+    next.chunks(64).for_each(fetch_line);
     *ahead = rest;
+}
+
+/// Fetches the line in which `bytes` begin.
+#[inline]
+pub(crate) fn fetch_line(bytes: &[u8]) {
+    // SAFETY: a hint; every processor of this architecture has it.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().cast()) };
 }

@@ -121,6 +121,17 @@ impl Sketch {
         }
     }
 
+    /// How many cells to send first for a tree of `elements` entries: a hundredth as many, at least 96 and at most 160. A
+    /// small change of a tree is a dozen entries with their directories, each of them two differences, and of an equal tree
+    /// of any size no more than that is in vain.
+    pub const fn first_flight_of_tree(elements: u64) -> usize {
+        match elements / 100 {
+            0..96 => 96,
+            cells @ 96..160 => cells as usize,
+            _ => 160,
+        }
+    }
+
     /// The sketch of no tags that holds the given cells.
     ///
     /// # Panics

@@ -26,12 +26,13 @@
 //!
 //! Invariant: what was encoded is decoded; pieces are in the order of the basis.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::bits::{BitReader, BitWriter, rice_for};
 use crate::{
-    ByteLen, ChunkList, FineShape, InvalidSketch, LimitExceeded, Limits, Malformed, Offset, Reader, Shared, Sketch,
-    SketchKey, Tag, TagKey, read_sums, write_sums, write_varint,
+    ByteLen, ChunkList, Elements, FineShape, InvalidSketch, LimitExceeded, Limits, Malformed, Offset, Reader, Shared,
+    Sketch, SketchKey, Tag, TagKey, read_sums, write_sums, write_varint,
 };
 
 /// What a receiver says of its basis.
@@ -130,6 +131,49 @@ pub fn old_pieces(list: &ChunkList, shared: &Shared, key: &TagKey, missing: u64)
     }
     pieces.into_iter().flat_map(|(piece, at)| summed(piece, at, reach)).collect()
 }
+
+/// The old gaps of a tree, each piece with where it starts; `missing` are the elements that only the sender has.
+///
+/// Entries that both have, but not alike, are summed where that can be of use. Of what only the receiver has, the sender
+/// may have a part under another name: that is summed too, but only where it is not much more than what only the sender
+/// has, since whatever was deleted would be told otherwise.
+pub fn old_entries(list: &ChunkList, shared: &Shared, elements: &Elements, missing: &[Tag]) -> Vec<(OldPiece, Offset)> {
+    let parts = |tags: &mut dyn Iterator<Item = Tag>| -> BTreeSet<u64> { tags.map(Tag::path_part).collect() };
+    let theirs = parts(&mut missing.iter().copied());
+    let mut shared_runs = shared.runs().iter().peekable();
+    let mut own = (0..).zip(list.runs()).filter(|(index, _)| shared_runs.next_if(|shared| *shared == index).is_none());
+    let is_known = |index: u32| theirs.contains(&elements.tag_of_run(index).path_part());
+    let ours = parts(&mut own.by_ref().map(|(index, _)| elements.tag_of_run(index)));
+    let gone = ours.difference(&theirs).count();
+    let new = theirs.difference(&ours).count();
+    let all = gone <= 2 * new;
+    let mut pieces: Vec<(OldPiece, Offset)> = Vec::new();
+    let mut shared_runs = shared.runs().iter().peekable();
+    let (mut before, mut at) = (0, Offset::ZERO);
+    for (index, run) in (0..).zip(list.runs()) {
+        let len = run.bytes();
+        if shared_runs.next_if(|shared| **shared == index).is_some() {
+            before += 1;
+        } else {
+            let is_summed = (all || is_known(index)) && len.get() >= ENTRY_LEAST;
+            let last =
+                pieces.last_mut().filter(|(piece, _)| piece.before == before).map(|(piece, _)| &mut piece.content);
+            match last {
+                Some(OldContent::Summed(last)) if is_summed => *last += len,
+                Some(OldContent::Bytes(last)) if !is_summed => *last += len,
+                _ => {
+                    let content = if is_summed { OldContent::Summed(len) } else { OldContent::Bytes(len) };
+                    pieces.push((OldPiece { before, content }, at));
+                }
+            }
+        }
+        at += len;
+    }
+    pieces
+}
+
+/// Of a shorter entry the sums would cost what it has: a header, and hardly any content.
+const ENTRY_LEAST: u64 = 128;
 
 /// The parts of a piece with those marked that are to be summed.
 fn summed(piece: OldPiece, at: Offset, reach: u64) -> impl Iterator<Item = (OldPiece, Offset)> {

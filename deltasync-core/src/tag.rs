@@ -42,6 +42,15 @@ impl TagKey {
         self.tag_of(digest.as_bytes())
     }
 
+    /// The tag of an entry of a tree, by its chunk's digest, of which the first half is that of its path: so is the upper
+    /// part of the tag, and who has two entries of one path sees that they are.
+    pub(crate) fn tag_of_entry(&self, digest: &Digest) -> Tag {
+        let path = self.tag_of(&digest.as_bytes()[..Digest::LEN / 2]);
+        let whole = self.tag(digest);
+        let number = path.0 << Tag::ENTRY_BITS | whole.0 & ((1 << Tag::ENTRY_BITS) - 1);
+        Tag(number & ((1 << self.bits) - 1))
+    }
+
     /// The tag of a sequence of tags.
     pub(crate) fn sequence(&self, tags: impl Iterator<Item = Tag>) -> Tag {
         let mut hasher = blake3::Hasher::new_keyed(&blake3::derive_key("deltasync 2026 order of tags v2", &self.key));
@@ -79,6 +88,14 @@ impl Tag {
 
     /// The length of a tag, in bits.
     pub(crate) const BITS: u32 = 8 * Self::LEN as u32;
+
+    /// How many of them, the lower ones, stand for all of an entry of a tree; the others for its path.
+    const ENTRY_BITS: u32 = 28;
+
+    /// What stands for the path in the tag of an entry of a tree.
+    pub(crate) const fn path_part(self) -> u64 {
+        self.0 >> Self::ENTRY_BITS
+    }
 
     /// The tag as it travels, least significant byte first.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
@@ -163,6 +180,21 @@ mod tests {
         for (tag, run) in tags.iter().zip(list.runs()) {
             assert_eq!(*tag, TagRun { tag: key.tag(&run.digest), count: run.count });
         }
+    }
+
+    #[test]
+    fn golden_tags_of_entries_tell_their_path() {
+        let key = TagKey::new(&[7; 16], 1);
+        let half = |byte: u8| [byte; 16];
+        let tag = |path: u8, rest: u8| {
+            let digest = [half(path), half(rest)].concat().try_into().expect("two halves");
+            key.tag_of_entry(&Digest::from_bytes(digest))
+        };
+        assert_eq!(tag(1, 2).path_part(), tag(1, 3).path_part());
+        assert_ne!(tag(1, 2), tag(1, 3));
+        assert_ne!(tag(1, 2).path_part(), tag(2, 2).path_part());
+        assert!(tag(1, 2).path_part() < 1 << 20);
+        assert_eq!(tag(1, 2).to_bytes(), [104, 227, 100, 221, 252, 125]);
     }
 
     #[test]

@@ -104,6 +104,13 @@ struct Nodes {
 }
 
 fn digests_in<const N: usize, C: Compress<N>>(pieces: &[&[u8]], ahead: &[u8], mut each: impl FnMut([u8; 32])) {
+    // One that leaves half of the lanes empty.
+    if let [piece] = pieces
+        && piece.len() <= N / 2 * LEAF
+    {
+        each(*::blake3::hash(piece).as_bytes());
+        return;
+    }
     let mut total = 0;
     let mut nodes: Vec<Nodes> = Vec::with_capacity(pieces.len());
     for piece in pieces {
@@ -149,6 +156,11 @@ impl Leaf<'_> {
     fn last(&self) -> usize {
         self.bytes.len().saturating_sub(1) / BLOCK
     }
+
+    /// The blocks of a full leaf.
+    fn blocks(&self) -> &[[u8; BLOCK]; LEAF / BLOCK] {
+        self.bytes.as_chunks().0.first_chunk().expect("it is full")
+    }
 }
 
 fn hash_leaves<const N: usize, C: Compress<N>>(
@@ -190,17 +202,18 @@ fn hash_full<const N: usize, C: Compress<N>>(
     for (counter, leaf) in step.counters.iter_mut().zip(group) {
         *counter = leaf.counter;
     }
+    let leaves: [_; N] = core::array::from_fn(|lane| group[lane].blocks());
+    let next: Option<[_; N]> = next.map(|next| core::array::from_fn(|lane| next[lane].blocks()));
+    step.flags = [CHUNK_START; N];
     for block in 0..=LAST {
-        for (lane, leaf) in group.iter().enumerate() {
-            step.blocks[lane] = &leaf.bytes.as_chunks().0[block];
-            step.flags[lane] = match block {
-                0 => CHUNK_START,
-                LAST => CHUNK_END | leaf.root,
-                _ => 0,
-            };
+        match block {
+            1 => step.flags = [0; N],
+            LAST => step.flags = core::array::from_fn(|lane| CHUNK_END | group[lane].root),
+            _ => {}
         }
-        for leaf in next.into_iter().flatten() {
-            super::fetch(&mut &leaf.bytes[block * BLOCK..], BLOCK);
+        step.blocks = leaves.map(|blocks| &blocks[block]);
+        if let Some(next) = &next {
+            next.iter().for_each(|blocks| super::fetch_line(&blocks[block]));
         }
         super::fetch(ahead, N * BLOCK);
         C::compress(&mut state, &step);

@@ -1,0 +1,791 @@
+//! A tree of files as one target: the entries below a directory, each a chunk of a virtual file, the *archive*.
+//!
+//! The archive of a tree is its entries in the order of [`tree_order`], each a header and, for a file of at most
+//! [`TreeEntry::INLINE`] bytes, its content. Both ends know what their own would hold without reading a file: the chunk of
+//! an entry has half the digest of its path and half that of its header, which tells path, kind, permissions, time and
+//! length. So trees are compared
+//! as the chunks of two files are, by sketches of tags, at a cost that follows what differs; small files that differ are
+//! the gaps, and their content moves by fine sums and a delta as that of any gap does. Longer files are named only: each
+//! is a target of its own.
+//!
+//! A file's content stands behind a check of 8 bytes, the start of its BLAKE3: short hashes may have supplied a part of it.
+//! The root of the archive is the digest of its chunks' digests, in order.
+//!
+//! Memory: the headers, and 56 bytes an entry.
+//!
+//! Invariant: a [`TreeList`] is in order, its first entry is the directory itself, and each other stands in a directory
+//! that is listed before it.
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Algorithm, ByteLen, ChunkList, ChunkRun, Cutter, Digest, InvalidPath, LimitExceeded, Limits, Malformed, Offset,
+    Reader, RelPath, write_signed, write_varint,
+};
+
+/// What a tree says of one of its paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeEntry {
+    /// Where it is, below the directory of the tree; that directory itself is [`RelPath::ROOT`].
+    pub path: RelPath,
+    /// What it is.
+    pub kind: TreeKind,
+    /// Its permissions and time.
+    pub attributes: Attributes,
+}
+
+/// What an entry of a tree is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TreeKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Its length.
+        len: ByteLen,
+        /// The digest of its content, where length and time are not trusted to tell whether that is the same.
+        root: Option<Digest>,
+    },
+    /// A symbolic link, which is never followed.
+    Symlink {
+        /// Where it points, as it was written: 1 to [`TreeEntry::TARGET_MAX`] bytes, none of them NUL.
+        target: Vec<u8>,
+    },
+}
+
+/// What is kept of a path beside its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(u16, i64, u32)", into = "(u16, i64, u32)")]
+pub struct Attributes {
+    mode: u16,
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl Attributes {
+    /// All permission bits: read, write and execute of three, and the three above them.
+    pub const MODE_MAX: u16 = 0o7777;
+
+    /// Permission bits, at most [`Attributes::MODE_MAX`], and when the content was last modified: seconds since 1970, and
+    /// nanoseconds, below 1,000,000,000.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed::Value`] when one is out of range.
+    pub fn new(mode: u16, seconds: i64, nanoseconds: u32) -> Result<Self, Malformed> {
+        if mode > Self::MODE_MAX {
+            return Err(Malformed::Value("permissions beyond 07777"));
+        }
+        if nanoseconds >= 1_000_000_000 {
+            return Err(Malformed::Value("nanoseconds of a second or more"));
+        }
+        Ok(Self { mode, seconds, nanoseconds })
+    }
+
+    /// The permission bits.
+    pub const fn mode(&self) -> u16 {
+        self.mode
+    }
+
+    /// When the content was last modified, in seconds since 1970 and nanoseconds.
+    pub const fn modified(&self) -> (i64, u32) {
+        (self.seconds, self.nanoseconds)
+    }
+}
+
+impl TryFrom<(u16, i64, u32)> for Attributes {
+    type Error = Malformed;
+    fn try_from((mode, seconds, nanoseconds): (u16, i64, u32)) -> Result<Self, Malformed> {
+        Self::new(mode, seconds, nanoseconds)
+    }
+}
+
+impl From<Attributes> for (u16, i64, u32) {
+    fn from(attributes: Attributes) -> Self {
+        (attributes.mode, attributes.seconds, attributes.nanoseconds)
+    }
+}
+
+impl TreeEntry {
+    /// Files of at most this many bytes travel with their tree.
+    pub const INLINE: ByteLen = ByteLen::new(64 << 10);
+
+    /// The longest target of a symbolic link, in bytes.
+    pub const TARGET_MAX: usize = 4096;
+
+    /// The longest chunk of an entry, in bytes.
+    pub(crate) const LONGEST: usize = HEADER_MAX + CHECK + Self::INLINE.get() as usize;
+
+    /// The length of the file when it travels with the tree, `None` for a longer one and for what is no file.
+    pub fn inline(&self) -> Option<ByteLen> {
+        match self.kind {
+            TreeKind::File { len, .. } => (len <= Self::INLINE).then_some(len),
+            TreeKind::Directory | TreeKind::Symlink { .. } => None,
+        }
+    }
+
+    /// Appends the header.
+    fn encode(&self, out: &mut Vec<u8>) {
+        let kind = match self.kind {
+            TreeKind::Directory => DIRECTORY,
+            TreeKind::File { root: None, .. } => FILE,
+            TreeKind::File { root: Some(_), .. } => FILE_WITH_ROOT,
+            TreeKind::Symlink { .. } => SYMLINK,
+        };
+        out.push(kind);
+        write_varint(out, self.attributes.mode.into());
+        write_varint(out, self.path.as_bytes().len() as u64);
+        out.extend_from_slice(self.path.as_bytes());
+        match &self.kind {
+            TreeKind::Directory => {}
+            TreeKind::File { len, root } => {
+                write_varint(out, len.get());
+                root.iter().for_each(|root| out.extend_from_slice(root.as_bytes()));
+            }
+            TreeKind::Symlink { target } => {
+                write_varint(out, target.len() as u64);
+                out.extend_from_slice(target);
+            }
+        }
+        write_signed(out, self.attributes.seconds);
+        write_varint(out, self.attributes.nanoseconds.into());
+    }
+
+    /// Reads a header; what follows it is left in the reader.
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, InvalidTree> {
+        let kind = reader.byte()?;
+        let mode = u16::try_from(reader.varint()?).unwrap_or(u16::MAX);
+        let path = RelPath::new(bytes(reader, RelPath::MAX, "path length")?)?;
+        let kind = match kind {
+            DIRECTORY => TreeKind::Directory,
+            FILE => TreeKind::File { len: ByteLen::new(reader.varint()?), root: None },
+            FILE_WITH_ROOT => {
+                let len = ByteLen::new(reader.varint()?);
+                TreeKind::File { len, root: Some(Digest::from_bytes(reader.array()?)) }
+            }
+            SYMLINK => {
+                let target = bytes(reader, Self::TARGET_MAX, "length of a link's target")?;
+                if target.is_empty() || target.contains(&0) {
+                    return Err(Malformed::Value("a link to nothing, or with a NUL").into());
+                }
+                TreeKind::Symlink { target: target.to_vec() }
+            }
+            _ => return Err(Malformed::Value("kind of an entry is not known").into()),
+        };
+        let seconds = reader.signed()?;
+        let nanoseconds = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
+        Ok(Self { path, kind, attributes: Attributes::new(mode, seconds, nanoseconds)? })
+    }
+}
+
+const DIRECTORY: u8 = 0;
+const FILE: u8 = 1;
+const SYMLINK: u8 = 2;
+const FILE_WITH_ROOT: u8 = 3;
+
+/// The bytes of the check before a content.
+const CHECK: usize = 8;
+
+/// No header is longer: the kind, varints, a path, and the target of a link or a length and a root.
+const HEADER_MAX: usize = 1 + 3 + 2 + RelPath::MAX + 2 + TreeEntry::TARGET_MAX + 10 + 5;
+
+fn bytes<'a>(reader: &mut Reader<'a>, most: usize, what: &'static str) -> Result<&'a [u8], InvalidTree> {
+    let len = reader.varint()?;
+    LimitExceeded::check(what, len, most as u64)?;
+    Ok(reader.bytes(len as usize)?)
+}
+
+/// What stands before a content in the archive.
+pub fn content_check(content: &[u8]) -> [u8; 8] {
+    *blake3::hash(content).as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+/// The order of a tree: a directory before what is in it, and that in the order of the names' bytes.
+pub fn tree_order(a: &RelPath, b: &RelPath) -> Ordering {
+    order(a.as_bytes(), b.as_bytes())
+}
+
+fn order(a: &[u8], b: &[u8]) -> Ordering {
+    let common = a.iter().zip(b).position(|(a, b)| a != b);
+    // A slash ends a name, and no other byte of a name is below 1.
+    let key = |path: &[u8], at: usize| match path.get(at) {
+        None => 0,
+        Some(b'/') => 1,
+        Some(byte) => u16::from(*byte) + 1,
+    };
+    let at = common.unwrap_or(a.len().min(b.len()));
+    key(a, at).cmp(&key(b, at))
+}
+
+/// The entries of a tree in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeList {
+    headers: Vec<u8>,
+    /// Where each header ends.
+    header_ends: Vec<u64>,
+    /// Where each chunk ends.
+    ends: Vec<u64>,
+    chunks: Arc<ChunkList>,
+}
+
+impl TreeList {
+    /// The archive's chunks, one for each entry.
+    pub fn chunks(&self) -> &Arc<ChunkList> {
+        &self.chunks
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True when nothing is listed, not even a directory.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The entry with this index.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn entry(&self, index: usize) -> TreeEntry {
+        TreeEntry::decode(&mut Reader::new(self.header(index))).expect("it was encoded here")
+    }
+
+    /// The header of the entry with this index, as it stands in the archive.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn header(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.header_ends[before]);
+        &self.headers[start as usize..self.header_ends[index] as usize]
+    }
+
+    /// The entries in order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = TreeEntry> + '_ {
+        (0..self.len()).map(|index| self.entry(index))
+    }
+
+    /// Where the chunk of an entry starts, and its length; the index behind the last gives the end.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such entry.
+    pub fn span(&self, index: usize) -> (Offset, ByteLen) {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let end = self.ends.get(index).copied().unwrap_or(start);
+        (Offset::new(start), ByteLen::new(end - start))
+    }
+
+    /// The entry whose chunk holds the byte at this offset, or how many there are where none does.
+    pub fn index_at(&self, offset: Offset) -> usize {
+        self.ends.partition_point(|end| *end <= offset.get())
+    }
+
+    /// The index of the entry with this path, if it is listed.
+    pub fn find(&self, path: &RelPath) -> Option<usize> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match tree_order(&self.entry(middle).path, path) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Some(middle),
+                Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+}
+
+/// Makes the list of a tree from its entries in order.
+#[derive(Clone, Debug)]
+pub struct TreeLister {
+    algorithm: Algorithm,
+    most: usize,
+    longest: ByteLen,
+    place: PlaceInTree,
+    headers: Vec<u8>,
+    header_ends: Vec<u64>,
+    ends: Vec<u64>,
+    runs: Vec<ChunkRun>,
+}
+
+impl TreeLister {
+    /// A list without entries, of at most as many as `limits` allow chunks.
+    pub fn new(algorithm: Algorithm, limits: &Limits) -> Self {
+        Self {
+            algorithm,
+            most: limits.chunks,
+            longest: limits.file,
+            place: PlaceInTree::default(),
+            headers: Vec::new(),
+            header_ends: Vec::new(),
+            ends: Vec::new(),
+            runs: Vec::new(),
+        }
+    }
+
+    /// Takes in the next entry.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTree`] when it does not stand behind those before it, or in no directory among them, or the limits are
+    /// passed. The list is as before then.
+    pub fn push(&mut self, entry: &TreeEntry) -> Result<(), InvalidTree> {
+        LimitExceeded::check("entries of a tree", self.ends.len() as u64 + 1, self.most as u64)?;
+        let start = self.headers.len();
+        entry.encode(&mut self.headers);
+        let content = entry.inline().map_or(0, |len| CHECK as u64 + len.get());
+        let len = (self.headers.len() - start) as u64 + content;
+        let end = self.ends.last().copied().unwrap_or(0).saturating_add(len);
+        let checked = LimitExceeded::check("archive of a tree", end, self.longest.get())
+            .map_err(InvalidTree::from)
+            .and_then(|()| self.place.next(entry));
+        if let Err(error) = checked {
+            self.headers.truncate(start);
+            return Err(error);
+        }
+        let (mut digest, header) = ([0; Digest::LEN], self.algorithm.digest(&self.headers[start..]));
+        let (path, rest) = digest.split_at_mut(Digest::LEN / 2);
+        path.copy_from_slice(&self.algorithm.digest(entry.path.as_bytes()).as_bytes()[..Digest::LEN / 2]);
+        rest.copy_from_slice(&header.as_bytes()[..Digest::LEN / 2]);
+        let digest = Digest::from_bytes(digest);
+        let len = u32::try_from(len).expect("no chunk is longer than LONGEST");
+        self.runs.push(ChunkRun { digest, len, count: 1 });
+        self.header_ends.push(self.headers.len() as u64);
+        self.ends.push(end);
+        Ok(())
+    }
+
+    /// The list.
+    pub fn finish(mut self) -> TreeList {
+        let mut root = self.algorithm.hasher();
+        self.runs.iter().for_each(|run| root.update(run.digest.as_bytes()));
+        self.headers.shrink_to_fit();
+        let chunks = Arc::new(ChunkList::new(Cutter::Entries, self.algorithm, root.finish(), self.runs));
+        TreeList { headers: self.headers, header_ends: self.header_ends, ends: self.ends, chunks }
+    }
+}
+
+/// Where a list of entries has got to.
+#[derive(Clone, Debug, Default)]
+struct PlaceInTree {
+    /// The path of the entry before; `None` at the start.
+    last: Option<RelPath>,
+    /// How long the paths of the directories are that it stands in, or is, from the first on.
+    directories: Vec<usize>,
+}
+
+impl PlaceInTree {
+    /// Goes on to an entry, if it may stand here.
+    fn next(&mut self, entry: &TreeEntry) -> Result<(), InvalidTree> {
+        let path = entry.path.as_bytes();
+        let is_directory = entry.kind == TreeKind::Directory;
+        let Some(last) = &self.last else {
+            if !entry.path.is_root() || !is_directory {
+                return Err(InvalidTree::Start);
+            }
+            (self.last, self.directories) = (Some(entry.path.clone()), vec![0]);
+            return Ok(());
+        };
+        if order(last.as_bytes(), path) != Ordering::Less {
+            return Err(InvalidTree::Order);
+        }
+        let last = last.as_bytes();
+        let holds = |len: usize| len == 0 || path.starts_with(&last[..len]) && path.get(len) == Some(&b'/');
+        let kept = self.directories.iter().take_while(|len| holds(**len)).count();
+        let parent = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        if self.directories[..kept].last() != Some(&parent) {
+            return Err(InvalidTree::Orphan);
+        }
+        self.directories.truncate(kept);
+        if is_directory {
+            self.directories.push(path.len());
+        }
+        self.last = Some(entry.path.clone());
+        Ok(())
+    }
+}
+
+/// An entry as it came, with its content if that travels with the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchivedEntry {
+    /// The entry.
+    pub entry: TreeEntry,
+    /// What the file holds; empty for what has no content here.
+    pub content: Vec<u8>,
+    /// The content is what it is said to be; true for what has none here.
+    pub is_whole: bool,
+}
+
+/// Reads an archive that comes in pieces.
+///
+/// # Security
+///
+/// Takes hostile bytes: holds one chunk and the last piece at most, and what comes out has valid paths in order, each in a
+/// directory before it. Whether a symbolic link stands on the way to one is for the storage to see to.
+#[derive(Clone, Debug, Default)]
+pub struct ArchiveReader {
+    place: PlaceInTree,
+    pending: Vec<u8>,
+    /// Where in `pending` the next entry starts.
+    at: usize,
+}
+
+impl ArchiveReader {
+    /// Takes in the next bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pending.drain(..core::mem::take(&mut self.at));
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// Goes on to an entry of which only the header is looked at: it stands between two others, whole.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTree`] when it may not stand here, or in the middle of an entry.
+    pub fn pass(&mut self, entry: &TreeEntry) -> Result<(), InvalidTree> {
+        if !self.is_between() {
+            return Err(InvalidTree::Cut);
+        }
+        self.place.next(entry)
+    }
+
+    /// True when what came ends with an entry.
+    pub fn is_between(&self) -> bool {
+        self.at == self.pending.len()
+    }
+
+    /// The next entry, once it has come whole.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTree`] when the bytes are no entry, or one that may not stand here. Nothing is to be read then.
+    #[expect(clippy::should_implement_trait, reason = "it ends only for now")]
+    pub fn next(&mut self) -> Result<Option<ArchivedEntry>, InvalidTree> {
+        let rest = &self.pending[self.at..];
+        let mut reader = Reader::new(rest);
+        let entry = match TreeEntry::decode(&mut reader) {
+            Ok(entry) => entry,
+            Err(InvalidTree::Malformed(Malformed::Truncated)) if rest.len() < HEADER_MAX => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (mut content, mut is_whole) = (Vec::new(), true);
+        if let Some(len) = entry.inline() {
+            if (reader.rest().len() as u64) < CHECK as u64 + len.get() {
+                return Ok(None);
+            }
+            let check = reader.array::<CHECK>()?;
+            content = reader.bytes(len.get() as usize)?.to_vec();
+            is_whole = content_check(&content) == check;
+        }
+        let left = reader.rest().len();
+        self.place.next(&entry)?;
+        self.at = self.pending.len() - left;
+        Ok(Some(ArchivedEntry { entry, content, is_whole }))
+    }
+}
+
+/// Why entries are no tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTree {
+    /// An entry is damaged.
+    #[error("damaged entry of a tree")]
+    Malformed(#[from] Malformed),
+    /// A path is none.
+    #[error("a path in a tree is not valid")]
+    Path(#[from] InvalidPath),
+    /// There is too much of it.
+    #[error(transparent)]
+    Limit(#[from] LimitExceeded),
+    /// The first entry is not the directory itself.
+    #[error("a tree does not start with its directory")]
+    Start,
+    /// An entry does not stand behind the one before it, or is there twice.
+    #[error("entries of a tree are not in order")]
+    Order,
+    /// An entry is in no directory of the tree.
+    #[error("an entry of a tree stands in no directory")]
+    Orphan,
+    /// An entry begins in the middle of another.
+    #[error("an entry of a tree is cut off")]
+    Cut,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::String;
+
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(path: &str) -> RelPath {
+        RelPath::new(path.as_bytes()).expect("a valid path")
+    }
+
+    fn attributes(seconds: i64) -> Attributes {
+        Attributes::new(0o644, seconds, 999_999_999).expect("in range")
+    }
+
+    fn file(at: &str, len: u64) -> TreeEntry {
+        let kind = TreeKind::File { len: ByteLen::new(len), root: None };
+        TreeEntry { path: path(at), kind, attributes: attributes(7) }
+    }
+
+    fn directory(at: &str) -> TreeEntry {
+        TreeEntry { path: path(at), kind: TreeKind::Directory, attributes: attributes(-7) }
+    }
+
+    fn link(at: &str, target: &str) -> TreeEntry {
+        let kind = TreeKind::Symlink { target: target.as_bytes().to_vec() };
+        TreeEntry { path: path(at), kind, attributes: attributes(0) }
+    }
+
+    fn content(entry: &TreeEntry) -> Vec<u8> {
+        let seed = entry.path.as_bytes().iter().map(|byte| u32::from(*byte)).sum::<u32>();
+        (0..entry.inline().map_or(0, ByteLen::get) as u32).map(|i| (i * 7 + seed) as u8).collect()
+    }
+
+    fn list(entries: &[TreeEntry]) -> TreeList {
+        let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+        entries.iter().for_each(|entry| lister.push(entry).expect("in order"));
+        lister.finish()
+    }
+
+    fn archive(list: &TreeList) -> Vec<u8> {
+        let mut archive = Vec::new();
+        for (index, entry) in list.entries().enumerate() {
+            let content = content(&entry);
+            archive.extend_from_slice(list.header(index));
+            if entry.inline().is_some() {
+                archive.extend_from_slice(&content_check(&content));
+            }
+            archive.extend_from_slice(&content);
+        }
+        archive
+    }
+
+    /// What a list says of an archive is so, and the archive gives the entries back however it is split.
+    fn check_a_tree(entries: &[TreeEntry], piece: usize) {
+        let list = list(entries);
+        let archive = archive(&list);
+        assert_eq!(list.entries().collect::<Vec<_>>(), entries);
+        assert_eq!(list.chunks().len(), ByteLen::of(&archive));
+        assert_eq!(list.chunks().chunk_count(), entries.len() as u64);
+        for (index, entry) in entries.iter().enumerate() {
+            let (start, len) = list.span(index);
+            assert_eq!(list.find(&entry.path), Some(index));
+            assert_eq!(list.chunks().offset_of(index as u64), start);
+            assert_eq!(list.index_at(start), index);
+            assert_eq!(list.index_at(start + (len - ByteLen::new(1))), index);
+            let header = list.header(index);
+            assert_eq!(&archive[start.to_usize().expect("short")..][..header.len()], header);
+        }
+        assert_eq!(list.index_at(list.chunks().len_offset()), entries.len());
+        let mut reader = ArchiveReader::default();
+        let mut read = Vec::new();
+        for piece in archive.chunks(piece.max(1)) {
+            reader.push(piece);
+            while let Some(entry) = reader.next().expect("as written") {
+                assert!(entry.is_whole);
+                assert_eq!(entry.content, content(&entry.entry));
+                read.push(entry.entry);
+            }
+        }
+        assert_eq!(read, entries);
+        assert!(reader.is_between());
+    }
+
+    trait EndOffset {
+        fn len_offset(&self) -> Offset;
+    }
+
+    impl EndOffset for ChunkList {
+        fn len_offset(&self) -> Offset {
+            Offset::new(self.len().get())
+        }
+    }
+
+    fn small_tree() -> Vec<TreeEntry> {
+        vec![
+            directory(""),
+            file("a", 0),
+            directory("b"),
+            file("b/a", 5),
+            directory("b/c"),
+            link("b/c/x", "../../elsewhere"),
+            file("b-", 70_000),
+            directory("c"),
+        ]
+    }
+
+    #[test]
+    fn a_tree_is_its_archive() {
+        check_a_tree(&small_tree(), 3);
+        check_a_tree(&[directory("")], 1);
+        let longest = vec!["x".repeat(255); 16].join("/")[..4095].into();
+        let target: String = "y".repeat(TreeEntry::TARGET_MAX);
+        let mut deep = vec![directory("")];
+        let mut at = String::new();
+        let end: String = longest;
+        for part in end.split('/') {
+            at = if at.is_empty() { part.into() } else { format!("{at}/{part}") };
+            deep.push(directory(&at));
+        }
+        *deep.last_mut().expect("there are") = link(&at, &target);
+        check_a_tree(&deep, 1000);
+        assert!(list(&deep).header(deep.len() - 1).len() <= HEADER_MAX);
+    }
+
+    #[test]
+    fn what_is_in_a_directory_stands_behind_it_and_before_what_follows_that() {
+        let sorted = ["", "a", "a/\x01", "a/b", "a/b/c", "a/bc", "a\x01", "a-", "a0", "ab"];
+        for (i, a) in sorted.iter().enumerate() {
+            for (j, b) in sorted.iter().enumerate() {
+                assert_eq!(tree_order(&path(a), &path(b)), i.cmp(&j), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_tells_what_is_looked_at() {
+        let usual = list(&small_tree());
+        for (index, change) in [(1, file("a", 1)), (3, link("b/a", "5")), (7, directory("d"))] {
+            let mut tree = small_tree();
+            tree[index] = change;
+            let changed = list(&tree);
+            assert_ne!(changed.chunks().root(), usual.chunks().root());
+            let differ = changed.chunks().runs().iter().zip(usual.chunks().runs()).filter(|(a, b)| a != b);
+            assert_eq!(differ.count(), 1);
+        }
+        let mut touched = small_tree();
+        touched[1].attributes = Attributes::new(0o644, 7, 0).expect("in range");
+        assert_ne!(list(&touched).chunks().root(), usual.chunks().root());
+    }
+
+    #[test]
+    fn what_is_no_tree_is_refused() {
+        let refused = |entries: &[TreeEntry]| {
+            let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+            entries.iter().find_map(|entry| lister.push(entry).err()).expect("not a tree")
+        };
+        assert_eq!(refused(&[file("a", 1)]), InvalidTree::Start);
+        assert_eq!(refused(&[link("", "a")]), InvalidTree::Start);
+        assert_eq!(refused(&[directory(""), file("b", 1), file("a", 1)]), InvalidTree::Order);
+        assert_eq!(refused(&[directory(""), file("a", 1), directory("a")]), InvalidTree::Order);
+        assert_eq!(refused(&[directory(""), file("a", 1), file("a/b", 1)]), InvalidTree::Orphan);
+        assert_eq!(refused(&[directory(""), link("a", "b"), file("a/b", 1)]), InvalidTree::Orphan);
+        assert_eq!(refused(&[directory(""), file("a/b", 1)]), InvalidTree::Orphan);
+        assert_eq!(refused(&[directory(""), directory("ab"), file("a/b", 1)]), InvalidTree::Order);
+        assert_eq!(refused(&[directory(""), directory("a"), file("ab/c", 1)]), InvalidTree::Orphan);
+        let limits = Limits::default().chunks(2).file(ByteLen::new(200));
+        let mut lister = TreeLister::new(Algorithm::Blake3, &limits);
+        lister.push(&directory("")).expect("the first");
+        assert!(matches!(lister.push(&file("a", 500)), Err(InvalidTree::Limit(_))));
+        lister.push(&file("a", 5)).expect("the second");
+        assert!(matches!(lister.push(&file("b", 1)), Err(InvalidTree::Limit(_))));
+        assert_eq!(lister.finish().entries().collect::<Vec<_>>(), [directory(""), file("a", 5)]);
+    }
+
+    #[test]
+    fn damaged_archives_are_refused() {
+        let read = |bytes: &[u8]| {
+            let mut reader = ArchiveReader::default();
+            reader.push(bytes);
+            loop {
+                match reader.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return None,
+                    Err(error) => return Some(error),
+                }
+            }
+        };
+        let root = [0, 0, 0, 0, 0];
+        assert_eq!(read(&root), None);
+        assert!(matches!(read(&[4, 0, 0, 0, 0]), Some(InvalidTree::Malformed(_))), "kind");
+        assert!(matches!(read(&[0, 0x80, 0x20, 0, 0, 0]), Some(InvalidTree::Malformed(_))), "mode");
+        assert!(matches!(read(&[&root[..], &[0, 0, 2, b'.', b'.', 0, 0]].concat()), Some(InvalidTree::Path(_))));
+        assert!(matches!(read(&[0, 0, 0x81, 0x20]), Some(InvalidTree::Limit(_))), "path length");
+        assert!(matches!(read(&[&root[..], &[2, 0, 1, b'a', 0, 0, 0]].concat()), Some(InvalidTree::Malformed(_))));
+        assert!(matches!(read(&[&root[..], &[2, 0, 1, b'a', 0x81, 0x20]].concat()), Some(InvalidTree::Limit(_))));
+        let nanoseconds = [0x80, 0x94, 0xeb, 0xdc, 3];
+        assert!(matches!(read(&[&root[..4], &nanoseconds].concat()), Some(InvalidTree::Malformed(_))));
+        assert_eq!(read(&[root, root].concat()), Some(InvalidTree::Order));
+        // What a hash mistook.
+        let mut reader = ArchiveReader::default();
+        reader.push(&[&root[..], &[1, 0, 1, b'a', 2, 0, 0], &content_check(b"hi"), b"ho"].concat());
+        assert!(reader.next().expect("valid").expect("whole").is_whole);
+        assert!(!reader.next().expect("valid").expect("whole").is_whole);
+    }
+
+    #[test]
+    fn entries_that_are_known_pass_between_others() {
+        let list = list(&small_tree());
+        let archive = archive(&list);
+        let mut reader = ArchiveReader::default();
+        reader.pass(&list.entry(0)).expect("the first");
+        let (start, _) = list.span(1);
+        let (end, _) = list.span(3);
+        let range = start.to_usize().expect("short")..end.to_usize().expect("short");
+        reader.push(&archive[range.start..range.end - 1]);
+        assert_eq!(reader.next().map(|read| read.map(|read| read.entry)), Ok(Some(list.entry(1))));
+        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.pass(&list.entry(3)), Err(InvalidTree::Cut));
+        reader.push(&archive[range.end - 1..range.end]);
+        assert_eq!(reader.next().map(|read| read.map(|read| read.entry)), Ok(Some(list.entry(2))));
+        assert_eq!(reader.pass(&list.entry(5)), Err(InvalidTree::Orphan));
+        reader.pass(&list.entry(3)).expect("in order");
+    }
+
+    proptest! {
+        #[test]
+        fn any_tree_is_its_archive(
+            files in btree_map("[ab./]{1,6}", (0u64..300, any::<i64>(), 0u16..=0o7777), 0..20),
+            piece in 1usize..400,
+        ) {
+            let mut entries = vec![directory("")];
+            for (at, (len, seconds, mode)) in files {
+                let Ok(path) = RelPath::new(at.into_bytes()) else { continue };
+                // Every component but the last is a directory.
+                let mut parent = RelPath::ROOT;
+                let names: Vec<_> = path.components().collect();
+                for name in &names {
+                    parent = parent.join(name).expect("short");
+                    let kind = match parent == path {
+                        true => TreeKind::File { len: ByteLen::new(len), root: None },
+                        false => TreeKind::Directory,
+                    };
+                    let attributes = Attributes::new(mode, seconds, 5).expect("in range");
+                    entries.push(TreeEntry { path: parent.clone(), kind, attributes });
+                }
+            }
+            // Of two entries of one path a directory wins: something may stand in it.
+            entries.sort_by(|a, b| {
+                tree_order(&a.path, &b.path)
+                    .then((a.kind != TreeKind::Directory).cmp(&(b.kind != TreeKind::Directory)))
+            });
+            entries.dedup_by(|a, b| a.path == b.path);
+            check_a_tree(&entries, piece);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..300), piece in 1usize..50) {
+            let mut reader = ArchiveReader::default();
+            for piece in bytes.chunks(piece) {
+                reader.push(piece);
+                while let Ok(Some(_)) = reader.next() {}
+            }
+        }
+    }
+}
