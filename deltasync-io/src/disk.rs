@@ -148,6 +148,60 @@ pub trait DiskDir: fmt::Debug + Send + Sync + 'static {
     /// What the disk says.
     fn lock(&self) -> io::Result<bool>;
 
+    /// Where a symbolic link points.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`, `EINVAL` when it is no link; what the disk says, also when it has no links.
+    fn read_symlink(&self, _name: &Name) -> io::Result<Vec<u8>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` when the name is taken; what the disk says, also when it has no links.
+    fn make_symlink(&self, _name: &Name, _target: &[u8]) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Sets when a symbolic link was modified, in seconds and nanoseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    fn set_symlink_modified(&self, _name: &Name, _modified: (i64, u32)) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Sets its own permission bits.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    fn set_mode(&self, _mode: u32) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Sets when it was modified itself, in seconds and nanoseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    fn set_modified(&self, _modified: (i64, u32)) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Makes all that was written to this disk durable, the names too; false when that cannot be done at once.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says: what was written since the last sync may then be lost, whatever a later sync says.
+    fn sync_disk(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// How much room the disk has for us; `None` where that is not known.
     ///
     /// # Errors
@@ -197,6 +251,15 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     ///
     /// What the disk says.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
+
+    /// Sets when its bytes changed last, in seconds and nanoseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    fn set_modified(&self, _modified: (i64, u32)) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
 
     /// Sets space aside for `len` bytes, if the disk can and it makes writing faster, and leaves the length as it is.
     ///
@@ -353,6 +416,11 @@ impl AnyFile {
     /// Sets the permission bits.
     pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
         uninterrupted(|| self.0.set_mode(mode))
+    }
+
+    /// Sets when its bytes changed last, in seconds and nanoseconds since 1970.
+    pub(crate) fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
+        uninterrupted(|| self.0.set_modified(modified))
     }
 
     /// Sets space aside for `len` bytes, where that can be done.

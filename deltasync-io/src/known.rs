@@ -10,10 +10,12 @@
 //! directory may be deleted at any time. What was kept is checked when it is recalled, by digests or, for a copy that
 //! shares its blocks, by how it looks; what fails is removed.
 //!
-//! Cost: to remember reads the file once (not at all for a reflink) and syncs the index once; to recall reads what was
-//! kept once, at the speed of BLAKE3. Memory is that of the chunk list.
+//! Cost: to remember reads a small file once more (not for a reflink), or nothing where its sums were made while it was
+//! described, and syncs the index once; to recall reads what was kept once, at the speed of BLAKE3. Memory is that of the
+//! chunk list.
 //!
-//! Invariant: all files together stay within the quota, but for the index itself; what was used longest ago goes first.
+//! Invariant: all files together stay within the quota, but for the index itself and for the sums of files that are being
+//! transferred; what was used longest ago goes first.
 
 use std::io;
 use std::path::PathBuf;
@@ -32,9 +34,10 @@ mod ledger;
 mod packed;
 mod record;
 
+pub(crate) use keep::{SUMMED_AT_ONCE, Summing};
 pub(crate) use packed::PackedFile;
 
-use blobs::{Blobs, Part};
+use blobs::{Blobs, Draft, Part};
 use keep::{check_of, keep};
 use ledger::Ledger;
 use record::{Form, Record};
@@ -43,7 +46,8 @@ use record::{Form, Record};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeepForm {
-    /// A base copy where the file system shares its blocks or it packs well within the quota, else sums.
+    /// A base copy where the file system shares its blocks, or where it is short or packs well, within the quota; else
+    /// sums.
     #[default]
     Auto,
     /// A base copy, as long as the quota holds it.
@@ -84,8 +88,8 @@ impl KnownFiles {
     pub const QUOTA: ByteLen = ByteLen::new(1 << 30);
 
     /// Remembers in this directory, for the server of this name, which is whatever the caller knows it by. Nothing is
-    /// opened or made before there is something to remember. Clones share the directory; two that were made by `new`
-    /// keep each other out for a step, as two processes do.
+    /// opened or made before there is something to remember, or a large file that may be. Clones share the directory;
+    /// two that were made by `new` keep each other out for a step, as two processes do.
     pub fn new(directory: impl Into<PathBuf>, server: impl Into<Vec<u8>>) -> Self {
         let directory = directory.into();
         Self {
@@ -160,7 +164,28 @@ impl KnownFiles {
         }
     }
 
-    /// Remembers a file that looked like `looks` when it was cut into `chunks`; does nothing where that cannot be done.
+    /// Begins the sums of a file that is to be described and may be remembered then, where they are what will be kept of
+    /// it. `None` where it is not, or looks as it did when it was remembered.
+    pub(crate) fn begin(&self, key: &Known, source: &Source, looks: &Looks) -> Option<Summing> {
+        if looks.len < SUMMED_AT_ONCE {
+            return None;
+        }
+        let record = {
+            let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            self.ledger.get(&self.key(key), &self.blobs)
+        };
+        if record.is_some_and(|record| record.looks == *looks && self.suits(&record)) {
+            return None;
+        }
+        let begin = || {
+            self.blobs.prepare()?;
+            Summing::begin(source, looks.len, self.form, self.quota.get(), self.blobs.draft()?)
+        };
+        begin().ok().flatten()
+    }
+
+    /// Remembers a file that looked like `looks` when it was cut into `chunks` and its `sums` were made; does nothing where
+    /// that cannot be done.
     pub(crate) fn remember(
         &self,
         key: &Known,
@@ -168,10 +193,13 @@ impl KnownFiles {
         source: &Source,
         looks: &Looks,
         chunks: &ChunkList,
+        sums: Option<Summing>,
     ) {
         let key = self.key(key);
         // There is nobody to tell: what cannot be remembered costs the next push a round trip.
-        if !self.try_remember(&key, generation, source, looks, chunks).unwrap_or(false) {
+        let remembered = self.renew(&key, generation, looks, chunks)
+            || self.try_remember(&key, generation, source, looks, chunks, sums).unwrap_or(false);
+        if !remembered {
             // What was remembered before is no longer what both ends have.
             let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(record) = self.ledger.get(&key, &self.blobs) {
@@ -188,30 +216,23 @@ impl KnownFiles {
         source: &Source,
         looks: &Looks,
         chunks: &ChunkList,
+        sums: Option<Summing>,
     ) -> io::Result<bool> {
-        if !looks.still(&source.looks()?) {
-            return Ok(false);
-        }
-        if self.renew(key, generation, chunks) {
-            return Ok(true);
-        }
-        self.blobs.prepare()?;
         let mut list = Vec::new();
         chunks.encode(&mut list);
         let room = self.quota.get().saturating_sub(list.len() as u64);
-        let draft = self.blobs.draft()?;
-        draft.write(Part::Chunks, &list)?;
-        let Some((form, bytes)) = keep(source, chunks, self.form, room, &draft.create(Part::Bytes)?)? else {
-            return Ok(false);
+        let made = sums.map(|sums| sums.finish(chunks.len().get(), self.form, room)).transpose()?.flatten();
+        let kept = match made {
+            Some(made) => Some(made),
+            None => self.keep(source, looks, chunks, room)?,
         };
-        // What was read is what was described, and both ends have that.
-        if !looks.still(&source.looks()?) {
-            return Ok(false);
-        }
+        let Some((draft, form, bytes)) = kept else { return Ok(false) };
+        draft.write(Part::Chunks, &list)?;
         let record = Record {
             id: draft.id(),
             generation,
             root: chunks.root(),
+            looks: *looks,
             len: chunks.len(),
             bytes: list.len() as u64 + bytes,
             form,
@@ -220,18 +241,41 @@ impl KnownFiles {
         Ok(self.ledger.put(key, &record, self.quota.get(), &self.blobs, || draft.publish()))
     }
 
-    /// Of a file that is remembered already only the generation can be another: somebody has brought it back.
-    fn renew(&self, key: &[u8], generation: Generation, chunks: &ChunkList) -> bool {
+    /// Reads a file again to keep it; `None` when it cannot be kept, or is not what was described.
+    fn keep(
+        &self,
+        source: &Source,
+        looks: &Looks,
+        chunks: &ChunkList,
+        room: u64,
+    ) -> io::Result<Option<(Draft, Form, u64)>> {
+        if !looks.still(&source.looks()?) {
+            return Ok(None);
+        }
+        self.blobs.prepare()?;
+        let draft = self.blobs.draft()?;
+        let kept = keep(source, chunks, self.form, room, &draft.create(Part::Bytes)?)?;
+        // What was read is what was described, and both ends have that.
+        let same = looks.still(&source.looks()?);
+        Ok(kept.filter(|_| same).map(|(form, bytes)| (draft, form, bytes)))
+    }
+
+    /// Of a file that is remembered already only the generation and its looks can be others: somebody has brought it back.
+    fn renew(&self, key: &[u8], generation: Generation, looks: &Looks, chunks: &ChunkList) -> bool {
         let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = self.ledger.get(key, &self.blobs) else { return false };
         let same = (record.root, record.len) == (chunks.root(), chunks.len());
-        let suits = match self.form {
+        let renewed = Record { generation, looks: *looks, ..record };
+        same && self.suits(&record) && self.ledger.renew(key, &record, &renewed, &self.blobs)
+    }
+
+    /// True when what is kept has the form that is wanted now.
+    fn suits(&self, record: &Record) -> bool {
+        match self.form {
             KeepForm::Auto => true,
             KeepForm::Copy => !matches!(record.form, Form::Sums { .. }),
             KeepForm::Sums => matches!(record.form, Form::Sums { .. }),
-        };
-        let renewed = Record { generation, ..record };
-        same && suits && self.ledger.renew(key, &record, &renewed, &self.blobs)
+        }
     }
 
     fn key(&self, key: &Known) -> Vec<u8> {

@@ -42,7 +42,8 @@ pub(crate) fn place(text: &str) -> Place {
 }
 
 pub(crate) fn describe(storage: &dyn BlockingStorage, at: &str) -> Result<OpenedFile, StorageFault> {
-    let ask = Ask::Describe { place: place(at), cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
+    let ask =
+        Ask::Describe { place: place(at), cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, remember: None };
     match storage.answer(ask)? {
         Answer::Described(file) => Ok(file),
         other => panic!("asked to describe, got {other:?}"),
@@ -195,7 +196,12 @@ pub(crate) fn a_description_has_the_chunks_of_the_bytes(fixture: &dyn Fixture) {
 
         fixture.put("again", &bytes);
         let cutting = Cutting::Exactly(Cutter::FIXED_4096);
-        let asked = storage.answer(Ask::Describe { place: place("again"), cutting, algorithm: Algorithm::Sha256 });
+        let asked = storage.answer(Ask::Describe {
+            place: place("again"),
+            cutting,
+            algorithm: Algorithm::Sha256,
+            remember: None,
+        });
         let Ok(Answer::Described(file)) = asked else { panic!("{asked:?}") };
         assert_eq!(*file.chunks, ChunkList::of(&bytes, Cutter::FIXED_4096, Algorithm::Sha256), "{len} bytes");
     }
@@ -207,11 +213,15 @@ pub(crate) fn what_cannot_be_described_is_named(fixture: &dyn Fixture) {
     assert_fault(describe(storage, "none"), FaultKind::NotFound, "none: ");
     assert_fault(describe(storage, "a/none"), FaultKind::NotFound, "a/none: ");
     assert_fault(describe(storage, "none/none"), FaultKind::NotFound, "none/none: ");
-    assert_fault(describe(storage, "a"), FaultKind::WrongKind, "a: ");
-    assert_fault(describe(storage, ""), FaultKind::WrongKind, "/: ");
+    // A directory is no file, where one was asked for.
+    for (at, start) in [("a", "a: "), ("", "/: ")] {
+        let (cutting, algorithm) = (Cutting::Exactly(Cutter::FIXED_4096), Algorithm::Blake3);
+        let ask = Ask::Describe { place: place(at), cutting, algorithm, remember: None };
+        assert_fault(storage.answer(ask), FaultKind::WrongKind, start);
+    }
     assert_fault(describe(storage, "a/file/below"), FaultKind::WrongKind, "a/file/below: ");
     let other = Place { root: RootId::new(9), path: path("a/file") };
-    let ask = Ask::Describe { place: other, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
+    let ask = Ask::Describe { place: other, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, remember: None };
     assert!(storage.answer(ask).is_err_and(|fault| fault.kind == FaultKind::NotFound));
 }
 

@@ -20,7 +20,8 @@
 //! let storage = MemoryStorage::new();
 //! let place = Place { root: RootId::new(0), path: RelPath::new(*b"greeting")? };
 //! storage.insert(place.root, place.path.clone(), "hello");
-//! let answer = storage.answer(Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 })?;
+//! let (cutting, algorithm) = (Cutting::ByContent, Algorithm::Blake3);
+//! let answer = storage.answer(Ask::Describe { place, cutting, algorithm, remember: None })?;
 //! let Answer::Described(file) = answer else { unreachable!("a description was asked for") };
 //! assert_eq!(file.chunks.len().get(), 5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -59,7 +60,7 @@ pub use memory::MemoryStorage;
 mod local;
 pub use local::{
     Finding, FindingKind, LastScrub, LocalOptions, LocalStorage, Reached, Recovery, Scrub, ScrubEvent, ScrubOptions,
-    ScrubReport, connect_control,
+    ScrubReport, TreeMember, connect_control, left_out, members_to_fetch, members_to_send,
 };
 
 #[cfg(feature = "tokio")]

@@ -127,6 +127,9 @@ impl MemoryStorage {
     }
 
     fn open(&self, place: Place, cutting: Cutting, algorithm: Algorithm) -> Result<OpenedFile, StorageFault> {
+        if cutting == Cutting::TREE {
+            return Err(fault(FaultKind::WrongKind, &place.path, "trees are not kept in memory"));
+        }
         let file = {
             let tree = self.tree();
             tree.check_kind(&place)?;
@@ -248,10 +251,14 @@ impl MemoryStorage {
 impl BlockingStorage for MemoryStorage {
     fn answer(&self, ask: Ask) -> Result<Answer, StorageFault> {
         match ask {
-            Ask::Describe { place, cutting, algorithm } => self.open(place, cutting, algorithm).map(Answer::Described),
+            Ask::Describe { place, cutting, algorithm, .. } => {
+                self.open(place, cutting, algorithm).map(Answer::Described)
+            }
             Ask::Basis { destination, cutting, algorithm, wanted } => {
                 self.basis(destination, cutting, algorithm, wanted)
             }
+            // There are no permissions here, and no times.
+            Ask::Adorn { .. } => Ok(Answer::Adorned),
             Ask::Recall { key, root } => Ok(Answer::Recalled(self.recall(key, root))),
             Ask::Remember { key, generation, file } => {
                 self.remember(key, generation, &file).map(|()| Answer::Remembered)

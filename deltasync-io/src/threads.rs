@@ -240,7 +240,7 @@ mod tests {
 
     fn describe() -> Ask {
         let place = Place { root: RootId::new(0), path: RelPath::ROOT };
-        Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 }
+        Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, remember: None }
     }
 
     fn quick() -> Ask {

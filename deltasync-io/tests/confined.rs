@@ -31,7 +31,8 @@ fn read(storage: &LocalStorage, file: FileHandle, len: ByteLen) -> Result<Bytes,
 
 /// Opens a file as a source, and reads it.
 fn pull(storage: &LocalStorage, at: &str) -> Result<Bytes, StorageFault> {
-    let ask = Ask::Describe { place: place(at), cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
+    let ask =
+        Ask::Describe { place: place(at), cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, remember: None };
     match storage.answer(ask)? {
         Answer::Described(file) => {
             assert_ne!(file.chunks.root(), Algorithm::Blake3.digest(MARK), "the root of what lies outside");

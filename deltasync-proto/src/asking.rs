@@ -8,8 +8,8 @@ use deltasync_core::{ByteLen, Malformed, Name};
 
 use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::{
-    Answer, Ask, AskRoot, Cutting, Entry, EventKind, InvalidMessage, List, Listing, MessageKind, Outcome, Phase, Place,
-    RequestId, RootId, RootIs, TransferMessage,
+    Answer, Ask, AskRoot, Cutting, Entry, EventKind, FaultKind, InvalidMessage, List, Listing, MessageKind, Outcome,
+    Phase, Place, RequestId, RootId, RootIs, StorageFault, TransferMessage,
 };
 
 /// Entries in one page: 200 of the longest names fit a control message.
@@ -76,7 +76,12 @@ impl Answering {
     pub(crate) fn root(ask: AskRoot, cx: &mut Context<'_>) -> Self {
         let place = Place { root: RootId::new(0), path: ask.path };
         cx.phase(Phase::Describing);
-        Self::Describing(cx.ask(Ask::Describe { place, cutting: Cutting::ByContent, algorithm: ask.algorithm }))
+        Self::Describing(cx.ask(Ask::Describe {
+            place,
+            cutting: Cutting::ByContent,
+            algorithm: ask.algorithm,
+            remember: None,
+        }))
     }
 
     pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
@@ -90,6 +95,9 @@ impl Answering {
             }
             Self::Describing(request) if request == id => {
                 let Answer::Described(file) = answer? else { return Err(wrong_answer()) };
+                if file.is_tree() {
+                    return Err(StorageFault::new(FaultKind::WrongKind, "is a directory").into());
+                }
                 let (len, root): (ByteLen, _) = (file.chunks.len(), file.chunks.root());
                 cx.send(TransferMessage::RootIs(RootIs { len, root }));
                 Ok(Self::Ended(Outcome { len, root, ..Outcome::default() }))

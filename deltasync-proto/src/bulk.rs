@@ -108,6 +108,9 @@ pub struct Repair {
     pub sums: Vec<u64>,
 }
 
+/// The most breaks of an order: where there are more the receiver asks for everything.
+pub(crate) const BREAKS_MAX: usize = 100_000;
+
 /// What is wrong with a part of a set that does not follow those before it.
 pub(crate) const DISCONTINUED: Malformed = Malformed::Value("a part that does not continue the set");
 
@@ -230,9 +233,25 @@ impl Order {
         writer.finish();
     }
 
-    pub(crate) fn decode(payload: &Bytes) -> Result<Self, Malformed> {
+    /// Reads a payload.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidMessage`] when it is damaged or has more than [`BREAKS_MAX`] breaks.
+    ///
+    /// # Security
+    ///
+    /// A break may be two bits, and is 16 bytes here: so their number has a limit of its own.
+    pub(crate) fn decode(payload: &Bytes) -> Result<Self, InvalidMessage> {
+        let damaged = |cause| InvalidMessage::Payload { kind: MessageKind::Order, cause };
         let mut reader = Reader::new(payload);
-        let (count, bits) = (reader.varint()?, u32::from(reader.byte()?));
+        let count = reader.varint().map_err(damaged)?;
+        LimitExceeded::check("breaks of an order", count, BREAKS_MAX as u64)?;
+        Self::read(count, reader).map_err(damaged)
+    }
+
+    fn read(count: u64, mut reader: Reader<'_>) -> Result<Self, Malformed> {
+        let bits = u32::from(reader.byte()?);
         let mut reader = BitReader::new(reader.rest());
         if bits > 33 || count.saturating_mul(2 * u64::from(bits.max(1))) > reader.left() as u64 {
             return Err(Malformed::Truncated);

@@ -21,13 +21,13 @@
 
 use alloc::boxed::Box;
 
-use deltasync_core::{ByteLen, Generation};
+use deltasync_core::{ByteLen, Generation, Name};
 
 use crate::context::{Answered, Context, Trouble, wrong_answer};
-use crate::receiving::{Aim, Intent, Receiving, Task, same};
+use crate::receiving::{Aim, Intent, Receiving, Task, attributes, there};
 use crate::{
-    Answer, Ask, Condition, Confirm, Cutting, Destination, FaultKind, OpenedFile, Outcome, Phase, Progress, Replaces,
-    RequestId, StageHandle, TransferError, TransferMessage, Version,
+    Adorned, Answer, Ask, Condition, Confirm, Cutting, Destination, FaultKind, OpenedFile, Outcome, Phase, Progress,
+    Replaces, RequestId, StageHandle, TransferError, TransferMessage, Version,
 };
 
 /// How often a sender is asked whether it means to replace what is there, before a transfer is given up.
@@ -41,6 +41,7 @@ pub(crate) struct Committing {
     progress: Progress,
     repairs: u32,
     confirms: u32,
+    adorned: bool,
     step: Step,
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct Committing {
 enum Step {
     /// The peer may be a recording, until it shows that it has seen our hello.
     Unseen,
+    /// The staged file gets its permissions and time.
+    Adorning(RequestId),
     /// The storage commits.
     Storing(RequestId),
     /// Something else is there: what?
@@ -65,10 +68,10 @@ impl Committing {
         cx: &mut Context<'_>,
     ) -> Receiving {
         cx.phase(Phase::Committing);
-        let mut state = Self { task, stage, progress, repairs, confirms: 0, step: Step::Unseen };
+        let mut state = Self { task, stage, progress, repairs, confirms: 0, adorned: false, step: Step::Unseen };
         let replaces = state.task.replaces.clone();
         match (&state.task.aim, &replaces, state.task.intent) {
-            (Aim::Ours(..), _, _) | (_, Replaces::Nothing, _) | (_, _, Intent::Named) => state.store(cx),
+            (Aim::Ours(_), _, _) | (_, Replaces::Nothing, _) | (_, _, Intent::Named) => state.store(cx),
             (Aim::Theirs, Replaces::File(_), Intent::Answers) => {
                 if cx.live {
                     state.store(cx);
@@ -121,6 +124,13 @@ impl Committing {
         cx: &mut Context<'_>,
     ) -> Result<Receiving, Trouble> {
         match self.step {
+            Step::Adorning(request) if request == id => {
+                let Answer::Adorned = answer? else { return Err(wrong_answer()) };
+                let mut state = self;
+                state.adorned = true;
+                state.store(cx);
+                Ok(Receiving::Committing(state))
+            }
             Step::Storing(request) if request == id => self.on_stored(answer, cx),
             Step::Looking(request) if request == id => match answer? {
                 Answer::Basis { file, .. } => self.on_looked(file, cx),
@@ -138,7 +148,14 @@ impl Committing {
     }
 
     fn store(&mut self, cx: &mut Context<'_>) {
-        let (stage, replaces) = (self.stage.clone(), self.task.replaces.clone());
+        let stage = self.stage.clone();
+        if let Some(attributes) = attributes(&self.task.aim, &self.task.offer)
+            && !self.adorned
+        {
+            self.step = Step::Adorning(cx.ask(Ask::Adorn { file: Adorned::Staged(stage), attributes }));
+            return;
+        }
+        let replaces = self.task.replaces.clone();
         self.step = Step::Storing(cx.ask(Ask::Commit { stage, replaces }));
     }
 
@@ -151,7 +168,7 @@ impl Committing {
             Ok(_) => Err(wrong_answer()),
             Err(fault) if fault.kind == FaultKind::Conflict => {
                 let place = self.task.place.clone();
-                let (_, name) = place.path.split_last().ok_or_else(wrong_answer)?;
+                let name = place.path.split_last().map_or_else(Name::any, |(_, name)| name);
                 let offer = &self.task.offer;
                 let (cutting, algorithm) = (Cutting::Exactly(offer.cutter), offer.algorithm);
                 let destination = Destination { place, name, directory: false };
@@ -165,10 +182,10 @@ impl Committing {
 
     fn on_looked(mut self: Box<Self>, file: Option<OpenedFile>, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let current = file.as_ref().map(OpenedFile::version);
-        if let Some(version) = current.filter(|version| version.root == self.task.offer.root) {
+        if current.is_some_and(|version| version.root == self.task.offer.root) {
             // Somebody has published the same.
-            cx.send(TransferMessage::Same(version.generation));
-            return Ok(Receiving::Ended(same(&self.task.offer, cx)));
+            let Task { aim, offer, place, .. } = self.task;
+            return Ok(there(&aim, &offer, place, file.as_ref(), cx));
         }
         self.confirms += 1;
         let replaces = replaces(file.as_ref());

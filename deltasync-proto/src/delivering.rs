@@ -3,12 +3,12 @@
 
 use alloc::boxed::Box;
 
-use deltasync_core::Op;
+use deltasync_core::{Offset, Op};
 
 use crate::context::{Answered, Context, Trouble};
 use crate::delivery::{Delivery, Next};
 use crate::sending::{Common, Sending};
-use crate::{Answer, Ask, Delta, FaultKind, OpenedFile, Phase, Progress, RequestId, TransferMessage};
+use crate::{Answer, Ask, Delta, EventKind, FaultKind, OpenedFile, Phase, Progress, RequestId, TransferMessage};
 
 /// No more is prepared while this many bytes wait to leave.
 const QUEUED_MAX: usize = 512 << 10;
@@ -26,7 +26,11 @@ pub(crate) struct Delivering {
 impl Delivering {
     /// Everything is sent.
     pub(crate) fn whole(common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Sending {
-        let ops = [Op::Literal { len: target.chunks.len() }].into_iter().collect();
+        let len = target.chunks.len();
+        if target.is_tree() {
+            cx.event(EventKind::Differs { tree: target.file.clone(), ranges: [(Offset::ZERO, len)].into() });
+        }
+        let ops = [Op::Literal { len }].into_iter().collect();
         let delivery = Delivery::packed(target.file.clone(), ops, Some(target.chunks.clone()), |_| None, cx);
         Self::begin(common, target, delivery, cx)
     }

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use deltasync_core::{ByteLen, Digest, Generation, Name, RelPath};
+use deltasync_core::{Attributes, ByteLen, Digest, Generation, Name, Offset, RelPath};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, Entry, Place, TransferError, TransferId, Version};
+use crate::{Destination, Entry, Extra, FileHandle, Place, StageHandle, TransferError, TransferId, Version};
 
 /// A transfer to start, or to stop. Only a client starts transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,46 @@ pub enum Command {
         destination: Destination,
         /// What may be replaced.
         condition: Condition,
+    },
+    /// Make a directory at the server the tree that one of ours is.
+    PushTree {
+        /// Our directory.
+        source: Place,
+        /// The directory at the server, which need not be there.
+        path: RelPath,
+        /// What becomes of what only the server has.
+        extra: Extra,
+        /// What may be replaced.
+        condition: Condition,
+    },
+    /// Make a directory of ours the tree that one at the server is.
+    PullTree {
+        /// The server's directory.
+        path: RelPath,
+        /// Ours, which need not be there.
+        place: Place,
+        /// What becomes of what only we have.
+        extra: Extra,
+        /// What may be replaced.
+        condition: Condition,
+    },
+    /// Bring a file of a tree at the server up to date with one of ours, its permissions and time too.
+    PushMember {
+        /// Our file.
+        source: Place,
+        /// The file at the server, in a directory that is there.
+        path: RelPath,
+        /// What it gets beside its content.
+        attributes: Attributes,
+    },
+    /// Bring a file of a tree of ours up to date with one at the server, its permissions and time too.
+    PullMember {
+        /// The server's file.
+        path: RelPath,
+        /// Ours, in a directory that is there.
+        place: Place,
+        /// What it gets beside its content.
+        attributes: Attributes,
     },
     /// List a directory at the server; comes back as [`EventKind::Listed`], a page at a time.
     List {
@@ -95,6 +135,19 @@ pub enum EventKind {
     Conflict {
         /// What is there now; `None` when nothing is.
         current: Option<Version>,
+    },
+    /// The sender of a tree knows what of it the receiver lacks: ranges of the archive. Files in there that do not travel
+    /// with the tree are for the embedder to send.
+    Differs {
+        /// The described tree.
+        tree: FileHandle,
+        /// What the receiver lacks, in order; nothing when it has it all.
+        ranges: Vec<(Offset, ByteLen)>,
+    },
+    /// The receiver of a tree has made it, but for files that did not travel with it, which are for the embedder to fetch.
+    Made {
+        /// The staged tree.
+        stage: StageHandle,
     },
     /// A page of a listing.
     Listed {

@@ -10,10 +10,10 @@ use core::ops::Range;
 
 use bytes::Bytes;
 use deltasync_core::{
-    Break, ByteLen, ChunkList, Compared, Differences, Elements, Estimate, FineIndex, FineKey, FineSummer, Limits,
-    LiteralPacker, LiteralUnpacker, MendKey, Offset, OldPiece, OldStretch, Ops, Pairing, Received, Script, Shared,
-    Sketch, SketchKey, Survey, Tag, TagKey, Undecided, UnpackError, Wanted, is_unrepeated, neighbours, old_pieces,
-    pack,
+    Break, ByteLen, ChunkList, Compared, Cutter, Differences, Elements, Estimate, FineIndex, FineKey, FineSummer,
+    Limits, LiteralPacker, LiteralUnpacker, MendKey, Offset, OldPiece, OldStretch, Ops, Pairing, Received, Script,
+    Shared, Sketch, SketchKey, Survey, Tag, TagKey, Undecided, UnpackError, Wanted, is_unrepeated, neighbours,
+    old_entries, old_pieces, pack,
 };
 
 use crate::exact::exact;
@@ -303,7 +303,10 @@ fn survey(
 ) -> Surveyed {
     let shared = Shared::all_but(&elements, differences.ours());
     let missing = shared.ranks_of(differences.theirs());
-    let pieces = old_pieces(chunks, &shared, key, missing.len() as u64);
+    let pieces = match chunks.cutter() {
+        Cutter::Entries => old_entries(chunks, &shared, &elements, differences.theirs()),
+        Cutter::MinCdc { .. } | Cutter::Fixed { .. } => old_pieces(chunks, &shared, key, missing.len() as u64),
+    };
     let places = pieces.iter().map(|(piece, _)| piece.before);
     let neighbours = neighbours(chunks, shared.runs(), places, NEIGHBOURS_MAX);
     let edges = (pieces.len() >= EDGES_FROM).then(|| {

@@ -39,8 +39,8 @@ pub use message::{
 
 mod storage;
 pub use storage::{
-    Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, Kept, Known, OpenedFile, Place,
-    Remembered, Replaces, Request, StageHandle, StorageFault, Version,
+    Adorned, Answer, Ask, Cutting, Destination, Entry, EntryKind, Extra, FaultKind, FileHandle, Kept, Known,
+    OpenedFile, Place, Remembered, Replaces, Request, StageHandle, StorageFault, Version,
 };
 
 mod job;

@@ -55,7 +55,7 @@ impl Mending {
             return Err(InvalidMessage::Payload { kind: MessageKind::Repair, cause }.into());
         }
         let (cutting, algorithm) = (Cutting::Exactly(target.chunks.cutter()), target.chunks.algorithm());
-        let request = cx.ask(Ask::Describe { place, cutting, algorithm });
+        let request = cx.ask(Ask::Describe { place, cutting, algorithm, remember: None });
         let key = cx.mend_key(repairs);
         Ok(Self { target, repair, key, state: State::Describing(request), sums: Vec::new() })
     }

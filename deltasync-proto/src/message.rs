@@ -8,14 +8,14 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, ByteLen, Cutter, Digest, Generation, InvalidPath, LimitExceeded, Limits, Malformed, Name, Reader,
-    RelPath, write_varint,
+    Algorithm, Attributes, ByteLen, Cutter, Digest, Generation, InvalidPath, LimitExceeded, Limits, Malformed, Name,
+    Reader, RelPath, write_varint,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CloseCode, Condition, Delta, Edges, Entry, Frame, Hello, InvalidMessage, Order, Refusal, Repair, SetPart,
+    CloseCode, Condition, Delta, Edges, Entry, Extra, Frame, Hello, InvalidMessage, Order, Refusal, Repair, SetPart,
     TransferId, Unsupported, Version, Want, encode_header,
 };
 
@@ -236,6 +236,10 @@ pub struct Wish {
     pub directory: bool,
     /// What may be replaced there.
     pub condition: Condition,
+    /// What becomes of what only the receiver has, of a tree; it means nothing for a file.
+    pub extra: Extra,
+    /// What the file gets beside its content, where it is one of a tree; it means nothing for a tree itself.
+    pub attributes: Option<Attributes>,
 }
 
 /// What follows an offer.
@@ -495,7 +499,7 @@ impl Message {
             MessageKind::Cells => TransferMessage::Cells(SetPart::decode(payload).map_err(damaged)?),
             MessageKind::More => TransferMessage::More(from_postcard(payload).map_err(damaged)?),
             MessageKind::Edges => TransferMessage::Edges(Edges::decode(payload).map_err(damaged)?),
-            MessageKind::Order => TransferMessage::Order(Order::decode(payload).map_err(damaged)?),
+            MessageKind::Order => TransferMessage::Order(Order::decode(payload)?),
             MessageKind::Current => empty().map(|()| TransferMessage::Current)?,
             MessageKind::Stale => empty().map(|()| TransferMessage::Stale)?,
             MessageKind::Want => TransferMessage::Want(Want::decode(payload).map_err(damaged)?),

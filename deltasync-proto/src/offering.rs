@@ -64,7 +64,11 @@ impl Offered {
         if count <= LIST_AT_ONCE {
             state.make_tags(count, cx);
         } else {
-            state.make_cells(Sketch::first_flight(count as u64), cx);
+            let cells = match state.target.is_tree() {
+                true => Sketch::first_flight_of_tree(count as u64),
+                false => Sketch::first_flight(count as u64),
+            };
+            state.make_cells(cells, cx);
         }
         Sending::Offered(Box::new(state))
     }

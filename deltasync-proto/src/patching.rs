@@ -18,14 +18,14 @@ use deltasync_core::{
 };
 
 use crate::assembly::Assembly;
-use crate::bulk::{Delta, Edges, Literals, Order, Prefix, Want};
+use crate::bulk::{BREAKS_MAX, Delta, Edges, Literals, Order, Prefix, Want};
 use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::job::{Broken, Product, Surveyed, Work};
 use crate::receiving::{Early, REPAIRS_MAX, Receiving, Task, Verifying};
 use crate::repairing::Repairing;
 use crate::{
-    Answer, Ask, FileHandle, InvalidMessage, JobId, MessageKind, More, OpenedFile, Phase, Progress, RequestId,
-    StageHandle, TransferMessage,
+    Answer, Ask, FileHandle, InvalidMessage, JobId, MessageKind, More, OpenedFile, Phase, Progress, Replaces,
+    RequestId, StageHandle, TransferMessage,
 };
 
 /// A copy is carried out in portions of this many bytes, so that progress shows and memory and time stay bounded.
@@ -34,8 +34,6 @@ const PORTION: ByteLen = ByteLen::new(64 << 20);
 const LARGE: ByteLen = ByteLen::new(1 << 20);
 /// No more is unpacked while so many literal bytes wait to be staged.
 const UNPACKED_MAX: usize = 2 << 20;
-/// More breaks than fit a frame: then everything is asked for.
-const BREAKS_MAX: usize = 100_000;
 
 /// What copies come from.
 #[derive(Clone, Debug)]
@@ -152,7 +150,16 @@ impl Patching {
         let planner = Planner::new(basis_len, task.offer.len, &cx.config.limits).map_err(InvalidMessage::from)?;
         let (place, offer) = (task.place.clone(), &task.offer);
         let (len, algorithm, root) = (offer.len, offer.algorithm, offer.root);
-        let staging = cx.ask(Ask::Stage { place, len, algorithm, root });
+        let staging = cx.ask(match task.extra() {
+            Some(extra) => {
+                let basis = match &task.replaces {
+                    Replaces::File(tree) => Some(tree.clone()),
+                    Replaces::Nothing => None,
+                };
+                Ask::StageTree { place, len, algorithm, basis, extra }
+            }
+            None => Ask::Stage { place, len, algorithm, root },
+        });
         let progress = Progress { total: task.offer.len, ..Progress::default() };
         Ok(Self {
             task,
@@ -211,6 +218,10 @@ impl Patching {
     fn on_delta(mut self: Box<Self>, delta: Delta, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         if self.last_seen {
             return Err(cx.unexpected(&TransferMessage::Delta(delta), "finishing after the last piece"));
+        }
+        if self.task.publishes_unasked() && !cx.live {
+            // It may be a recording, and what is whole is published at once.
+            return Err(cx.unexpected(&TransferMessage::Delta(delta), "waiting for a sign that our hello was seen"));
         }
         self.asked = None;
         self.last_seen = delta.last;

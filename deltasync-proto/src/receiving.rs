@@ -15,7 +15,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use deltasync_core::{Algorithm, ByteLen, Generation, Malformed, RelPath};
+use deltasync_core::{Algorithm, Attributes, ByteLen, Cutter, Generation, Malformed, RelPath};
 
 use crate::bulk::{Delta, SetPart, Want};
 use crate::committing::{Committing, replaces};
@@ -26,9 +26,9 @@ use crate::patching::{Basis, Patching};
 use crate::repairing::Repairing;
 use crate::surveying::Surveying;
 use crate::{
-    Answer, Ask, Condition, Content, Cutting, Destination, EventKind, FileHandle, InvalidMessage, JobId, MessageKind,
-    Offer, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces, RequestId, RootId, StageHandle, TransferError,
-    TransferMessage, Version,
+    Adorned, Answer, Ask, Condition, Content, Cutting, Destination, EventKind, Extra, FaultKind, FileHandle,
+    InvalidMessage, JobId, MessageKind, Offer, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces, RequestId,
+    RootId, StageHandle, StorageFault, TransferError, TransferMessage, Version,
 };
 
 /// How often a result may be repaired: first the ranges that differ, then everything.
@@ -47,14 +47,35 @@ pub(crate) enum Receiving {
     Verifying(Box<Verifying>),
     Repairing(Box<Repairing>),
     Committing(Box<Committing>),
+    /// What is there already gets its permissions and time.
+    Adorning(Adorning),
     Ended(Outcome),
+}
+
+/// The target is there, published as this generation: the sender is told so when it has its permissions and time.
+#[derive(Debug)]
+pub(crate) struct Adorning {
+    request: RequestId,
+    generation: Generation,
+    outcome: Outcome,
 }
 
 /// Where the target goes: in a pull our own wish, in a push the sender's.
 #[derive(Clone, Debug)]
 pub(crate) enum Aim {
-    Ours(Destination, Condition),
+    Ours(Ours),
     Theirs,
+}
+
+/// What our own user wants.
+#[derive(Clone, Debug)]
+pub(crate) struct Ours {
+    pub(crate) destination: Destination,
+    pub(crate) condition: Condition,
+    /// For a tree, what becomes of what only we have.
+    pub(crate) tree: Option<Extra>,
+    /// What the file gets beside its content.
+    pub(crate) attributes: Option<Attributes>,
 }
 
 /// What is to be made, and where.
@@ -84,8 +105,7 @@ pub(crate) enum Intent {
 /// A pull looks at what it has.
 #[derive(Debug)]
 pub(crate) struct Preparing {
-    destination: Destination,
-    condition: Condition,
+    ours: Ours,
     path: RelPath,
     algorithm: Algorithm,
     request: RequestId,
@@ -134,7 +154,8 @@ pub(crate) struct Early {
 pub(crate) struct Draining {
     aim: Aim,
     offer: Offer,
-    generation: Generation,
+    place: Place,
+    file: Option<OpenedFile>,
 }
 
 /// The storage tells what root the staged bytes have.
@@ -151,12 +172,13 @@ pub(crate) struct Verifying {
 
 impl Receiving {
     /// Starts a pull by looking at what we have.
-    pub(crate) fn pull(path: RelPath, destination: Destination, condition: Condition, cx: &mut Context<'_>) -> Self {
+    pub(crate) fn pull(path: RelPath, ours: Ours, cx: &mut Context<'_>) -> Self {
         cx.phase(Phase::Describing);
         let algorithm = cx.config.algorithm;
-        let (cutting, wanted) = (Cutting::ByContent, None);
-        let request = cx.ask(Ask::Basis { destination: destination.clone(), cutting, algorithm, wanted });
-        Self::Preparing(Preparing { destination, condition, path, algorithm, request })
+        let cutting = if ours.tree.is_some() { Cutting::TREE } else { Cutting::ByContent };
+        let destination = ours.destination.clone();
+        let request = cx.ask(Ask::Basis { destination, cutting, algorithm, wanted: None });
+        Self::Preparing(Preparing { ours, path, algorithm, request })
     }
 
     /// Starts a push at the server: an offer comes next.
@@ -198,8 +220,8 @@ impl Receiving {
                 if !delta.last {
                     return Ok(Self::Draining(state));
                 }
-                cx.send(TransferMessage::Same(state.generation));
-                Ok(Self::Ended(same(&state.offer, cx)))
+                let Draining { aim, offer, place, file } = state;
+                Ok(there(&aim, &offer, place, file.as_ref(), cx))
             }
             (Self::Draining(state), TransferMessage::Changed) => Ok(restart(state.aim, cx)),
             (Self::Patching(state), TransferMessage::Changed) => {
@@ -217,6 +239,11 @@ impl Receiving {
                 Ok(Self::Verifying(state))
             }
             (Self::Committing(state), message) => state.on_message(message, cx),
+            // Sent before our answer to the offer arrived.
+            (state @ Self::Adorning(_), TransferMessage::Tags(_) | TransferMessage::Cells(_)) => {
+                cx.used(cx.payload);
+                Ok(state)
+            }
             (state, message) => Err(cx.unexpected(&message, state.name())),
         }
     }
@@ -234,6 +261,13 @@ impl Receiving {
             Self::Repairing(state) => state.on_answer(id, answer, cx),
             Self::Verifying(state) if state.request == id => state.on_sealed(answer?, cx),
             Self::Committing(state) => state.on_answer(id, answer, cx),
+            Self::Adorning(Adorning { request, generation, outcome }) if request == id => match answer? {
+                Answer::Adorned => {
+                    cx.send(TransferMessage::Same(generation));
+                    Ok(Self::Ended(outcome))
+                }
+                _ => Err(wrong_answer()),
+            },
             // Asked for before the transfer started over.
             other => Ok(other),
         }
@@ -269,7 +303,7 @@ impl Receiving {
             Self::Patching(_) => "patching",
             Self::Verifying(_) => "verifying",
             Self::Repairing(_) => "summing what was made",
-            Self::Committing(_) => "committing",
+            Self::Committing(_) | Self::Adorning(_) => "committing",
             Self::Ended(_) => "ended",
         }
     }
@@ -313,7 +347,38 @@ fn restart(aim: Aim, cx: &mut Context<'_>) -> Receiving {
     Receiving::Requested(Requested { aim, found: None, stale: false })
 }
 
-pub(crate) fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
+/// The target is there already.
+pub(crate) fn there(
+    aim: &Aim,
+    offer: &Offer,
+    place: Place,
+    file: Option<&OpenedFile>,
+    cx: &mut Context<'_>,
+) -> Receiving {
+    let generation = file.map_or(Generation::ZERO, |file| file.generation);
+    let outcome = same(offer, cx);
+    match (attributes(aim, offer), file) {
+        (Some(attributes), Some(file)) => {
+            let file = Adorned::There(place, file.file.clone());
+            let request = cx.ask(Ask::Adorn { file, attributes });
+            Receiving::Adorning(Adorning { request, generation, outcome })
+        }
+        _ => {
+            cx.send(TransferMessage::Same(generation));
+            Receiving::Ended(outcome)
+        }
+    }
+}
+
+/// What the target gets beside its content, if it is a file of a tree.
+pub(crate) fn attributes(aim: &Aim, offer: &Offer) -> Option<Attributes> {
+    match aim {
+        Aim::Ours(ours) => ours.attributes,
+        Aim::Theirs => offer.to.as_ref().filter(|_| offer.cutter != Cutter::Entries)?.attributes,
+    }
+}
+
+fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
     let wire = ByteLen::new(cx.flow.wire);
     let progress = Progress { total: offer.len, copied: offer.len, wire, ..Progress::default() };
     let known = offer.content.is_of_known();
@@ -324,6 +389,20 @@ impl Task {
     /// What may be replaced.
     pub(crate) fn condition(&self) -> Condition {
         condition(&self.aim, &self.offer)
+    }
+
+    /// For a tree: what becomes of what only the receiver has.
+    pub(crate) fn extra(&self) -> Option<Extra> {
+        (self.offer.cutter == Cutter::Entries).then(|| match &self.aim {
+            Aim::Ours(ours) => ours.tree.unwrap_or_default(),
+            Aim::Theirs => self.offer.to.as_ref().map(|wish| wish.extra).unwrap_or_default(),
+        })
+    }
+
+    /// True for a tree that replaces another one at a peer's word, file by file, before a commit.
+    pub(crate) fn publishes_unasked(&self) -> bool {
+        let replaces = matches!(self.replaces, Replaces::File(_)) && matches!(self.aim, Aim::Theirs);
+        replaces && self.offer.cutter == Cutter::Entries
     }
 
     /// What seemed to be a twin of the target is none: begins as if there had been none.
@@ -343,20 +422,24 @@ impl Preparing {
         cx.send(TransferMessage::Pull(Pull { path: self.path, algorithm: self.algorithm, have }));
         cx.phase(Phase::Waiting);
         let found = Some(Found { place, file, twin: None, partial, told: true });
-        Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.destination, self.condition), found, stale: false }))
+        Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.ours), found, stale: false }))
     }
 }
 
 impl Requested {
     fn on_offer(self, offer: Offer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let destination = match (&self.aim, &offer.to) {
-            (Aim::Ours(destination, _), None) => destination.clone(),
+            (Aim::Ours(ours), None) if ours.tree.is_some() != (offer.cutter == Cutter::Entries) => {
+                let what = if ours.tree.is_some() { "not a directory" } else { "is a directory" };
+                return Err(StorageFault::new(FaultKind::WrongKind, what).into());
+            }
+            (Aim::Ours(ours), None) => ours.destination.clone(),
             (Aim::Theirs, Some(wish)) => Destination {
                 place: Place { root: RootId::new(0), path: wish.path.clone() },
                 name: wish.name.clone(),
                 directory: wish.directory,
             },
-            (Aim::Ours(..), Some(_)) | (Aim::Theirs, None) => {
+            (Aim::Ours(_), Some(_)) | (Aim::Theirs, None) => {
                 let cause = Malformed::Value("only a pushed target names where it goes");
                 return Err(InvalidMessage::Payload { kind: MessageKind::Offer, cause }.into());
             }
@@ -394,7 +477,7 @@ fn alike(file: &OpenedFile, offer: &Offer) -> bool {
 /// What may be replaced.
 fn condition(aim: &Aim, offer: &Offer) -> Condition {
     match aim {
-        Aim::Ours(_, condition) => *condition,
+        Aim::Ours(ours) => ours.condition,
         Aim::Theirs => offer.to.as_ref().map_or(Condition::Any, |wish| wish.condition),
     }
 }
@@ -408,19 +491,18 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
     let generation = current.map_or(Generation::ZERO, |version| version.generation);
     if equal && !offer.content.has_delta() {
         early.give_back(cx);
-        cx.send(TransferMessage::Same(generation));
-        return Ok(Receiving::Ended(same(&offer, cx)));
+        return Ok(there(&aim, &offer, place, file.as_ref(), cx));
     }
     if !equal && !condition(&aim, &offer).holds(current.as_ref()) {
         return Err(TransferError::Conflict { current }.into());
     }
     // Of our own files no commits are counted, and whoever asked for them is here.
-    let is_it = |named| named == generation || matches!(aim, Aim::Ours(..));
+    let is_it = |named| named == generation || matches!(aim, Aim::Ours(_));
     let replaces = replaces(file.as_ref());
     match offer.content {
         // The sender may be about to take its offer back: that is known when its delta has come.
         Content::Whole | Content::Delta { follows: true, .. } if equal => {
-            replay(Receiving::Draining(Draining { aim, offer, generation }), early, cx)
+            replay(Receiving::Draining(Draining { aim, offer, place, file }), early, cx)
         }
         // What was opened again may have changed since, and a part that is all of it may have been called our own: as a set
         // it is found to be.
@@ -445,7 +527,7 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
             early.give_back(cx);
             cx.send(TransferMessage::Stale);
             // Whoever asked for it has told now.
-            let told = matches!(aim, Aim::Ours(..));
+            let told = matches!(aim, Aim::Ours(_));
             let found = Some(Found { place, file, twin, partial, told });
             Ok(Receiving::Requested(Requested { aim, found, stale: true }))
         }
@@ -503,6 +585,9 @@ impl Verifying {
         let Self { task, stage, progress, repairs, twin, .. } = self;
         if made == task.offer.root {
             twin.unwrap_or_default().give_back(cx);
+            if task.offer.cutter == Cutter::Entries {
+                cx.event(EventKind::Made { stage: stage.clone() });
+            }
             return Ok(Committing::begin(task, stage, progress, repairs, cx));
         }
         if let Some(early) = twin {

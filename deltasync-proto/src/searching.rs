@@ -12,7 +12,7 @@ use crate::delivery::{Before, Delivery};
 use crate::recalling::{before_remembered, prepare};
 use crate::search::{Search, Source};
 use crate::sending::{Common, Sending};
-use crate::{OpenedFile, Phase};
+use crate::{EventKind, OpenedFile, Phase};
 
 /// A search, and what stands before the literals it leaves.
 #[derive(Debug)]
@@ -32,6 +32,10 @@ impl Searching {
         cx: &mut Context<'_>,
     ) -> Sending {
         cx.phase(Phase::Matching);
+        if target.is_tree() {
+            let ranges = script.gaps().map(|gap| (gap.at, gap.len)).collect();
+            cx.event(EventKind::Differs { tree: target.file.clone(), ranges });
+        }
         let search = Search::begin(script, source, target.file.clone());
         Box::new(Self { search, neighbours }).go_on(common, target, cx)
     }

@@ -14,7 +14,9 @@ use core::any::Any;
 use core::fmt;
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Generation, Name, Offset, Plan, RelPath};
+use deltasync_core::{
+    Algorithm, Attributes, ByteLen, ChunkList, Cutter, Digest, Generation, Name, Offset, Plan, RelPath,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{RequestId, RootId};
@@ -50,7 +52,23 @@ pub enum Cutting {
     Like(Cutter),
 }
 
+/// What becomes of what only the receiver's tree has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Extra {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted once all else is in place, unless that would be too much.
+    Delete {
+        /// How many entries at most, beyond which nothing is deleted and the commit fails; `None` for half of the tree.
+        most: Option<u64>,
+    },
+}
+
 impl Cutting {
+    /// A tree, and no file.
+    pub const TREE: Self = Self::Exactly(Cutter::Entries);
+
     /// The cutter for a file of `len` bytes that starts with `start`, which holds the first 100 bytes or all.
     pub fn cutter(self, len: ByteLen, start: &[u8]) -> Cutter {
         match self {
@@ -74,17 +92,22 @@ pub struct Request {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Ask {
-    /// Open a file to send it, cut it and compute its root. Answer: [`Answer::Described`].
+    /// Open a file to send it, cut it and compute its root; or list a tree, where that is asked for, or where nothing else is
+    /// and a directory stands there. Answer: [`Answer::Described`].
     Describe {
-        /// Which file.
+        /// Which file or directory.
         place: Place,
-        /// How to cut it.
+        /// How to cut it; [`Cutting::TREE`] for a directory alone.
         cutting: Cutting,
         /// Which digests.
         algorithm: Algorithm,
+        /// The name under which it may be remembered later: what that needs can be made while the file is read.
+        remember: Option<Known>,
     },
     /// Find out where a target goes; if a file is there, open it as the basis, cut it and compute its root. Answer:
-    /// [`Answer::Basis`]. A file that is not there is no fault; a directory where the file should be is one.
+    /// [`Answer::Basis`]. A file that is not there is no fault; a directory where the file should be is one. For a tree
+    /// ([`Cutting::TREE`]) the place is the directory itself, whatever its name, which is listed if it is there; it
+    /// need not be durable.
     Basis {
         /// Where the target should go.
         destination: Destination,
@@ -137,6 +160,23 @@ pub enum Ask {
         /// see [`Answer::Basis`].
         root: Digest,
     },
+    /// Begin to make a tree of what is at a place, a directory, which may not be there yet. The target is an archive, see
+    /// [`TreeList`](deltasync_core::TreeList); each file in it is published as soon as it is whole, and only when its path
+    /// still holds what the basis says. Applying, sealing and reopening go as for a file; the commit sets the times of
+    /// directories, deletes what is extra, and fails when anything of the tree could not be made, which it names. Answer:
+    /// [`Answer::Staged`].
+    StageTree {
+        /// The directory, as a [`Answer::Basis`] named it.
+        place: Place,
+        /// How long the archive will be.
+        len: ByteLen,
+        /// Which digest its root is.
+        algorithm: Algorithm,
+        /// The tree that is there.
+        basis: Option<FileHandle>,
+        /// What becomes of what only that has.
+        extra: Extra,
+    },
     /// Append the steps of a plan to a stage, and hash what was appended. Answer: [`Answer::Applied`].
     Apply {
         /// The stage.
@@ -159,6 +199,13 @@ pub enum Ask {
         /// The stage.
         stage: StageHandle,
     },
+    /// Set permissions and time of a file, staged or there already. Answer: [`Answer::Adorned`].
+    Adorn {
+        /// Which one.
+        file: Adorned,
+        /// What it gets; never the bits that lend a user's or a group's rights.
+        attributes: Attributes,
+    },
     /// Make the staged target durable and publish it in one step, if what it replaces is still what is there; otherwise
     /// the fault is of kind [`FaultKind::Conflict`], nothing has changed, and the stage can be committed again. Answer:
     /// [`Answer::Committed`], only when a power cut can no longer undo it.
@@ -177,6 +224,15 @@ pub enum Ask {
         /// How many entries at most.
         most: usize,
     },
+}
+
+/// A file whose permissions and time are set.
+#[derive(Clone, Debug)]
+pub enum Adorned {
+    /// All of it is staged, and it is not committed.
+    Staged(StageHandle),
+    /// It is at this place.
+    There(Place, FileHandle),
 }
 
 /// What a commit replaces: of two who saw the same, only the first one's commit succeeds.
@@ -225,6 +281,8 @@ pub enum Answer {
     Reopened(FileHandle),
     /// To [`Ask::Seal`]: the digest of the staged bytes.
     Sealed(Digest),
+    /// To [`Ask::Adorn`].
+    Adorned,
     /// To [`Ask::Commit`]: published as this generation.
     Committed(Generation),
     /// To [`Ask::List`].
@@ -249,6 +307,11 @@ pub struct OpenedFile {
 }
 
 impl OpenedFile {
+    /// True for a directory that was listed as a tree.
+    pub fn is_tree(&self) -> bool {
+        self.chunks.cutter() == Cutter::Entries
+    }
+
     /// Which version of the file this is.
     pub fn version(&self) -> Version {
         Version { generation: self.generation, root: self.chunks.root() }
@@ -339,6 +402,13 @@ macro_rules! token {
             /// What the storage put in, when it is of this type.
             pub fn downcast_ref<T: Any>(&self) -> Option<&T> {
                 self.0.downcast_ref()
+            }
+        }
+
+        /// Of the very same thing.
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                Arc::ptr_eq(&self.0, &other.0)
             }
         }
 

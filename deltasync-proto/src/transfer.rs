@@ -6,11 +6,11 @@ use crate::asking::{Answering, Asking};
 use crate::context::{Answered, Context, Trouble};
 use crate::flow::Flow;
 use crate::job::Product;
-use crate::receiving::Receiving;
+use crate::receiving::{Ours, Receiving};
 use crate::sending::{Origin, Sending};
 use crate::{
-    AskRoot, Command, FaultKind, JobId, Known, List, Outcome, Place, Pull, Refusal, RefusalCode, RequestId, RootId,
-    TransferError, TransferMessage, Verb, Wish,
+    AskRoot, Command, Condition, Destination, Extra, FaultKind, JobId, Known, List, Outcome, Place, Pull, Refusal,
+    RefusalCode, RequestId, RootId, TransferError, TransferMessage, Verb, Wish,
 };
 
 /// A transfer that has not ended.
@@ -38,11 +38,45 @@ impl Machine {
         Ok(match command {
             Command::Push { source, path, name, directory, condition } => {
                 let key = Known { path: path.clone(), name: Some(name.clone()) };
-                let to = Some(Wish { path, name, directory, condition });
-                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key }, cx))
+                let to = Some(Wish { path, name, directory, condition, extra: Extra::Keep, attributes: None });
+                let tree = Some(false);
+                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key, tree }, cx))
             }
-            Command::Pull { path, destination, condition } => {
-                Self::Receiving(Receiving::pull(path, destination, condition, cx))
+            Command::PushTree { source, path, extra, condition } => {
+                let key = Known { path: path.clone(), name: None };
+                // The name means nothing: a tree goes where it is said.
+                let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
+                let to = Some(Wish { path, name, directory: false, condition, extra, attributes: None });
+                let tree = Some(true);
+                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key, tree }, cx))
+            }
+            Command::Pull { path, destination, condition } => Self::Receiving(Receiving::pull(
+                path,
+                Ours { destination, condition, tree: None, attributes: None },
+                cx,
+            )),
+            Command::PullTree { path, place, extra, condition } => {
+                let name = place.path.split_last().map_or_else(Name::any, |(_, name)| name);
+                let destination = Destination { place, name, directory: false };
+                Self::Receiving(Receiving::pull(
+                    path,
+                    Ours { destination, condition, tree: Some(extra), attributes: None },
+                    cx,
+                ))
+            }
+            Command::PushMember { source, path, attributes } => {
+                let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
+                let key = Known { path: path.clone(), name: None };
+                let (condition, extra, attributes) = (Condition::Any, Extra::Keep, Some(attributes));
+                let to = Some(Wish { path, name, directory: false, condition, extra, attributes });
+                let tree = Some(false);
+                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key, tree }, cx))
+            }
+            Command::PullMember { path, place, attributes } => {
+                let name = place.path.split_last().map_or_else(Name::any, |(_, name)| name);
+                let destination = Destination { place, name, directory: false };
+                let (condition, attributes) = (Condition::Any, Some(attributes));
+                Self::Receiving(Receiving::pull(path, Ours { destination, condition, tree: None, attributes }, cx))
             }
             Command::List { path, after } => Self::Asking(Asking::list(List { path, after }, cx)),
             Command::Root { path } => Self::Asking(Asking::root(AskRoot { path, algorithm }, cx)),
@@ -58,7 +92,7 @@ impl Machine {
             TransferMessage::Pull(Pull { path, algorithm, have }) => {
                 let key = Known { path: path.clone(), name: None };
                 let place = Place { root: RootId::new(0), path };
-                Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm, key }, cx)))
+                Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm, key, tree: None }, cx)))
             }
             TransferMessage::List(list) => Ok(Self::Answering(Answering::list(list, cx))),
             TransferMessage::AskRoot(ask) => Ok(Self::Answering(Answering::root(ask, cx))),
@@ -169,7 +203,10 @@ pub(crate) fn verb_of_message(message: &TransferMessage) -> Option<(Verb, RelPat
 pub(crate) fn verb_of_command(command: &Command) -> Option<(Verb, RelPath)> {
     match command {
         Command::Push { path, name, directory, .. } => Some((Verb::Push, pushed_path(path, name, *directory))),
-        Command::Pull { path, .. } => Some((Verb::Pull, path.clone())),
+        Command::PushTree { path, .. } | Command::PushMember { path, .. } => Some((Verb::Push, path.clone())),
+        Command::Pull { path, .. } | Command::PullTree { path, .. } | Command::PullMember { path, .. } => {
+            Some((Verb::Pull, path.clone()))
+        }
         Command::List { path, .. } => Some((Verb::List, path.clone())),
         Command::Root { path } => Some((Verb::Root, path.clone())),
         Command::Cancel => None,

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Name, Op, Ops, RelPath, TagKey};
 use deltasync_proto::{
-    Condition, Config, Content, Delta, Event, EventKind, Literals, Message, MessageKind, Offer, Pull, SetPart,
+    Condition, Config, Content, Delta, Event, EventKind, Extra, Literals, Message, MessageKind, Offer, Pull, SetPart,
     TransferError, TransferId, TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file};
@@ -59,6 +59,8 @@ fn offer(len: u64, content: Content) -> TransferMessage {
             name: Name::new(*b"file").expect("a name"),
             directory: false,
             condition: Condition::Any,
+            extra: Extra::Keep,
+            attributes: None,
         }),
         len: ByteLen::new(len),
         root: list.root(),
@@ -74,17 +76,18 @@ fn encoded(id: u32, message: TransferMessage) -> Vec<u8> {
     [&frame.head[..], &frame.tail].concat()
 }
 
-/// Sends to each transfer frames made by `frame` until its credit is used up, it has ended, or 4,000 were sent.
-fn fill(raw: &mut Raw, frame: impl Fn(u32, u32) -> Vec<u8>) {
+/// Sends to each transfer frames made by `frame`, each so many times at once, until its credit is used up, it has ended, or
+/// 4,000 were made.
+fn fill(raw: &mut Raw, times: usize, frame: impl Fn(u32, u32) -> Vec<u8>) {
     for id in 1..=TRANSFERS {
         let mut left = 1i64 << 20;
         for i in 0..4000 {
             let bytes = frame(id, i);
-            left -= bytes.len() as i64 + 64;
+            left -= (times * (bytes.len() + 64)) as i64;
             if left < 0 || raw.ended(id).is_some() {
                 break;
             }
-            raw.feed(bytes);
+            raw.feed(bytes.repeat(times));
         }
         assert!(raw.finished().is_none(), "{:?}", raw.finished());
     }
@@ -100,6 +103,9 @@ fn delta(ops: &[Op], literals: &[u8]) -> TransferMessage {
     let ops: Ops = ops.iter().copied().collect();
     TransferMessage::Delta(Delta { last: false, ops, literals: Literals::Raw(Bytes::copy_from_slice(literals)) })
 }
+
+/// The message of a part of a set.
+type OfPart = fn(SetPart) -> TransferMessage;
 
 #[test]
 fn a_hostile_session_stays_within_its_budget() {
@@ -119,7 +125,7 @@ fn a_hostile_session_stays_within_its_budget() {
         (1..=TRANSFERS).for_each(|id| {
             raw.say(id, offer(len, Content::Whole));
         });
-        fill(&mut raw, |id, _| encoded(id, delta(&[Op::Literal { len: ByteLen::of(&noise) }], &noise)));
+        fill(&mut raw, 1, |id, _| encoded(id, delta(&[Op::Literal { len: ByteLen::of(&noise) }], &noise)));
         assert!(refused(raw.events()) > 100, "{}", refused(raw.events()));
         raw
     });
@@ -134,7 +140,7 @@ fn a_hostile_session_stays_within_its_budget() {
         });
         let body = Message::Transfer(TransferId::new(1), delta(&ops, b"")).encode_for(true);
         let payload = [&body.head[body.head.len() + body.tail.len() - body.payload..], &body.tail].concat();
-        fill(&mut raw, |id, _| {
+        fill(&mut raw, 1, |id, _| {
             let mut frame = Vec::new();
             deltasync_proto::encode_header(&mut frame, MessageKind::Delta.code(), TransferId::new(id), payload.len());
             frame.extend_from_slice(&payload);
@@ -228,6 +234,26 @@ fn a_hostile_session_stays_within_its_budget() {
         raw
     });
     row("surveys of 256 pulls that never end", most);
+
+    // Parts that wait for the basis: some of them large, or as many tiny ones as there is credit for.
+    let parts: [(&str, OfPart, usize, usize); 3] = [
+        ("large parts of tags", TransferMessage::Tags, 60_000, 1),
+        ("large parts of cells", TransferMessage::Cells, 60_000, 1),
+        ("tiny parts", TransferMessage::Tags, 1, 5_000),
+    ];
+    for (name, message, part_len, times) in parts {
+        let most = peak(|| {
+            let mut raw = server(BUDGET, &[], basis_held);
+            (1..=TRANSFERS).for_each(|id| {
+                raw.say(id, offer(len, Content::Set { elements: 100_000 }));
+            });
+            let part = SetPart { start: 0, count: 1, bytes: vec![1; part_len].into() };
+            fill(&mut raw, times, |id, _| encoded(id, message(part.clone())));
+            assert!(refused(raw.events()) > 100, "{name}: {}", refused(raw.events()));
+            raw
+        });
+        row(&format!("{name} of 256 pushes before their basis is open"), most);
+    }
 
     for (name, most) in rows {
         assert!(most <= BUDGET + BESIDE, "{name}: {most} bytes");

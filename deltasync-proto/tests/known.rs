@@ -227,7 +227,8 @@ fn lying(ends: &Ends, lie: Vec<u8>) -> Arc<dyn BlockingStorage> {
         if let (true, Ok(Answer::Basis { twin, .. })) = (wanted, &mut answer) {
             let place = deltasync_proto::Place { root: deltasync_proto::RootId::new(0), path: path("lie") };
             let (cutting, algorithm) = (deltasync_proto::Cutting::ByContent, Algorithm::Blake3);
-            let Ok(Answer::Described(lie)) = memory.answer(Ask::Describe { place, cutting, algorithm }) else {
+            let Ok(Answer::Described(lie)) = memory.answer(Ask::Describe { place, cutting, algorithm, remember: None })
+            else {
                 panic!("the lie is there");
             };
             *twin = Some(lie.file);

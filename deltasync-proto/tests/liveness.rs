@@ -9,9 +9,9 @@ use deltasync_core::{
 };
 use deltasync_io::{BlockingStorage, MemoryStorage};
 use deltasync_proto::{
-    Answer, Ask, CloseCode, Condition, Config, Content, Cutting, Delta, Known, List, Literals, Message, MessageKind,
-    More, Offer, Place, Pull, Rate, Repair, RootId, SessionError, SetPart, TransferError, TransferId, TransferMessage,
-    Want, Wish,
+    Answer, Ask, CloseCode, Condition, Config, Content, Cutting, Delta, Extra, Known, List, Literals, Message,
+    MessageKind, More, Offer, Place, Pull, Rate, Repair, RootId, SessionError, SetPart, TransferError, TransferId,
+    TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 
@@ -375,7 +375,14 @@ fn offer(bytes: &[u8], content: Content) -> TransferMessage {
     let list = list_of(bytes);
     let name = Name::new(*b"file").expect("a plain name");
     TransferMessage::Offer(Offer {
-        to: Some(Wish { path: file(), name, directory: false, condition: Condition::Any }),
+        to: Some(Wish {
+            path: file(),
+            name,
+            directory: false,
+            condition: Condition::Any,
+            extra: Extra::Keep,
+            attributes: None,
+        }),
         len: list.len(),
         root: list.root(),
         algorithm: list.algorithm(),
@@ -406,7 +413,7 @@ fn set_of(bytes: &[u8]) -> Content {
 fn remember(storage: &MemoryStorage, bytes: &[u8]) {
     storage.insert(RootId::new(0), file(), bytes.to_vec());
     let place = Place { root: RootId::new(0), path: file() };
-    let describe = Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
+    let describe = Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, remember: None };
     let Ok(Answer::Described(described)) = storage.answer(describe) else { panic!("it is there") };
     let key = Known { path: file(), name: Name::new(*b"file").ok() };
     let generation = deltasync_core::Generation::new(1);

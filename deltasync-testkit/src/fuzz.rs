@@ -14,6 +14,7 @@
 //! | `fine` | any sums: the target's length, copies within stretches; sums of the old bytes: the target |
 //! | `stream` | a stream makes what was said or an error; what was packed in any pieces unpacks |
 //! | `survey` | any survey and breaks: a script within the basis; a receiver's own: the target |
+//! | `tree` | any bytes: a tree whose list tells the same, or an error, in any split |
 //! | `patcher` | a hostile delta makes what a naive reading of it makes, or an error |
 //! | `server`, `client` | a peer that says anything ends in no panic, and no file has another root than was reported |
 //! | `index` | any damage to what a server remembers: it starts, serves, knows nothing wrong and counts on |
@@ -31,6 +32,7 @@ mod solo;
 mod streams;
 mod surveys;
 mod take;
+mod trees;
 pub use take::Seed;
 
 macro_rules! targets {
@@ -102,6 +104,8 @@ targets! {
     Stream = "stream": streams::stream, streams::stream_seeds;
     /// What a receiver says of its basis, laid out.
     Survey = "survey": surveys::survey, surveys::survey_seeds;
+    /// The archive of a tree.
+    Tree = "tree": trees::tree, trees::tree_seeds;
     /// The patcher and a hostile delta.
     Patcher = "patcher": files::patcher, files::patcher_seeds;
     /// A server and a client that says anything.

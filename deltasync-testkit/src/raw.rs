@@ -353,6 +353,8 @@ impl Due {
                 Ask::List { .. } => "List",
                 Ask::Recall { .. } => "Recall",
                 Ask::Remember { .. } => "Remember",
+                Ask::StageTree { .. } => "StageTree",
+                Ask::Adorn { .. } => "Adorn",
                 _ => "another request",
             },
         }

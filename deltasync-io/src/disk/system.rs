@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use deltasync_core::{Name, RelPath};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat};
@@ -198,6 +198,33 @@ impl DiskDir for SystemDir {
         Ok(Some(DiskSpace { free: bytes(is.f_bavail), total: bytes(is.f_blocks) }))
     }
 
+    fn read_symlink(&self, name: &Name) -> io::Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(&self.handle, name.as_bytes(), Vec::new())?.into_bytes())
+    }
+
+    fn make_symlink(&self, name: &Name, target: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(target, &self.handle, name.as_bytes())?)
+    }
+
+    fn set_symlink_modified(&self, name: &Name, modified: (i64, u32)) -> io::Result<()> {
+        let times = times(modified);
+        Ok(rustix::fs::utimensat(&self.handle, name.as_bytes(), &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(rustix::fs::fchmod(&self.handle, bits(mode))?)
+    }
+
+    fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
+        Ok(rustix::fs::futimens(&self.handle, &times(modified))?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sync_disk(&self) -> io::Result<bool> {
+        rustix::fs::syncfs(&self.handle)?;
+        Ok(true)
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -222,6 +249,10 @@ impl DiskFile for File {
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         Ok(rustix::fs::fchmod(self, bits(mode))?)
+    }
+
+    fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
+        Ok(rustix::fs::futimens(self, &times(modified))?)
     }
 
     #[cfg(target_os = "linux")]
@@ -337,6 +368,12 @@ fn handle_of(dir: &dyn DiskDir) -> io::Result<impl AsFd> {
 
 fn file(handle: OwnedFd) -> Arc<dyn DiskFile> {
     Arc::new(File::from(handle))
+}
+
+/// This time of modification, and the time of the last access as it is.
+fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+    let omitted = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    Timestamps { last_access: omitted, last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() } }
 }
 
 fn bits(mode: u32) -> Mode {

@@ -28,12 +28,12 @@ pub(super) enum Part {
 
 /// The blobs of a file in the making; dropped, they are removed.
 #[derive(Debug)]
-pub(super) struct Draft<'a> {
-    blobs: &'a Blobs,
+pub(super) struct Draft {
+    blobs: Blobs,
     id: u64,
 }
 
-/// How long the longest remembering could take.
+/// How long the longest transfer of a file that is to be remembered could take.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const NEW: &str = "new";
@@ -60,8 +60,8 @@ impl Blobs {
     }
 
     /// Begins the blobs of a file, under a new id.
-    pub(super) fn draft(&self) -> io::Result<Draft<'_>> {
-        Ok(Draft { blobs: self, id: getrandom::u64()? })
+    pub(super) fn draft(&self) -> io::Result<Draft> {
+        Ok(Draft { blobs: self.clone(), id: getrandom::u64()? })
     }
 
     pub(super) fn open(&self, id: u64, part: Part) -> io::Result<AnyFile> {
@@ -110,7 +110,7 @@ fn is_blob(entry: &fs::DirEntry) -> bool {
     id.len() == 16 && u64::from_str_radix(id, 16).is_ok() && ["chunks", "bytes"].contains(&part)
 }
 
-impl Draft<'_> {
+impl Draft {
     pub(super) fn id(&self) -> u64 {
         self.id
     }
@@ -135,7 +135,7 @@ impl Draft<'_> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for Draft {
     fn drop(&mut self) {
         for part in [Part::Bytes, Part::Chunks] {
             // Nothing is there once it was published.

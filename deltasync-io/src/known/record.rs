@@ -2,10 +2,11 @@
 //!
 //! | field | bytes | |
 //! |---|---|---|
-//! | version | 1 | 1 |
+//! | version | 1 | 2 |
 //! | id | 8 | names its blobs |
 //! | generation, length, disk | varints | the file's generation and length, and what its blobs take in bytes |
 //! | root | 32 | |
+//! | looks | varints | how the file looked when it was described |
 //! | form | 1 | 0 shared, 1 packed, 2 sums |
 //! | of the form | 16, 48 or varints | the check, then the secret of sums; or how the copy looks |
 //! | check | 8 | of the BLAKE3 of the key and all before |
@@ -17,7 +18,7 @@ use deltasync_core::{ByteLen, Digest, Generation, Malformed, Reader, write_varin
 use crate::checked;
 use crate::source::Looks;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The digest of a blob, in its first bytes.
 pub(super) type Check = [u8; 16];
@@ -28,6 +29,7 @@ pub(super) struct Record {
     pub(super) id: u64,
     pub(super) generation: Generation,
     pub(super) root: Digest,
+    pub(super) looks: Looks,
     pub(super) len: ByteLen,
     /// What its blobs take, in bytes.
     pub(super) bytes: u64,
@@ -51,6 +53,7 @@ impl Record {
         out.extend_from_slice(&self.id.to_le_bytes());
         [self.generation.get(), self.len.get(), self.bytes].iter().for_each(|value| write_varint(&mut out, *value));
         out.extend_from_slice(self.root.as_bytes());
+        self.looks.write(&mut out);
         match &self.form {
             Form::Shared(looks) => {
                 out.push(0);
@@ -81,6 +84,7 @@ impl Record {
         let (generation, len) = (Generation::new(reader.varint()?), ByteLen::new(reader.varint()?));
         let bytes = reader.varint()?;
         let root = Digest::from_bytes(reader.array()?);
+        let looks = Looks::read(&mut reader)?;
         let form = match reader.byte()? {
             0 => Form::Shared(Looks::read(&mut reader)?),
             1 => Form::Packed { check: reader.array()? },
@@ -88,7 +92,7 @@ impl Record {
             _ => return Err(Malformed::Value("form is not known")),
         };
         reader.finish()?;
-        Ok(Self { id, generation, root, len, bytes, form })
+        Ok(Self { id, generation, root, looks, len, bytes, form })
     }
 }
 
@@ -104,7 +108,8 @@ mod tests {
         let (check, secret) = ([7; 16], [9; 32]);
         for form in [Form::Shared(looks), Form::Packed { check }, Form::Sums { check, secret }] {
             let (root, bytes) = (Algorithm::Blake3.digest(b"file"), u64::MAX);
-            let record = Record { id: 5, generation: Generation::new(3), root, len: ByteLen::new(7), bytes, form };
+            let (generation, len) = (Generation::new(3), ByteLen::new(7));
+            let record = Record { id: 5, generation, root, looks, len, bytes, form };
             let encoded = record.encode(b"key");
             assert_eq!(Record::decode(b"key", &encoded), Ok(record));
             assert!(Record::decode(b"other", &encoded).is_err());

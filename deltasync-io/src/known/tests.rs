@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use deltasync_core::{Algorithm, Cutter};
-use deltasync_proto::{Answer, Kept, Remembered};
+use deltasync_proto::{Answer, Ask, Cutting, Kept, OpenedFile, Remembered};
 use redb::Database;
 use tempfile::TempDir;
 
@@ -161,6 +161,93 @@ fn small_files_are_copied_and_large_ones_summed() {
     assert_eq!(is_copy(&vec![7; 600_000]), Some(false), "too long to try");
     assert_eq!(is_copy(&noise(3 << 20, 1)), Some(false), "three times the quota");
     assert_eq!(is_copy(&noise(8 << 20, 1)), None, "even the sums are too many");
+}
+
+/// Describes a file as one that may be remembered.
+fn describe_to_remember(bench: &Bench, at: &str) -> OpenedFile {
+    let (cutting, algorithm, remember) = (Cutting::ByContent, Algorithm::Blake3, Some(known(at)));
+    match bench.storage.answer(Ask::Describe { place: place(at), cutting, algorithm, remember }) {
+        Ok(Answer::Described(file)) => file,
+        other => panic!("asked to describe, got {other:?}"),
+    }
+}
+
+fn drafts(bench: &Bench) -> usize {
+    paths(&bench.directory().join("new")).len()
+}
+
+#[test]
+fn a_large_file_is_summed_while_it_is_described_and_not_read_again() {
+    for (threads, len) in [(1, SUMMED_AT_ONCE), (2, SUMMED_AT_ONCE + 95), (4, SUMMED_AT_ONCE + (1 << 20) + 96)] {
+        let mut bench = Bench::new(KeepForm::Sums, 1 << 30);
+        let known_files = KnownFiles::new(bench.directory(), "server").form(KeepForm::Sums);
+        let options = LocalOptions::default().known(known_files).chunking_threads(threads);
+        bench.storage = LocalStorage::roots(vec![bench.files.path().to_owned()], options).expect("it can be opened");
+        let bytes = noise(len as usize, len);
+        bench.put("file", &bytes);
+        let described = describe_to_remember(&bench, "file");
+        // As what is remembered is what was described, whatever has become of it.
+        bench.put("file", &bytes[1..]);
+        remember(&bench.storage, known("file"), 3, described);
+        let found = bench.recall("file").expect("it was remembered");
+        assert!(matches!(found.kept, Kept::Sums { .. }), "{len} bytes");
+        assert_kept(&bench.storage, &found, &bytes);
+        assert_eq!(drafts(&bench), 0);
+    }
+}
+
+#[test]
+fn sums_are_made_only_of_what_may_need_them() {
+    let bench = Bench::new(KeepForm::Auto, 1 << 30);
+    let long = 17 << 20;
+    let is_summed = |bytes: &[u8]| {
+        bench.put("file", bytes);
+        let described = describe_to_remember(&bench, "file");
+        let begun = drafts(&bench) > 0;
+        drop(described);
+        assert_eq!(drafts(&bench), 0, "what is not remembered leaves nothing");
+        begun
+    };
+    let dense = noise(long, 1);
+    let can_share = {
+        bench.put("file", &dense);
+        remember(&bench.storage, known("shared?"), 1, describe(&bench.storage, "file").expect("it is there"));
+        matches!(recall(&bench.storage, known("shared?"), None).expect("kept").kept, Kept::Copy(_))
+    };
+    assert_eq!(is_summed(&dense), !can_share);
+    assert!(!is_summed(&dense[..SUMMED_AT_ONCE as usize - 1]), "short");
+    assert!(!is_summed(&dense[..SUMMED_AT_ONCE as usize]), "a copy is made of it");
+    assert!(!is_summed(&vec![7; long]), "packs well");
+    // What looks as it did when it was remembered.
+    let bench = Bench::new(KeepForm::Sums, 1 << 30);
+    bench.put("file", &dense);
+    let again = |expected| {
+        let described = describe_to_remember(&bench, "file");
+        assert_eq!(drafts(&bench) > 0, expected);
+        remember(&bench.storage, known("file"), 5, described);
+        assert_kept(&bench.storage, &bench.recall("file").expect("it was remembered"), &dense);
+    };
+    again(true);
+    again(false);
+    let file = fs::File::options().append(true).open(bench.files.path().join("file")).expect("there");
+    file.set_modified(std::time::UNIX_EPOCH).expect("it is ours");
+    again(true);
+    again(false);
+}
+
+#[test]
+fn a_draft_that_is_cut_is_not_kept() {
+    let bench = Bench::new(KeepForm::Sums, 1 << 30);
+    let bytes = noise(SUMMED_AT_ONCE as usize, 2);
+    bench.put("file", &bytes);
+    let described = describe_to_remember(&bench, "file");
+    for draft in paths(&bench.directory().join("new")) {
+        fs::remove_file(draft).expect("it is there");
+    }
+    remember(&bench.storage, known("file"), 1, described);
+    assert!(bench.recall("file").is_none());
+    bench.remember("file", &bytes);
+    assert_kept(&bench.storage, &bench.recall("file").expect("it was remembered"), &bytes);
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! without, which is most of the work. Threads start for one file and end with it; the [`Helpers`] of a storage bound how
 //! many there are for all files together, so that a file is done by one thread when others are busy.
 //!
+//! The sums of a file that is to be remembered are made of the same bytes on the way.
+//!
 //! Cost: one read of the file. Memory: the buffer of the thread; for each thread of a long file a section of 256 KiB with
 //! the longest chunk before it. Files whose chunks are longer than [`LONGEST_CHUNK`], from 1 TiB on, are done by one
 //! thread, which holds one chunk.
@@ -21,6 +23,7 @@ use deltasync_core::{
 };
 use deltasync_proto::Cutting;
 
+use crate::known::Summing;
 use crate::lock::lock;
 use crate::source::with_buffer;
 
@@ -96,6 +99,8 @@ pub(super) struct Chunking<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) limits: &'a Limits,
     pub(super) helpers: &'a Helpers,
+    /// Where the sums of a long file go, except for those with the longest chunks.
+    pub(super) sums: Option<&'a Summing>,
 }
 
 impl Chunking<'_> {
@@ -112,11 +117,14 @@ impl Chunking<'_> {
         let mut start = [0; START];
         read(&mut start, 0)?;
         let cutter = self.cutting.cutter(ByteLen::new(len), &start);
-        let helpers = (cutter.max_len() <= LONGEST_CHUNK).then(|| self.helpers.take());
-        match helpers.as_ref().map_or(0, |helpers| helpers.count) {
-            0 => self.alone(len, read),
-            count => self.together(len, cutter, count, read),
+        if cutter.max_len() > LONGEST_CHUNK {
+            return self.alone(len, read);
         }
+        let helpers = self.helpers.take();
+        if helpers.count == 0 && self.sums.is_none() {
+            return self.alone(len, read);
+        }
+        self.together(len, cutter, helpers.count, read)
     }
 
     /// On this thread.
@@ -156,9 +164,13 @@ impl Chunking<'_> {
         };
         let work = || {
             let mut section = Section::default();
+            let mut sums = self.sums.map(|sums| (sums, sums.summer()));
             let mut work = || {
                 while next(&mut section)? {
                     let hashed = section.hash();
+                    if let Some((sums, summer)) = &mut sums {
+                        sums.add(section.blocks(), summer);
+                    }
                     lock(&joiner).add(hashed)?;
                 }
                 Ok(())
@@ -193,7 +205,7 @@ mod tests {
     use crate::laws::noise;
 
     fn chunking<'a>(helpers: &'a Helpers, algorithm: Algorithm, limits: &'a Limits) -> Chunking<'a> {
-        Chunking { cutting: Cutting::ByContent, algorithm, limits, helpers }
+        Chunking { cutting: Cutting::ByContent, algorithm, limits, helpers, sums: None }
     }
 
     fn reader(bytes: &[u8]) -> impl Fn(&mut [u8], u64) -> io::Result<()> + Sync {

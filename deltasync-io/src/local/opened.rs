@@ -4,7 +4,7 @@
 //! one; a file that changed meanwhile is read again from the start, a few times.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use deltasync_core::{ByteLen, ChunkList, Generation, LimitExceeded, Offset, RelPath};
@@ -17,6 +17,8 @@ use super::root::{Root, Trouble};
 use crate::buffers::Buffer;
 use crate::disk::AnyFile;
 use crate::fault::{fault, system_fault};
+use crate::known::Summing;
+use crate::lock::lock;
 use crate::source::{Looks, Source};
 
 /// What a [`FileHandle`] of ours holds.
@@ -31,6 +33,8 @@ pub(super) struct Opened {
     chunks: Option<Arc<ChunkList>>,
     /// It has holes.
     sparse: bool,
+    /// The sums that were made when it was described, until it is remembered.
+    sums: Mutex<Option<Summing>>,
 }
 
 /// How often a file is read that changes meanwhile.
@@ -40,11 +44,12 @@ const TRIES: u32 = 3;
 const READ_MAX: u64 = 64 << 20;
 
 impl Opened {
-    /// Opens a file, cuts it and hashes it; a file that is not there is `Trouble` of the system's.
+    /// Opens a file, cuts it and hashes it, and makes the sums that `begin` begins; `None` when it is not there.
     pub(super) fn describe(
         root: &Root,
         place: &Place,
         chunking: Chunking<'_>,
+        begin: impl Fn(&Source, &Looks) -> Option<Summing>,
     ) -> Result<Option<OpenedFile>, StorageFault> {
         for _ in 0..TRIES {
             let file = match root.file(&place.path) {
@@ -54,19 +59,18 @@ impl Opened {
             };
             let at_place = |error: io::Error| system_fault(&place.path, &error);
             let looks = Looks::of(&file).map_err(at_place)?;
-            let sparse = file.is_sparse();
-            let read = |piece: &mut [u8], at| {
-                if sparse { file.read_exact_or_hole_at(piece, at) } else { file.read_exact_at(piece, at) }
-            };
+            let opened = Self::known(file, place.path.clone(), looks);
+            let sums = begin(&opened.source, &looks);
             // No further than its end: it may grow faster than we read.
-            let chunks = match chunking.list(looks.len, read) {
+            let read = |piece: &mut [u8], at| opened.read_or_hole(piece, at);
+            let chunks = match (Chunking { sums: sums.as_ref(), ..chunking }).list(looks.len, read) {
                 Ok(chunks) => Arc::new(chunks),
                 Err(NoList::Shorter) => continue,
                 Err(NoList::System(error)) => return Err(at_place(error)),
                 Err(NoList::TooLarge(error)) => return Err(fault(FaultKind::TooLarge, &place.path, error)),
             };
-            if Looks::of(&file).map_err(at_place)? == looks {
-                return Ok(Some(Self::known(file, place.path.clone(), looks).described(chunks)));
+            if opened.source.looks().map_err(at_place)? == looks {
+                return Ok(Some(Self { sums: Mutex::new(sums), ..opened }.described(chunks)));
             }
         }
         Err(fault(FaultKind::Changed, &place.path, format_args!("changed while it was read, {TRIES} times in a row")))
@@ -111,7 +115,7 @@ impl Opened {
     /// A file that is known to have looked so when it was read.
     pub(super) fn known(file: AnyFile, path: RelPath, looks: Looks) -> Self {
         let sparse = file.is_sparse();
-        Self { source: Source::File(file), path, len: looks.len, looks, chunks: None, sparse }
+        Self { source: Source::File(file), path, len: looks.len, looks, chunks: None, sparse, sums: Mutex::default() }
     }
 
     /// What lies open already, as it looks now; `path` is what it is called in a fault. It is known by no name of its own:
@@ -119,7 +123,7 @@ impl Opened {
     pub(super) fn unnamed(source: Source, path: RelPath) -> io::Result<Self> {
         let (len, looks) = (source.len()?, source.looks()?.under_any_name());
         let sparse = source.as_any_file().is_some_and(AnyFile::is_sparse);
-        Ok(Self { source, path, len, looks, chunks: None, sparse })
+        Ok(Self { source, path, len, looks, chunks: None, sparse, sums: Mutex::default() })
     }
 
     /// The same with its chunks; no commit of it is known.
@@ -131,6 +135,11 @@ impl Opened {
     /// Its chunks, where it was described.
     pub(super) fn chunks(&self) -> Option<&Arc<ChunkList>> {
         self.chunks.as_ref()
+    }
+
+    /// The sums that were made when it was described, once.
+    pub(super) fn take_sums(&self) -> Option<Summing> {
+        lock(&self.sums).take()
     }
 
     /// Where its bytes are read from.
@@ -171,14 +180,17 @@ impl Opened {
     ///
     /// A fault of kind [`FaultKind::Changed`] when the file ends before that.
     pub(super) fn read_exactly(&self, piece: &mut [u8], at: u64) -> Result<(), StorageFault> {
-        let read = match self.source.as_any_file().filter(|_| self.sparse) {
-            Some(file) => file.read_exact_or_hole_at(piece, at),
-            None => self.source.read_exact_at(piece, at),
-        };
-        read.map_err(|error| match error.kind() {
+        self.read_or_hole(piece, at).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => self.changed(),
             _ => system_fault(&self.path, &error),
         })
+    }
+
+    fn read_or_hole(&self, piece: &mut [u8], at: u64) -> io::Result<()> {
+        match self.source.as_any_file().filter(|_| self.sparse) {
+            Some(file) => file.read_exact_or_hole_at(piece, at),
+            None => self.source.read_exact_at(piece, at),
+        }
     }
 
     /// True when the file looks as it did.

@@ -223,6 +223,50 @@ impl Dir {
         uninterrupted(|| self.0.remove_dir(name))
     }
 
+    /// Makes a directory, which is durable when this one is synced; false when the name was taken.
+    pub(super) fn make_dir_for_now(&self, name: &Name) -> io::Result<bool> {
+        match uninterrupted(|| self.0.make_dir(name, 0o777)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            made => made.map(|()| true),
+        }
+    }
+
+    /// Where a symbolic link points.
+    pub(super) fn read_symlink(&self, name: &Name) -> io::Result<Vec<u8>> {
+        uninterrupted(|| self.0.read_symlink(name))
+    }
+
+    /// Makes a symbolic link; fails when the name is taken.
+    pub(super) fn make_symlink(&self, name: &Name, target: &[u8]) -> io::Result<()> {
+        uninterrupted(|| self.0.make_symlink(name, target))
+    }
+
+    /// Sets when a symbolic link was modified.
+    pub(super) fn set_symlink_modified(&self, name: &Name, modified: (i64, u32)) -> io::Result<()> {
+        uninterrupted(|| self.0.set_symlink_modified(name, modified))
+    }
+
+    /// Sets its own permission bits.
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        uninterrupted(|| self.0.set_mode(mode))
+    }
+
+    /// Sets when it was modified itself.
+    pub(super) fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
+        uninterrupted(|| self.0.set_modified(modified))
+    }
+
+    /// Its own permission bits.
+    pub(super) fn mode(&self) -> io::Result<u32> {
+        Ok(uninterrupted(|| self.0.stat_beneath(&RelPath::ROOT))?.mode)
+    }
+
+    /// Makes all that was written to its disk durable; false when that cannot be done at once. Once it has failed it must
+    /// not be tried again.
+    pub(super) fn sync_disk(&self) -> io::Result<bool> {
+        uninterrupted(|| self.0.sync_disk())
+    }
+
     /// Makes the names in it durable. Once it has failed it must not be tried again.
     pub(super) fn sync(&self) -> io::Result<()> {
         uninterrupted(|| self.0.sync())
@@ -260,7 +304,8 @@ impl Dir {
         }
     }
 
-    fn open_dir(&self, name: &Name) -> io::Result<Self> {
+    /// Opens a directory in it.
+    pub(super) fn open_dir(&self, name: &Name) -> io::Result<Self> {
         Ok(Self(uninterrupted(|| self.0.open_dir(name))?))
     }
 }

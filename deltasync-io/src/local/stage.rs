@@ -15,7 +15,9 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deltasync_core::{Algorithm, ByteLen, ChunkList, Digest, Generation, Hasher, LimitExceeded, Limits, Name, RelPath};
+use deltasync_core::{
+    Algorithm, Attributes, ByteLen, ChunkList, Digest, Generation, Hasher, LimitExceeded, Limits, Name, RelPath,
+};
 use deltasync_proto::{FaultKind, Place, StorageFault};
 
 use super::beside;
@@ -174,6 +176,14 @@ impl Stage {
     /// True once it has been put in place, whether that lasts or not.
     pub(super) fn is_published(&self) -> bool {
         self.state().end == Some(End::Published)
+    }
+
+    /// Sets the permissions and the time that it will have.
+    pub(super) fn adorn(&self, attributes: Attributes) -> Result<(), StorageFault> {
+        let _state = self.open_state()?;
+        let set = self.file.set_mode(u32::from(attributes.mode() & 0o777));
+        set.and_then(|()| self.file.set_modified(attributes.modified()))
+            .map_err(|error| system_fault(&self.place.path, &error))
     }
 
     /// The digest of all that was appended.

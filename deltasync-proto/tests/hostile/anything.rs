@@ -4,7 +4,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Send(Message),
+    Send(Box<Message>),
     Wait(Duration),
     Release,
 }
@@ -61,6 +61,8 @@ fn any_offer(pushed: bool) -> impl Strategy<Value = TransferMessage> {
                 name: Name::new(*b"new").expect("a plain name"),
                 directory,
                 condition: Condition::Any,
+                extra: Extra::Keep,
+                attributes: None,
             });
             TransferMessage::Offer(Offer { to, len: ByteLen::new(len), root, algorithm, cutter, attempt, content })
         },
@@ -148,6 +150,8 @@ fn scripts(from_client: bool) -> Vec<Vec<TransferMessage>> {
         name: name(),
         directory: false,
         condition: Condition::Any,
+        extra: Extra::Keep,
+        attributes: None,
     };
     let offer =
         |content| TransferMessage::Offer(Offer { to: from_client.then(|| wish.clone()), ..offer_of(&target, content) });
@@ -194,7 +198,7 @@ fn any_scripted(from_client: bool) -> impl Strategy<Value = Vec<Step>> {
         let mut scripts: Vec<_> = scripts.into_iter().map(Vec::into_iter).collect();
         let next = order.into_iter().filter_map(|index| {
             let message = scripts[index].next()?;
-            Some(Step::Send(Message::Transfer(TransferId::new(index as u32 + 1), message)))
+            Some(Step::Send(Box::new(Message::Transfer(TransferId::new(index as u32 + 1), message))))
         });
         let mut steps: Vec<_> = next.collect();
         for (index, step) in others {
@@ -208,8 +212,8 @@ fn any_step(from_client: bool) -> impl Strategy<Value = Step> {
     let message =
         (1u32..4, any_message(from_client)).prop_map(|(id, message)| Message::Transfer(TransferId::new(id), message));
     prop_oneof![
-        20 => message.prop_map(Step::Send),
-        1 => prop::sample::select(vec![Message::Ping, Message::Pong]).prop_map(Step::Send),
+        20 => message.prop_map(|message| Step::Send(Box::new(message))),
+        1 => prop::sample::select(vec![Message::Ping, Message::Pong]).prop_map(|message| Step::Send(Box::new(message))),
         1 => (0u64..12).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
         1 => Just(Step::Release),
     ]

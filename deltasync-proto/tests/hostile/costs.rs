@@ -43,7 +43,7 @@ impl Drop for Row {
     }
 }
 
-fn thread_time() -> Duration {
+pub(crate) fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
@@ -210,11 +210,14 @@ fn bombs_of_literals_and_of_operations() {
 #[test]
 fn a_delta_of_2_to_the_32_operations() {
     let mut row = Row::new("a delta that announces 2^32 operations");
-    for count in [1u64 << 32, (1 << 32) - 1, (1 << 16) + 2, u64::MAX] {
-        for packed in [0u8, 1] {
+    // Each pair is up to two operations. Packed, they announce how long they are besides.
+    for pairs in [1u64 << 31, (1 << 31) - 1, (1 << 15) + 1, u64::MAX / 2] {
+        for packed in [false, true] {
             let mut payload = vec![2];
-            write_varint(&mut payload, count);
-            payload.push(packed);
+            write_varint(&mut payload, 2 * pairs + u64::from(packed));
+            if packed {
+                [pairs.saturating_mul(30), 4096].into_iter().for_each(|len| write_varint(&mut payload, len));
+            }
             payload.extend_from_slice(&[0x11; 4096]);
             let raw = row.attack(patching(), |raw| {
                 raw.frame(MessageKind::Delta.code(), 1, &payload);
@@ -290,6 +293,53 @@ fn a_million_equal_sums() {
                 raw.say(1, TransferMessage::Want(Want::Survey { last: i == last, bytes }));
             }
         });
+    }
+}
+
+#[test]
+fn what_is_announced_and_not_sent_takes_no_memory() {
+    let mut row = Row::new("cells, edges and operations that are announced and not sent");
+    let cells = Sketch::CELLS_MAX as u64;
+    for (kind, numbers) in [
+        (MessageKind::Cells, &[0, cells][..]),
+        (MessageKind::Tags, &[0, 4 << 20]),
+        (MessageKind::Edges, &[cells, 0, cells]),
+        (MessageKind::Order, &[100_000, 33]),
+    ] {
+        let mut payload = Vec::new();
+        numbers.iter().for_each(|number| write_varint(&mut payload, *number));
+        let mut comparing = server();
+        comparing.say(1, offer(&target(), Content::Set { elements: 4 << 20 }));
+        for raw in [comparing, client(), offering(), patching()] {
+            row.attack(raw, |raw| {
+                raw.frame(kind.code(), 1, &payload);
+            });
+        }
+    }
+    assert!(row.memory < 256 << 10, "{} bytes", row.memory);
+}
+
+#[test]
+fn numbers_of_few_bits_as_many_as_a_frame_holds() {
+    let mut row = Row::new("4 MiB of the shortest breaks, cells and tags");
+    for state in [server, client, offering, patching] {
+        for kind in [MessageKind::Order, MessageKind::Edges, MessageKind::Cells, MessageKind::Tags] {
+            // Four breaks of no ends are a byte.
+            for count in [100_000u64, 1 << 20, 4 << 20, (16 << 20) - 100] {
+                let mut payload = Vec::new();
+                match kind {
+                    MessageKind::Order => {}
+                    MessageKind::Edges => [count, 0].into_iter().for_each(|number| write_varint(&mut payload, number)),
+                    _ => write_varint(&mut payload, 0),
+                }
+                write_varint(&mut payload, count);
+                payload.push(1);
+                payload.resize(payload.len() + count.div_ceil(4) as usize, 0);
+                row.attack(state(), |raw| {
+                    raw.frame(kind.code(), 1, &payload);
+                });
+            }
+        }
     }
 }
 

@@ -11,9 +11,11 @@ mod order;
 mod paths;
 mod repairs;
 mod sets;
+mod signatures;
 mod strangers;
 mod wants;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +24,8 @@ use deltasync_core::{
     Offset, OldContent, OldPiece, Op, Ops, RelPath, Shared, Sketch, SketchKey, Survey, Tag, TagKey, write_varint,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Command, Condition, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello,
-    List, Listing, Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal,
+    AskRoot, Close, CloseCode, Command, Condition, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Extra,
+    Hello, List, Listing, Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal,
     RefusalCode, Repair, RootIs, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported,
     VERSION, Version, Want, Wish, encode_header,
 };
@@ -105,7 +107,14 @@ fn part(start: u32, count: u32, bytes: &[u8]) -> SetPart {
 
 fn offer_of(bytes: &[u8], content: Content) -> Offer {
     let list = list_of(bytes);
-    let wish = Wish { path: file(), name: name(), directory: false, condition: Condition::Any };
+    let wish = Wish {
+        path: file(),
+        name: name(),
+        directory: false,
+        condition: Condition::Any,
+        extra: Extra::Keep,
+        attributes: None,
+    };
     Offer {
         to: Some(wish),
         len: list.len(),

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use deltasync_core::{Algorithm, ByteLen, Cutter, Generation, Offset, Op, Reader};
 use deltasync_io::{BlockingStorage, KeepForm, MemoryStorage};
 use deltasync_proto::{
-    Answer, Ask, Command, Condition, Content, Cutting, Delta, Hello, Input, Known, Literals, Message, Offer, Place,
-    Prefix, SetPart, TransferId, TransferMessage, VERSION, Wish,
+    Answer, Ask, Command, Condition, Content, Cutting, Delta, Extra, Hello, Input, Known, Literals, Message, Offer,
+    Place, Prefix, SetPart, TransferId, TransferMessage, VERSION, Wish,
 };
 
 use super::solo::{Role, SERVED, Solo, config, limits};
@@ -211,7 +211,7 @@ fn client_files(flags: Flags) -> Arc<MemoryStorage> {
 /// Lets a storage remember a file of its own as what is at `at`, or under its own name.
 fn remember(storage: &MemoryStorage, name: &str, at: Option<&str>) {
     let place = Place { root: SERVED, path: path(name) };
-    let describe = Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3 };
+    let describe = Ask::Describe { place, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, remember: None };
     let Ok(Answer::Described(file)) = storage.answer(describe) else { panic!("{name} is there") };
     let known = path(at.unwrap_or(name));
     let key = Known { path: known, name: at.map(|_| path(name).split_last().expect("a name").1) };
@@ -325,6 +325,8 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
             name: file().split_last().expect("a name").1,
             directory: false,
             condition: Condition::Any,
+            extra: Extra::Keep,
+            attributes: None,
         })
     };
     let offer = |len: u64, content| Offer {

@@ -130,7 +130,7 @@ impl Ground {
         storage.insert(ROTTEN, path.clone(), bytes);
         let place = Place { root: ROTTEN, path };
         let cutting = Cutting::Exactly(Cutter::for_len(len));
-        match storage.answer(Ask::Describe { place, cutting, algorithm: Algorithm::Blake3 }) {
+        match storage.answer(Ask::Describe { place, cutting, algorithm: Algorithm::Blake3, remember: None }) {
             Ok(Answer::Described(file)) => Some(file.file),
             _ => None,
         }

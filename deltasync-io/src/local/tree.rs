@@ -1,0 +1,223 @@
+//! Trees: the entries below a directory, listed without reading a file, and their archive, read as if it were one.
+//!
+//! How a tree becomes an archive is told in [`TreeList`]. Here its bytes are looked up: a header in the list, a content in
+//! the file, which must still look as it was listed. `walk` makes the list, `making` makes a directory what an archive
+//! says.
+//!
+//! The bits of a mode that lend a user's or a group's rights, and the one that restricts deletion, are not ours to give:
+//! no list has them, and what has them keeps them. Devices, sockets and pipes are left out, and named.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use deltasync_core::{
+    Attributes, ByteLen, Generation, LimitExceeded, Offset, RelPath, TreeEntry, TreeKind, TreeList, content_check,
+};
+use deltasync_proto::{FaultKind, FileHandle, OpenedFile, Place, StageHandle, StorageFault};
+
+use super::root::{Root, Trouble};
+use crate::disk::{DiskKind, DiskStat};
+use crate::fault::{fault, system_fault};
+use crate::lock::lock;
+
+mod making;
+mod walk;
+
+pub(super) use making::Making;
+pub(super) use walk::walk;
+
+#[cfg(test)]
+mod tests;
+
+/// A file of a tree that does not travel with it: it is longer than [`TreeEntry::INLINE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeMember {
+    /// Where it is below the directory of the tree.
+    pub path: RelPath,
+    /// Its length.
+    pub len: ByteLen,
+    /// What it gets beside its content.
+    pub attributes: Attributes,
+}
+
+/// The members in these ranges of a described tree's archive, in order; none when it was not described by a
+/// [`LocalStorage`](crate::LocalStorage).
+pub fn members_to_send(tree: &FileHandle, ranges: &[(Offset, ByteLen)]) -> Vec<TreeMember> {
+    let Some(tree) = tree.downcast_ref::<Tree>() else { return Vec::new() };
+    let list = &tree.list;
+    let mut members = Vec::new();
+    let mut next = 0;
+    for (start, len) in ranges {
+        let Some(end) = start.checked_add(*len) else { break };
+        next = list.index_at(*start).max(next);
+        while next < list.len() && list.span(next).0 < end {
+            members.extend(TreeMember::of(list.entry(next)));
+            next += 1;
+        }
+    }
+    members
+}
+
+/// The members of a staged tree that are not there yet, or are not what they should be, in order.
+pub fn members_to_fetch(stage: &StageHandle) -> Vec<TreeMember> {
+    stage.downcast_ref::<Making>().map_or_else(Vec::new, Making::members)
+}
+
+/// What a described tree leaves out, and why, for people: devices, sockets and pipes, and what is not kept of others.
+pub fn left_out(tree: &FileHandle) -> Vec<(RelPath, String)> {
+    tree.downcast_ref::<Tree>().map_or_else(Vec::new, |tree| tree.left_out.clone())
+}
+
+impl TreeMember {
+    fn of(entry: TreeEntry) -> Option<Self> {
+        match entry.kind {
+            TreeKind::File { len, .. } if entry.inline().is_none() => {
+                Some(Self { path: entry.path, len, attributes: entry.attributes })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a [`FileHandle`] of ours holds for a tree.
+#[derive(Debug)]
+pub(super) struct Tree {
+    place: Place,
+    list: Arc<TreeList>,
+    left_out: Vec<(RelPath, String)>,
+    /// Entries whose content is not there, or not right: read as zeros.
+    blank: BTreeSet<usize>,
+    /// The content that was read last: a piece may end in the middle of one.
+    last: Mutex<Option<(usize, Bytes)>>,
+}
+
+/// The most bytes that one request reads, as of a file.
+const READ_MAX: u64 = 64 << 20;
+
+impl Tree {
+    fn new(place: Place, list: Arc<TreeList>, left_out: Vec<(RelPath, String)>, blank: BTreeSet<usize>) -> Self {
+        Self { place, list, left_out, blank, last: Mutex::default() }
+    }
+
+    /// Where it is.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// As it is described to a session.
+    pub(super) fn described(self) -> OpenedFile {
+        let chunks = Arc::clone(self.list.chunks());
+        OpenedFile { file: FileHandle::new(self), chunks, generation: Generation::ZERO }
+    }
+
+    /// Reads ranges of the archive one after the other into one piece.
+    ///
+    /// # Errors
+    ///
+    /// A fault of kind [`FaultKind::Changed`] when a file is no longer what was listed.
+    pub(super) fn read(&self, root: &Root, ranges: &[(Offset, ByteLen)]) -> Result<Bytes, StorageFault> {
+        let mut total = 0u64;
+        for (start, len) in ranges {
+            if start.checked_add(*len).is_none_or(|end| end.to_len() > self.list.chunks().len()) {
+                return Err(fault(FaultKind::Changed, &self.place.path, "there are fewer entries"));
+            }
+            total = total.saturating_add(len.get());
+        }
+        LimitExceeded::check("bytes of one read", total, READ_MAX)
+            .map_err(|error| fault(FaultKind::TooLarge, &self.place.path, error))?;
+        let mut out = BytesMut::with_capacity(usize::try_from(total).expect("at most 64 MiB"));
+        for (start, len) in ranges {
+            self.read_range(root, start.get(), start.get() + len.get(), &mut out)?;
+        }
+        Ok(out.freeze())
+    }
+
+    fn read_range(&self, root: &Root, start: u64, end: u64, out: &mut BytesMut) -> Result<(), StorageFault> {
+        let mut index = self.list.index_at(Offset::new(start));
+        let mut at = start;
+        while at < end {
+            let (from, len) = self.list.span(index);
+            let (from, to) = (from.get(), from.get() + len.get());
+            let header = self.list.header(index);
+            let within = |at: u64, from: u64| usize::try_from(at - from).expect("within a chunk");
+            let stop = end.min(to);
+            let (skip, stop) = (within(at, from), within(stop, from));
+            out.put_slice(&header[skip.min(header.len())..stop.min(header.len())]);
+            if stop > header.len() {
+                let content = self.content(root, index)?;
+                let skip = skip.saturating_sub(header.len());
+                out.put_slice(&content[skip..stop - header.len()]);
+            }
+            at = from + stop as u64;
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// What stands behind the header of an entry: the check of its content, and that.
+    fn content(&self, root: &Root, index: usize) -> Result<Bytes, StorageFault> {
+        if let Some((_, content)) = lock(&self.last).as_ref().filter(|(last, _)| *last == index) {
+            return Ok(content.clone());
+        }
+        let entry = self.list.entry(index);
+        let len = entry.inline().map_or(0, ByteLen::get) as usize;
+        let mut bytes = BytesMut::zeroed(CHECK + len);
+        if !self.blank.contains(&index) {
+            self.read_file(root, &entry, &mut bytes[CHECK..])?;
+            let check = content_check(&bytes[CHECK..]);
+            bytes[..CHECK].copy_from_slice(&check);
+        }
+        let bytes = bytes.freeze();
+        *lock(&self.last) = Some((index, bytes.clone()));
+        Ok(bytes)
+    }
+
+    fn read_file(&self, root: &Root, entry: &TreeEntry, content: &mut [u8]) -> Result<(), StorageFault> {
+        let changed = |path: &RelPath| fault(FaultKind::Changed, path, "changed since it was listed");
+        let path = below(&self.place.path, &entry.path)?;
+        let file = match root.file(&path) {
+            Ok(file) => file,
+            Err(Trouble::System(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(system_fault(&path, &error));
+            }
+            Err(_) => return Err(changed(&path)),
+        };
+        let system = |error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => changed(&path),
+            _ => system_fault(&path, &error),
+        };
+        file.read_exact_at(content, 0).map_err(system)?;
+        let is = file.stat().map_err(system)?;
+        if looks_like(&is, entry) { Ok(()) } else { Err(changed(&path)) }
+    }
+}
+
+/// The bytes of a content's check.
+const CHECK: usize = 8;
+
+/// The path of an entry below the root of its place.
+fn below(place: &RelPath, path: &RelPath) -> Result<RelPath, StorageFault> {
+    place.below(path).map_err(|error| fault(FaultKind::Other, path, error))
+}
+
+/// The permission bits that are kept.
+const MODE: u32 = 0o777;
+
+/// The permissions and time of what stands somewhere, as a tree tells them.
+fn attributes(is: &DiskStat) -> Attributes {
+    // The kernel gives nanoseconds below a second.
+    let nanoseconds = u32::try_from(is.modified.1).unwrap_or(0).min(999_999_999);
+    Attributes::new((is.mode & MODE) as u16, is.modified.0, nanoseconds).expect("both are in range")
+}
+
+/// True when a path has a file of this length and time.
+fn looks_like(is: &DiskStat, entry: &TreeEntry) -> bool {
+    let same_time = attributes(is).modified() == entry.attributes.modified();
+    match entry.kind {
+        TreeKind::File { len, .. } => is.kind == DiskKind::File && is.len == len.get() && same_time,
+        TreeKind::Symlink { .. } => is.kind == DiskKind::Symlink && same_time,
+        TreeKind::Directory => is.kind == DiskKind::Directory,
+    }
+}

@@ -1,0 +1,653 @@
+//! A directory that becomes what an archive says, entry by entry.
+//!
+//! Whole entries that are copied from the tree that is there need nothing. Of all others the bytes come, are read back as
+//! entries, and each is made at once: a directory, a symbolic link, or a file, written beside its place under a hidden
+//! name, with its permissions and time, and put in place by a rename when its data is durable. Many share one sync. What is
+//! replaced must look as it was listed: what somebody has changed meanwhile stays, and is named.
+//!
+//! The commit takes away what is extra, if that is wanted and not too much, gives directories their permissions and times,
+//! and syncs them. What could not be made is named by its fault, and then nothing is taken away.
+//!
+//! Invariant: each file is the old one or the new one, whole, at any moment, and what is not of this tree is not touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use deltasync_core::{
+    Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Digest, Generation, InvalidTree, LimitExceeded,
+    Limits, Name, Plan, RelPath, Step, TreeEntry, TreeKind, TreeList, TreeLister, tree_order,
+};
+use deltasync_proto::{Extra, FaultKind, Place, StorageFault};
+
+use super::{MODE, Tree, TreeMember, below, looks_like};
+use crate::disk::{DiskKind, DiskStat};
+use crate::fault::{fault, system_fault};
+use crate::local::root::{Dir, Root, Trouble, staged_name};
+use crate::lock::lock;
+
+/// What a [`StageHandle`](deltasync_proto::StageHandle) of ours holds for a tree.
+#[derive(Debug)]
+pub(in crate::local) struct Making {
+    place: Place,
+    len: u64,
+    algorithm: Algorithm,
+    extra: Extra,
+    /// What was there when it began.
+    there: Option<Arc<TreeList>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    reader: ArchiveReader,
+    lister: TreeLister,
+    /// How many bytes of the archive have been appended.
+    written: u64,
+    /// How many entries came.
+    entries: usize,
+    /// Those whose content is not right, or that could not be made.
+    blank: BTreeSet<usize>,
+    /// How many entries were taken away to make way.
+    deleted: u64,
+    /// The content of one of them was not what its check says.
+    mistaken: bool,
+    members: Vec<TreeMember>,
+    trouble: Vec<String>,
+    troubles: u64,
+    /// Files that wait to be put in place.
+    ready: Vec<Ready>,
+    ready_bytes: usize,
+    /// The directory that was used last.
+    last: Option<(RelPath, Arc<Dir>)>,
+    /// Directories in which something was made or taken away.
+    touched: BTreeSet<RelPath>,
+    /// What directories are to get that came.
+    directories: Vec<(RelPath, Attributes)>,
+    made: Option<Arc<TreeList>>,
+    ended: bool,
+}
+
+/// A file under a hidden name.
+#[derive(Debug)]
+struct Ready {
+    dir: Arc<Dir>,
+    hidden: Name,
+    name: Name,
+    entry: usize,
+    path: RelPath,
+}
+
+impl Ready {
+    /// It is not put in place.
+    fn give_up(&self) {
+        // There is nobody to tell of a failure here; the name is hidden.
+        let _ = self.dir.remove(&self.hidden);
+    }
+}
+
+/// Makes the data of files durable, all at once where they are many.
+fn sync(ready: &[Ready]) -> io::Result<()> {
+    if let Some(first) = ready.first()
+        && ready.len() >= DISK
+        && first.dir.sync_disk()?
+    {
+        return Ok(());
+    }
+    ready.iter().try_for_each(|ready| ready.dir.open_file(&ready.hidden)?.sync_data())
+}
+
+/// So many files, or bytes of them, share a sync at most.
+const TOGETHER: (usize, usize) = (512, 16 << 20);
+/// From so many files or directories on a sync of the whole disk costs less than one for each.
+const DISK: usize = 8;
+/// How many troubles are told.
+const TOLD: usize = 5;
+/// How often a hidden name is looked for.
+const TRIES: u32 = 8;
+
+impl Making {
+    /// Begins to make of what is at a place what an archive of `len` bytes will say.
+    pub(in crate::local) fn begin(
+        root: &Root,
+        place: Place,
+        (len, algorithm): (ByteLen, Algorithm),
+        there: Option<&Tree>,
+        extra: Extra,
+        limits: &Limits,
+    ) -> Result<Self, StorageFault> {
+        LimitExceeded::check("archive of a tree", len.get(), limits.file.get())
+            .map_err(|error| fault(FaultKind::TooLarge, &place.path, error))?;
+        root.make_directory(&place.path).map_err(|trouble| trouble.at(&place.path))?;
+        let state = Mutex::new(State {
+            reader: ArchiveReader::default(),
+            lister: TreeLister::new(algorithm, limits),
+            written: 0,
+            entries: 0,
+            blank: BTreeSet::new(),
+            deleted: 0,
+            mistaken: false,
+            members: Vec::new(),
+            trouble: Vec::new(),
+            troubles: 0,
+            ready: Vec::new(),
+            ready_bytes: 0,
+            last: None,
+            touched: BTreeSet::new(),
+            directories: Vec::new(),
+            made: None,
+            ended: false,
+        });
+        let there = there.map(|tree| Arc::clone(&tree.list));
+        Ok(Self { place, len: len.get(), algorithm, extra, there, state })
+    }
+
+    /// Where the tree is.
+    pub(in crate::local) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The members that are to be fetched.
+    pub(super) fn members(&self) -> Vec<TreeMember> {
+        lock(&self.state).members.clone()
+    }
+
+    /// Appends the steps of a plan.
+    pub(in crate::local) fn apply(
+        &self,
+        root: &Root,
+        basis: Option<&Tree>,
+        plan: &Plan,
+        literals: &[u8],
+    ) -> Result<(), StorageFault> {
+        let mut state = self.open()?;
+        let mut rest = literals;
+        for step in plan.steps() {
+            let len = step.len().get();
+            match step {
+                Step::Literal { .. } => {
+                    let part = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len));
+                    let (part, more) = part.ok_or_else(|| self.fault("fewer literals than the plan has"))?;
+                    rest = more;
+                    self.take(&mut state, root, part)?;
+                }
+                Step::Copy { from, .. } => {
+                    let basis = basis.ok_or_else(|| self.fault("there is nothing to copy from"))?;
+                    self.copy(&mut state, root, basis, from.get(), len)?;
+                }
+            }
+            state.written += len;
+        }
+        Ok(())
+    }
+
+    /// The digest of the list that was made, or of nothing that any list has when a content is not right.
+    pub(in crate::local) fn seal(&self) -> Result<Digest, StorageFault> {
+        let mut state = self.open()?;
+        self.put_in_place(&mut state)?;
+        if state.written != self.len || !state.reader.is_between() {
+            return Err(self.fault(format_args!("{} of {} bytes are there", state.written, self.len)));
+        }
+        let list = self.made(&mut state);
+        let digest = list.chunks().root();
+        Ok(if state.mistaken { self.algorithm.digest(digest.as_bytes()) } else { digest })
+    }
+
+    /// What was made so far, to be read.
+    pub(in crate::local) fn reopen(&self) -> Result<Tree, StorageFault> {
+        let mut state = self.open()?;
+        self.put_in_place(&mut state)?;
+        let list = self.made(&mut state);
+        Ok(Tree::new(self.place.clone(), list, Vec::new(), state.blank.clone()))
+    }
+
+    /// Takes away what is extra, and gives directories what they are to have, all of it durable.
+    pub(in crate::local) fn commit(&self, root: &Root) -> Result<Generation, StorageFault> {
+        let mut state = self.open()?;
+        state.ended = true;
+        let list = self.made(&mut state);
+        if state.troubles == 0
+            && let Some(allowed) = self.allowed()
+        {
+            self.delete(&mut state, root, &list, allowed)?;
+        }
+        self.settle_directories(&mut state, root, &list)?;
+        if state.troubles > 0 {
+            let more = state.troubles - state.trouble.len() as u64;
+            let told = state.trouble.join("; ");
+            let what = match more {
+                0 => format!("not all could be made: {told}"),
+                more => format!("not all could be made: {told}; and {more} more"),
+            };
+            return Err(self.fault(what));
+        }
+        Ok(Generation::ZERO)
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
+        let state = lock(&self.state);
+        if state.ended { Err(self.fault("a commit of it was tried before")) } else { Ok(state) }
+    }
+
+    fn fault(&self, what: impl std::fmt::Display) -> StorageFault {
+        fault(FaultKind::Other, &self.place.path, what)
+    }
+
+    fn damaged(&self, error: &InvalidTree) -> StorageFault {
+        let kind = if matches!(error, InvalidTree::Limit(_)) { FaultKind::TooLarge } else { FaultKind::Other };
+        fault(kind, &self.place.path, error)
+    }
+
+    /// The list of what came.
+    fn made(&self, state: &mut State) -> Arc<TreeList> {
+        let State { made, lister, .. } = state;
+        Arc::clone(made.get_or_insert_with(|| Arc::new(lister.clone().finish())))
+    }
+
+    /// Copies a part of the archive of a tree that is there: whole entries stay as they are.
+    fn copy(&self, state: &mut State, root: &Root, basis: &Tree, mut from: u64, len: u64) -> Result<(), StorageFault> {
+        let outside = || self.fault("a copy from outside of the tree");
+        let end = from.checked_add(len).filter(|end| *end <= basis.list.chunks().len().get()).ok_or_else(outside)?;
+        while from < end {
+            let index = basis.list.index_at(deltasync_core::Offset::new(from));
+            let (start, len) = basis.list.span(index);
+            let stop = end.min(start.get() + len.get());
+            let is_whole = start.get() == from && stop == start.get() + len.get() && !basis.blank.contains(&index);
+            if is_whole && state.reader.is_between() {
+                let entry = basis.list.entry(index);
+                state.reader.pass(&entry).map_err(|error| self.damaged(&error))?;
+                self.list(state, &entry)?;
+            } else {
+                let range = (deltasync_core::Offset::new(from), ByteLen::new(stop - from));
+                let bytes = basis.read(root, &[range])?;
+                self.take(state, root, &bytes)?;
+            }
+            from = stop;
+        }
+        Ok(())
+    }
+
+    /// Takes in bytes of the archive, and makes the entries that are whole.
+    fn take(&self, state: &mut State, root: &Root, bytes: &[u8]) -> Result<(), StorageFault> {
+        // Held at once are a chunk and a piece, not all.
+        for piece in bytes.chunks(256 << 10) {
+            state.reader.push(piece);
+            while let Some(archived) = state.reader.next().map_err(|error| self.damaged(&error))? {
+                self.list(state, &archived.entry)?;
+                let index = state.entries - 1;
+                if !archived.is_whole {
+                    state.mistaken = true;
+                    state.blank.insert(index);
+                    continue;
+                }
+                match self.make(state, root, index, &archived) {
+                    Ok(()) => {}
+                    Err(Failed::Here(what)) => {
+                        state.blank.insert(index);
+                        state.trouble(below(&self.place.path, &archived.entry.path).unwrap_or_default(), &what);
+                    }
+                    Err(Failed::All(fault)) => return Err(fault),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, state: &mut State, entry: &TreeEntry) -> Result<(), StorageFault> {
+        state.lister.push(entry).map_err(|error| self.damaged(&error))?;
+        state.entries += 1;
+        Ok(())
+    }
+
+    /// Makes one entry.
+    fn make(&self, state: &mut State, root: &Root, index: usize, archived: &ArchivedEntry) -> Result<(), Failed> {
+        let ArchivedEntry { entry, content, .. } = archived;
+        let Some((parent, name)) = entry.path.split_last() else {
+            state.directories.push((RelPath::ROOT, entry.attributes));
+            return Ok(());
+        };
+        // From here on only names are used, and those that are ours do not exist for peers.
+        if root.hides(&below(&self.place.path, &parent).map_err(Failed::All)?, name.as_bytes()) {
+            return Err(Failed::Here("a name of this form is reserved".to_owned()));
+        }
+        let dir = self.directory(state, root, &parent)?;
+        let is = dir.stat(&name)?;
+        match &entry.kind {
+            TreeKind::Directory => {
+                if is.is_none_or(|is| is.kind != DiskKind::Directory) {
+                    if let Some(is) = is {
+                        self.check(entry, &is)?;
+                        dir.remove(&name)?;
+                    }
+                    if !dir.make_dir_for_now(&name)? {
+                        return Err(Failed::Here("something has come to its place meanwhile".to_owned()));
+                    }
+                    state.touched.insert(parent);
+                }
+                state.directories.push((entry.path.clone(), entry.attributes));
+            }
+            TreeKind::File { .. } if entry.inline().is_none() => {
+                let member = TreeMember::of(entry.clone()).expect("a file that is not inline");
+                match is {
+                    Some(is) if looks_like(&is, entry) => {
+                        // Only the permissions differ.
+                        let path = below(&self.place.path, &entry.path).map_err(Failed::All)?;
+                        let file = root.file(&path).map_err(Failed::of(&path))?;
+                        file.set_mode(mode_of(entry, &is))?;
+                    }
+                    Some(is) if is.kind != DiskKind::File => {
+                        self.make_way(state, root, entry, &dir, &name, &is)?;
+                        // A transfer of its own replaces files only.
+                        if is.kind != DiskKind::Directory {
+                            dir.remove(&name)?;
+                        }
+                        state.touched.insert(parent);
+                        state.members.push(member);
+                    }
+                    Some(_) | None => state.members.push(member),
+                }
+            }
+            TreeKind::File { .. } => {
+                if let Some(is) = &is {
+                    self.make_way(state, root, entry, &dir, &name, is)?;
+                }
+                let (hidden, file) = hidden(&name, |hidden| dir.create(hidden, 0o600))?;
+                let written = file
+                    .write_all_at(content, 0)
+                    .and_then(|()| file.set_mode(entry.attributes.mode().into()))
+                    .and_then(|()| file.set_modified(entry.attributes.modified()));
+                if let Err(error) = written {
+                    let _ = dir.remove(&hidden);
+                    return Err(Failed::from(error));
+                }
+                state.touched.insert(parent);
+                state.ready.push(Ready { dir, hidden, name, entry: index, path: entry.path.clone() });
+                state.ready_bytes += content.len();
+                if state.ready.len() >= TOGETHER.0 || state.ready_bytes >= TOGETHER.1 {
+                    self.put_in_place(state).map_err(Failed::All)?;
+                }
+            }
+            TreeKind::Symlink { target } => {
+                if let Some(is) = &is {
+                    if is.kind == DiskKind::Symlink && dir.read_symlink(&name)? == *target {
+                        dir.set_symlink_modified(&name, entry.attributes.modified())?;
+                        return Ok(());
+                    }
+                    self.make_way(state, root, entry, &dir, &name, is)?;
+                }
+                let (hidden, ()) = hidden(&name, |hidden| dir.make_symlink(hidden, target))?;
+                let done = dir
+                    .set_symlink_modified(&hidden, entry.attributes.modified())
+                    .and_then(|()| dir.rename(&hidden, &dir, &name));
+                if let Err(error) = done {
+                    let _ = dir.remove(&hidden);
+                    return Err(Failed::from(error));
+                }
+                state.touched.insert(parent);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is at a place may be replaced: it is what was listed, or what the tree wants there. A directory is taken away.
+    fn make_way(
+        &self,
+        state: &mut State,
+        root: &Root,
+        entry: &TreeEntry,
+        dir: &Dir,
+        name: &Name,
+        is: &DiskStat,
+    ) -> Result<(), Failed> {
+        if is.kind != DiskKind::Directory {
+            return self.check(entry, is);
+        }
+        match dir.remove_dir(name) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => return Err(error.into()),
+            Err(_) => {}
+        }
+        let (Some(there), Some(allowed)) = (&self.there, self.allowed()) else {
+            return Err(Failed::Here("a directory that is not empty stands there".to_owned()));
+        };
+        // All that was listed in it, the deepest first.
+        let Some(first) = there.find(&entry.path) else { return Err(changed()) };
+        let within = |index: &usize| is_in(&entry.path, &there.entry(*index).path);
+        let end = (first + 1..there.len()).take_while(within).last().unwrap_or(first);
+        state.deleted += (end + 1 - first) as u64;
+        if state.deleted > allowed {
+            let what = format!("{} entries of a directory would be deleted, over {allowed} in all", end + 1 - first);
+            return Err(Failed::Here(what));
+        }
+        for index in (first..=end).rev() {
+            self.remove(state, root, &there.entry(index))?;
+        }
+        Ok(())
+    }
+
+    /// What stands at the place of an entry must be what was listed there, or what is wanted there.
+    fn check(&self, entry: &TreeEntry, is: &DiskStat) -> Result<(), Failed> {
+        let listed = self.there.as_ref().and_then(|there| Some(there.entry(there.find(&entry.path)?)));
+        let as_listed = listed.is_some_and(|listed| looks_like(is, &listed));
+        if as_listed || looks_like(is, entry) { Ok(()) } else { Err(changed()) }
+    }
+
+    /// Takes away what was listed, if it is still that.
+    fn remove(&self, state: &mut State, root: &Root, listed: &TreeEntry) -> Result<(), Failed> {
+        let Some((parent, name)) = listed.path.split_last() else { return Ok(()) };
+        let dir = match self.directory(state, root, &parent) {
+            Ok(dir) => dir,
+            // A file has taken the place of the directory that it was in.
+            Err(Failed::Here(_)) => return Ok(()),
+            Err(failed) => return Err(failed),
+        };
+        let Some(is) = dir.stat(&name)? else { return Ok(()) };
+        if !looks_like(&is, listed) {
+            return Err(changed());
+        }
+        match listed.kind {
+            TreeKind::Directory => {
+                dir.remove_dir(&name)?;
+                state.touched.remove(&listed.path);
+                state.last = None;
+            }
+            TreeKind::File { .. } | TreeKind::Symlink { .. } => dir.remove(&name)?,
+        }
+        state.touched.insert(parent);
+        Ok(())
+    }
+
+    /// How many entries may be deleted; `None` when none is to be.
+    fn allowed(&self) -> Option<u64> {
+        let half = self.there.as_ref().map_or(0, |there| there.len() as u64 / 2);
+        match self.extra {
+            Extra::Keep => None,
+            Extra::Delete { most } => Some(most.unwrap_or(half)),
+        }
+    }
+
+    /// Takes away what only was there, unless it is too much.
+    fn delete(&self, state: &mut State, root: &Root, made: &TreeList, allowed: u64) -> Result<(), StorageFault> {
+        let Some(there) = &self.there else { return Ok(()) };
+        let mut extra = Vec::new();
+        let mut wanted = (0..made.len()).map(|index| made.entry(index).path).peekable();
+        for index in 0..there.len() {
+            let path = there.entry(index).path;
+            while wanted.next_if(|wanted| tree_order(wanted, &path).is_lt()).is_some() {}
+            if wanted.peek() != Some(&path) {
+                extra.push(index);
+            }
+        }
+        let count = extra.len() as u64;
+        if count > allowed {
+            let what = format!("{count} of {} entries would be deleted, over {allowed}: none was", there.len() - 1);
+            return Err(fault(FaultKind::Denied, &self.place.path, what));
+        }
+        for index in extra.into_iter().rev() {
+            let listed = there.entry(index);
+            match self.remove(state, root, &listed) {
+                Ok(()) => {}
+                Err(Failed::Here(what)) => {
+                    state.trouble(below(&self.place.path, &listed.path).unwrap_or_default(), &what);
+                }
+                Err(Failed::All(fault)) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the data of files durable that wait, and puts them in place.
+    fn put_in_place(&self, state: &mut State) -> Result<(), StorageFault> {
+        let ready = std::mem::take(&mut state.ready);
+        state.ready_bytes = 0;
+        if let Err(error) = sync(&ready) {
+            ready.iter().for_each(Ready::give_up);
+            return Err(system_fault(&self.place.path, &error));
+        }
+        for (index, next) in ready.iter().enumerate() {
+            match next.dir.rename(&next.hidden, &next.dir, &next.name).map_err(Failed::from) {
+                Ok(()) => {}
+                Err(Failed::All(fault)) => {
+                    ready[index..].iter().for_each(Ready::give_up);
+                    return Err(fault);
+                }
+                Err(Failed::Here(what)) => {
+                    next.give_up();
+                    state.blank.insert(next.entry);
+                    state.trouble(below(&self.place.path, &next.path)?, &what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives directories their permissions and times, the deepest first, and makes what was done in them durable.
+    fn settle_directories(&self, state: &mut State, root: &Root, made: &TreeList) -> Result<(), StorageFault> {
+        let mut wanted: BTreeMap<RelPath, Attributes> = std::mem::take(&mut state.directories).into_iter().collect();
+        for path in &state.touched {
+            if let Some(index) = made.find(path) {
+                wanted.entry(path.clone()).or_insert_with(|| made.entry(index).attributes);
+            }
+        }
+        let mut handles = Vec::new();
+        for (path, attributes) in wanted.iter().rev() {
+            let at = below(&self.place.path, path)?;
+            let done = root.directory(&at).map_err(Failed::of(&at)).and_then(|dir| {
+                let mode = dir.mode()? & !MODE | u32::from(attributes.mode());
+                dir.set_mode(mode)?;
+                dir.set_modified(attributes.modified())?;
+                Ok(dir)
+            });
+            match done {
+                Ok(dir) => {
+                    if handles.len() < DISK {
+                        handles.push(dir);
+                    }
+                }
+                Err(Failed::Here(what)) => state.trouble(at, &what),
+                Err(Failed::All(fault)) => return Err(fault),
+            }
+        }
+        let at_place = |error: io::Error| system_fault(&self.place.path, &error);
+        if wanted.len() > handles.len()
+            && let Some(dir) = handles.first()
+            && dir.sync_disk().map_err(at_place)?
+        {
+            return Ok(());
+        }
+        for path in wanted.keys() {
+            let at = below(&self.place.path, path)?;
+            if let Ok(dir) = root.directory(&at) {
+                dir.sync().map_err(at_place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory of the tree.
+    fn directory(&self, state: &mut State, root: &Root, path: &RelPath) -> Result<Arc<Dir>, Failed> {
+        if let Some((_, dir)) = state.last.as_ref().filter(|(last, _)| last == path) {
+            return Ok(Arc::clone(dir));
+        }
+        let at = below(&self.place.path, path).map_err(Failed::All)?;
+        let dir = Arc::new(root.directory(&at).map_err(Failed::of(&at))?);
+        state.last = Some((path.clone(), Arc::clone(&dir)));
+        Ok(dir)
+    }
+}
+
+impl State {
+    fn trouble(&mut self, path: RelPath, what: &str) {
+        self.troubles += 1;
+        if self.trouble.len() < TOLD {
+            self.trouble.push(format!("{path}: {what}"));
+        }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        lock(&self.state).ready.iter().for_each(Ready::give_up);
+    }
+}
+
+/// Why something could not be made.
+enum Failed {
+    /// The rest can.
+    Here(String),
+    /// And neither can the rest.
+    All(StorageFault),
+}
+
+impl Failed {
+    fn of(path: &RelPath) -> impl FnOnce(Trouble) -> Self + '_ {
+        move |trouble| match trouble {
+            Trouble::System(error) => Self::from(error),
+            other => {
+                let fault = other.at(path);
+                let start = format!("{path}: ");
+                Self::Here(fault.message.strip_prefix(&start).unwrap_or(&fault.message).to_owned())
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem => {
+                Self::All(system_fault(&RelPath::ROOT, &error))
+            }
+            _ => Self::Here(error.to_string()),
+        }
+    }
+}
+
+fn changed() -> Failed {
+    Failed::Here("changed meanwhile".to_owned())
+}
+
+/// True for a path below a directory.
+fn is_in(directory: &RelPath, path: &RelPath) -> bool {
+    let (directory, path) = (directory.as_bytes(), path.as_bytes());
+    path.len() > directory.len() && path.starts_with(directory) && path[directory.len()] == b'/'
+}
+
+/// The permissions of an entry, with the bits above them that are there.
+fn mode_of(entry: &TreeEntry, is: &DiskStat) -> u32 {
+    is.mode & !MODE | u32::from(entry.attributes.mode())
+}
+
+/// Makes something under a hidden name that is not taken.
+fn hidden<T>(name: &Name, make: impl Fn(&Name) -> io::Result<T>) -> io::Result<(Name, T)> {
+    let mut last = None;
+    for _ in 0..TRIES {
+        let hidden = staged_name(name, getrandom::u32().map_err(io::Error::from)?);
+        match make(&hidden) {
+            Ok(made) => return Ok((hidden, made)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| ErrorKind::AlreadyExists.into()))
+}

@@ -1,0 +1,484 @@
+//! Trees on real files: what is listed, and that a directory becomes what an archive says and nothing else changes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use deltasync_core::{Algorithm, Op, Ops, Planner};
+use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, RootId};
+use rustix::fs::{CWD, FileType, Mode};
+use tempfile::TempDir;
+
+use super::*;
+use crate::laws::noise;
+use crate::{BlockingStorage, LocalOptions, LocalStorage};
+
+const ALL: Extra = Extra::Delete { most: Some(u64::MAX) };
+
+/// What a path is, for comparisons: kind, mode, time, and content or target.
+type Seen = BTreeMap<Vec<u8>, (char, u32, (i64, i64), Vec<u8>)>;
+
+fn see(directory: &Path) -> Seen {
+    fn look(top: &Path, at: &Path, seen: &mut Seen) {
+        let is = fs::symlink_metadata(at).expect("it is there");
+        let path = at.strip_prefix(top).expect("below").as_os_str().as_bytes().to_vec();
+        if path == b".deltasync" {
+            return;
+        }
+        let (kind, content) = match is.file_type() {
+            kind if kind.is_dir() => ('d', Vec::new()),
+            kind if kind.is_symlink() => ('l', fs::read_link(at).expect("a link").into_os_string().into_vec()),
+            _ => ('f', fs::read(at).expect("readable")),
+        };
+        seen.insert(path, (kind, is.mode() & 0o777, (is.mtime(), is.mtime_nsec()), content));
+        if kind == 'd' {
+            for entry in fs::read_dir(at).expect("readable") {
+                look(top, &entry.expect("an entry").path(), seen);
+            }
+        }
+    }
+    let mut seen = Seen::new();
+    look(directory, directory, &mut seen);
+    seen
+}
+
+struct Ground {
+    storage: LocalStorage,
+    directory: TempDir,
+}
+
+impl Ground {
+    fn new(served: bool) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let options = LocalOptions::default();
+        let storage = match served {
+            true => LocalStorage::serve(directory.path(), options),
+            false => LocalStorage::roots(vec![directory.path().to_owned()], options),
+        };
+        Self { storage: storage.expect("it can be opened"), directory }
+    }
+
+    fn put(&self, path: &str, content: &[u8]) {
+        let path = self.directory.path().join("t").join(path);
+        fs::create_dir_all(path.parent().expect("it is in a directory")).expect("made");
+        fs::write(path, content).expect("written");
+    }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.directory.path().join("t").join(path)
+    }
+
+    fn see(&self) -> Seen {
+        see(&self.directory.path().join("t"))
+    }
+
+    fn describe(&self) -> OpenedFile {
+        let (place, algorithm) = (place(), Algorithm::Blake3);
+        match self.storage.answer(Ask::Describe { place, cutting: Cutting::ByContent, algorithm, remember: None }) {
+            Ok(Answer::Described(tree)) => tree,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn basis(&self) -> Option<OpenedFile> {
+        let destination = Destination { place: place(), name: deltasync_core::Name::any(), directory: false };
+        let (algorithm, wanted) = (Algorithm::Blake3, None);
+        match self.storage.answer(Ask::Basis { destination, cutting: Cutting::TREE, algorithm, wanted }) {
+            Ok(Answer::Basis { file, .. }) => file,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(&self, tree: &OpenedFile, start: Offset, len: ByteLen) -> Bytes {
+        let ask = Ask::Read { file: tree.file.clone(), ranges: vec![(start, len)] };
+        match self.storage.answer(ask) {
+            Ok(Answer::Read(bytes)) => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn stage(&self, len: ByteLen, basis: Option<&OpenedFile>, extra: Extra) -> StageHandle {
+        let (basis, algorithm) = (basis.map(|basis| basis.file.clone()), Algorithm::Blake3);
+        match self.storage.answer(Ask::StageTree { place: place(), len, algorithm, basis, extra }) {
+            Ok(Answer::Staged(stage)) => stage,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn apply(
+        &self,
+        stage: &StageHandle,
+        planner: &mut Planner,
+        basis: Option<FileHandle>,
+        ops: &Ops,
+        literals: Bytes,
+    ) -> Result<(), StorageFault> {
+        let plan = planner.plan(ops, ByteLen::of(&literals)).expect("it fits");
+        self.storage.answer(Ask::Apply { stage: stage.clone(), basis, plan, literals }).map(drop)
+    }
+
+    fn seal(&self, stage: &StageHandle) -> deltasync_core::Digest {
+        match self.storage.answer(Ask::Seal { stage: stage.clone() }) {
+            Ok(Answer::Sealed(digest)) => digest,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn commit(&self, stage: &StageHandle) -> Result<(), StorageFault> {
+        let replaces = deltasync_proto::Replaces::Nothing;
+        self.storage.answer(Ask::Commit { stage: stage.clone(), replaces }).map(drop)
+    }
+}
+
+fn place() -> Place {
+    Place { root: RootId::new(0), path: RelPath::new(*b"t").expect("a path") }
+}
+
+/// Brings `to` up to date with `from` by what their lists say, in frames of about `piece` bytes.
+fn bring(from: &Ground, to: &Ground, extra: Extra, piece: u64) -> (StageHandle, Result<(), StorageFault>) {
+    let (target, basis) = (from.describe(), to.basis());
+    let stage = to.stage(target.chunks.len(), basis.as_ref(), extra);
+    let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());
+    let mut planner =
+        Planner::new(basis_len, target.chunks.len(), &deltasync_core::Limits::default()).expect("within limits");
+    let mut at = Offset::ZERO;
+    for run in target.chunks.runs() {
+        let len = run.bytes();
+        let same = basis.as_ref().and_then(|basis| {
+            let mut at = 0;
+            basis.chunks.runs().iter().find_map(|old| {
+                let start = at;
+                at += old.bytes().get();
+                (old.digest == run.digest).then_some(Offset::new(start))
+            })
+        });
+        let file = basis.as_ref().map(|basis| basis.file.clone());
+        if let Some(start) = same {
+            let ops: Ops = [Op::Copy { from: start, len }].into_iter().collect();
+            to.apply(&stage, &mut planner, file, &ops, Bytes::new()).expect("applied");
+        } else {
+            let mut done = 0;
+            while done < len.get() {
+                let part = ByteLen::new(piece.min(len.get() - done));
+                let bytes = from.read(&target, at + ByteLen::new(done), part);
+                let ops: Ops = [Op::Literal { len: part }].into_iter().collect();
+                if let Err(fault) = to.apply(&stage, &mut planner, file.clone(), &ops, bytes) {
+                    return (stage, Err(fault));
+                }
+                done += part.get();
+            }
+        }
+        at += len;
+    }
+    assert_eq!(to.seal(&stage), target.chunks.root());
+    let committed = to.commit(&stage);
+    (stage, committed)
+}
+
+fn check_brought(from: &Ground, to: &Ground, piece: u64) {
+    let (stage, committed) = bring(from, to, ALL, piece);
+    committed.expect("all can be made");
+    assert!(members_to_fetch(&stage).is_empty());
+    assert_eq!(to.see(), from.see());
+    assert_eq!(to.describe().chunks.root(), from.describe().chunks.root());
+}
+
+fn set_time(path: &Path, seconds: u64, nanoseconds: u32) {
+    let time = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+    File::open(path).expect("there").set_times(FileTimes::new().set_modified(time)).expect("ours");
+}
+
+fn fill(ground: &Ground) {
+    ground.put("a", b"");
+    ground.put("b/x", b"hello");
+    ground.put("b/y/z", &noise(60_000, 7));
+    ground.put("b-", &noise(64 << 10, 8));
+    ground.put("odd\n\u{202e}name", b"odd");
+    fs::create_dir(ground.at("empty")).expect("made");
+    symlink("../../../etc/passwd", ground.at("b/link")).expect("made");
+    fs::write(ground.at("").join(std::ffi::OsStr::from_bytes(b"\xff\xfe")), b"bytes").expect("made");
+    fs::set_permissions(ground.at("b/x"), Permissions::from_mode(0o751)).expect("ours");
+    fs::set_permissions(ground.at("empty"), Permissions::from_mode(0o705)).expect("ours");
+    set_time(&ground.at("b/x"), 1_000_000_000, 123_456_789);
+    set_time(&ground.at("b/y"), 3, 999_999_999);
+    set_time(&ground.at(""), 1_234_567, 1);
+}
+
+#[test]
+fn a_directory_becomes_the_tree() {
+    for (served, piece) in [(true, 1000), (false, 1 << 20), (true, 7)] {
+        let (from, to) = (Ground::new(false), Ground::new(served));
+        fill(&from);
+        if piece == 7 {
+            fs::remove_file(from.at("b/y/z")).expect("there");
+            fs::remove_file(from.at("b-")).expect("there");
+        }
+        check_brought(&from, &to, piece);
+        check_brought(&from, &to, piece);
+        // Every kind becomes every other.
+        for (path, kind) in
+            [("a", 'd'), ("b/x", 'l'), ("empty", 'f'), ("b/link", 'd'), ("b/y", 'f'), ("a", 'l'), ("a", 'f')]
+        {
+            let at = from.at(path);
+            let _ = fs::remove_file(&at).or_else(|_| fs::remove_dir_all(&at));
+            match kind {
+                'd' => fs::create_dir(&at).and_then(|()| fs::write(at.join("in"), b"new")).expect("made"),
+                'l' => symlink("elsewhere", &at).expect("made"),
+                _ => fs::write(&at, b"now a file").expect("made"),
+            }
+            check_brought(&from, &to, piece);
+        }
+        fs::set_permissions(from.at("odd\n\u{202e}name"), Permissions::from_mode(0o600)).expect("ours");
+        fs::rename(from.at("empty"), from.at("b/moved")).expect("moved");
+        check_brought(&from, &to, piece);
+        fs::remove_dir_all(from.at("b")).expect("there");
+        check_brought(&from, &to, piece);
+    }
+}
+
+#[test]
+fn what_is_extra_stays_unless_it_is_to_go_and_is_not_too_much() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    fill(&from);
+    check_brought(&from, &to, 1 << 20);
+    fs::remove_dir_all(from.at("b")).expect("there");
+    from.put("new", b"new");
+    let (_, kept) = bring(&from, &to, Extra::Keep, 1 << 20);
+    kept.expect("made");
+    assert!(to.at("b/y/z").exists() && to.at("new").exists());
+    // All of b are 5 of 11 entries, and with what is named here they are more than half.
+    for path in ["a", "b-", "odd\n\u{202e}name"] {
+        fs::remove_file(from.at(path)).expect("there");
+    }
+    for most in [None, Some(7)] {
+        let (_, refused) = bring(&from, &to, Extra::Delete { most }, 1 << 20);
+        let fault = refused.expect_err("too much");
+        assert_eq!(fault.kind, FaultKind::Denied);
+        assert!(fault.message.contains("8 of 11 entries would be deleted"), "{fault}");
+        assert!(to.at("b/y/z").exists());
+    }
+    let (_, done) = bring(&from, &to, Extra::Delete { most: Some(8) }, 1 << 20);
+    done.expect("few enough");
+    assert_eq!(to.see(), from.see());
+}
+
+#[test]
+fn what_somebody_changed_meanwhile_stays_and_is_named() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    for (path, content) in [("changed", b"first"), ("gone", b"first"), ("same", b"first"), ("way", b"first")] {
+        from.put(path, content);
+    }
+    check_brought(&from, &to, 1 << 20);
+    for path in ["changed", "gone", "same"] {
+        from.put(path, b"second version");
+    }
+    fs::remove_file(from.at("way")).expect("there");
+    let (target, basis) = (from.describe(), to.basis().expect("it is there"));
+    to.put("changed", b"by somebody else");
+    fs::remove_file(to.at("gone")).expect("there");
+    to.put("way", b"by somebody else");
+    let stage = to.stage(target.chunks.len(), Some(&basis), ALL);
+    let len = target.chunks.len();
+    let mut planner = Planner::new(basis.chunks.len(), len, &deltasync_core::Limits::default()).expect("fits");
+    let ops: Ops = [Op::Literal { len }].into_iter().collect();
+    let bytes = from.read(&target, Offset::ZERO, len);
+    to.apply(&stage, &mut planner, Some(basis.file), &ops, bytes).expect("the rest can be made");
+    to.seal(&stage);
+    let fault = to.commit(&stage).expect_err("not all");
+    assert_eq!(fault.message, "t: not all could be made: t/changed: changed meanwhile");
+    let get = |path: &str| fs::read(to.at(path)).expect("there");
+    assert_eq!(get("changed"), b"by somebody else");
+    assert_eq!((get("gone"), get("same")), (b"second version".to_vec(), b"second version".to_vec()));
+    assert_eq!(get("way"), b"by somebody else", "nothing is taken away when not all could be made");
+    let left: Vec<_> = to.see().into_keys().filter(|path| path.windows(9).any(|part| part == b"deltasync")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn nothing_outside_is_touched_through_a_link_that_is_there() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    let outside = TempDir::new().expect("a temporary directory");
+    fs::write(outside.path().join("file"), b"outside").expect("made");
+    from.put("dir/file", b"inside");
+    from.put("file", b"inside");
+    fs::create_dir(to.at("")).expect("made");
+    symlink(outside.path(), to.at("dir")).expect("made");
+    symlink(outside.path().join("file"), to.at("file")).expect("made");
+    check_brought(&from, &to, 1 << 20);
+    // Or one that comes meanwhile.
+    from.put("dir/file", b"changed");
+    let (target, basis) = (from.describe(), to.basis().expect("it is there"));
+    fs::remove_dir_all(to.at("dir")).expect("there");
+    symlink(outside.path(), to.at("dir")).expect("made");
+    let stage = to.stage(target.chunks.len(), Some(&basis), ALL);
+    let len = target.chunks.len();
+    let mut planner = Planner::new(basis.chunks.len(), len, &deltasync_core::Limits::default()).expect("fits");
+    let ops: Ops = [Op::Literal { len }].into_iter().collect();
+    let bytes = from.read(&target, Offset::ZERO, len);
+    to.apply(&stage, &mut planner, Some(basis.file), &ops, bytes).expect("told at the end");
+    to.seal(&stage);
+    to.commit(&stage).expect_err("a link has come");
+    assert_eq!(fs::read(outside.path().join("file")).expect("there"), b"outside");
+    assert_eq!(fs::read_dir(outside.path()).expect("there").count(), 1);
+}
+
+#[test]
+fn a_content_that_a_hash_mistook_is_made_anew_from_what_was_made() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    from.put("a", &noise(3000, 1));
+    from.put("b", &noise(3000, 2));
+    let target = from.describe();
+    let len = target.chunks.len();
+    let bytes = from.read(&target, Offset::ZERO, len);
+    let mut wrong = bytes.to_vec();
+    let at = wrong.len() - 3000 - 50;
+    // In the content of the first file.
+    wrong[at - 100] ^= 1;
+    let stage = to.stage(len, None, ALL);
+    let limits = deltasync_core::Limits::default();
+    let mut planner = Planner::new(ByteLen::ZERO, len, &limits).expect("fits");
+    let ops: Ops = [Op::Literal { len }].into_iter().collect();
+    to.apply(&stage, &mut planner, None, &ops, wrong.into()).expect("applied");
+    assert_ne!(to.seal(&stage), target.chunks.root());
+    assert!(!to.at("a").exists() && to.at("b").exists());
+    let Ok(Answer::Reopened(made)) = to.storage.answer(Ask::Reopen { stage: stage.clone() }) else { panic!() };
+    let made = OpenedFile { file: made, ..target.clone() };
+    let again = to.read(&made, Offset::ZERO, len);
+    let wrong: Vec<usize> = (0..again.len()).filter(|i| again[*i] != bytes[*i]).collect();
+    let (first, last) = (wrong[0], wrong[wrong.len() - 1]);
+    assert!(last - first < 3008, "{first} {last}");
+    // The sender says: a part of that is right, the rest is this.
+    let second = to.stage(len, None, ALL);
+    drop(stage);
+    let mut planner = Planner::new(len, len, &limits).expect("fits");
+    let ops: Ops = [
+        Op::Copy { from: Offset::ZERO, len: ByteLen::new(first as u64) },
+        Op::Literal { len: ByteLen::new((last + 1 - first) as u64) },
+        Op::Copy { from: Offset::new(last as u64 + 1), len: ByteLen::new((bytes.len() - last - 1) as u64) },
+    ]
+    .into_iter()
+    .collect();
+    let literals = bytes.slice(first..=last);
+    to.apply(&second, &mut planner, Some(made.file.clone()), &ops, literals).expect("applied");
+    assert_eq!(to.seal(&second), target.chunks.root());
+    to.commit(&second).expect("all of it");
+    assert_eq!(to.see(), from.see());
+}
+
+#[test]
+fn long_files_are_named_and_get_what_else_they_are_to_have() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    from.put("d/long", &noise((64 << 10) + 1, 1));
+    from.put("short", &noise(64 << 10, 2));
+    let (stage, done) = bring(&from, &to, ALL, 1 << 20);
+    done.expect("made");
+    let tree = from.describe();
+    let members = members_to_send(&tree.file, &[(Offset::ZERO, tree.chunks.len())]);
+    assert_eq!(members.len(), 1);
+    assert_eq!((members[0].path.as_bytes(), members[0].len), (&b"d/long"[..], ByteLen::new((64 << 10) + 1)));
+    assert_eq!(members_to_fetch(&stage), members);
+    let (start, _) = (tree.chunks.offset_of(3), ());
+    assert_eq!(members_to_send(&tree.file, &[(start, ByteLen::new(1))]), [], "that is another entry");
+    assert!(!to.at("d/long").exists() && to.at("short").exists());
+    // It comes by another way, and then only its permissions change.
+    fs::copy(from.at("d/long"), to.at("d/long")).expect("copied");
+    let is = fs::metadata(from.at("d/long")).expect("there");
+    set_time(&to.at("d/long"), is.mtime() as u64, is.mtime_nsec() as u32);
+    fs::set_permissions(from.at("d/long"), Permissions::from_mode(0o640)).expect("ours");
+    check_brought(&from, &to, 1 << 20);
+}
+
+#[test]
+fn what_is_no_file_is_left_out_and_named() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    from.put("file", b"file");
+    from.put("lent", b"file");
+    fs::set_permissions(from.at("lent"), Permissions::from_mode(0o4755)).expect("ours");
+    rustix::fs::mknodat(CWD, from.at("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("made");
+    let tree = from.describe();
+    let left: Vec<String> = left_out(&tree.file).iter().map(|(path, why)| format!("{path}: {why}")).collect();
+    assert_eq!(
+        left,
+        ["lent: its permission bits 4000 are not kept", "pipe: neither file, directory nor symbolic link"]
+    );
+    let (_, done) = bring(&from, &to, ALL, 1 << 20);
+    done.expect("the rest");
+    assert!(!to.at("pipe").exists());
+    assert_eq!(fs::metadata(to.at("lent")).expect("there").mode() & 0o7777, 0o755);
+    // A pipe in the way of a file is replaced by nobody.
+    fs::remove_file(to.at("file")).expect("there");
+    rustix::fs::mknodat(CWD, to.at("file"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("made");
+    let (_, failed) = bring(&from, &to, ALL, 1 << 20);
+    assert_eq!(failed.expect_err("a pipe").message, "t: not all could be made: t/file: changed meanwhile");
+}
+
+#[test]
+fn a_file_that_changes_after_it_was_listed_is_not_read() {
+    let from = Ground::new(false);
+    from.put("file", b"12345");
+    let tree = from.describe();
+    from.put("file", b"123456");
+    let ranges = vec![(Offset::ZERO, tree.chunks.len())];
+    let fault = from.storage.answer(Ask::Read { file: tree.file.clone(), ranges }).expect_err("it changed");
+    assert_eq!(fault.kind, FaultKind::Changed);
+    fs::remove_file(from.at("file")).expect("there");
+    let ranges = vec![(Offset::ZERO, tree.chunks.len())];
+    let fault = from.storage.answer(Ask::Read { file: tree.file, ranges }).expect_err("it is gone");
+    assert_eq!(fault.kind, FaultKind::Changed);
+}
+
+#[test]
+fn names_that_are_ours_are_not_made_for_peers() {
+    let to = Ground::new(true);
+    let top = Place { root: RootId::new(0), path: RelPath::ROOT };
+    let attributes = Attributes::new(0o755, 7, 0).expect("in range");
+    let entry = |path: &str, kind| TreeEntry { path: RelPath::new(path.as_bytes()).expect("a path"), kind, attributes };
+    let empty = || TreeKind::File { len: ByteLen::ZERO, root: None };
+    let link = || TreeKind::Symlink { target: b"/etc".to_vec() };
+    for (name, kind) in [
+        (".deltasync", TreeKind::Directory),
+        (".deltasync", empty()),
+        (".DeltaSync", link()),
+        (".file.deltasync-01234567", empty()),
+        (".file.deltasync-01234567", TreeKind::Directory),
+    ] {
+        let mut lister = deltasync_core::TreeLister::new(Algorithm::Blake3, &deltasync_core::Limits::default());
+        let entries = [entry("", TreeKind::Directory), entry(name, kind)];
+        entries.iter().for_each(|entry| lister.push(entry).expect("in order"));
+        let list = lister.finish();
+        let mut archive = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            archive.extend_from_slice(list.header(index));
+            entry.inline().iter().for_each(|_| archive.extend_from_slice(&content_check(b"")));
+        }
+        let (place, len, algorithm) = (top.clone(), list.chunks().len(), Algorithm::Blake3);
+        let before = see(to.directory.path());
+        let ask = Ask::StageTree { place, len, algorithm, basis: None, extra: ALL };
+        let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("{name}") };
+        let limits = deltasync_core::Limits::default();
+        let mut planner = Planner::new(ByteLen::ZERO, len, &limits).expect("fits");
+        let ops: Ops = [Op::Literal { len }].into_iter().collect();
+        to.apply(&stage, &mut planner, None, &ops, archive.into()).expect("told at the end");
+        to.seal(&stage);
+        let fault = to.commit(&stage).expect_err("the name is ours");
+        assert_eq!(fault.message, format!("/: not all could be made: {name}: a name of this form is reserved"));
+        let (before, after): (Vec<_>, Vec<_>) =
+            (before.into_keys().collect(), see(to.directory.path()).into_keys().collect());
+        assert_eq!(after, before, "{name}");
+        assert!(to.directory.path().join(".deltasync").is_dir());
+    }
+}
+
+#[test]
+fn deep_trees_and_long_names_are_listed() {
+    let from = Ground::new(false);
+    let deep = vec!["d"; 200].join("/");
+    from.put(&format!("{deep}/end"), b"deep");
+    from.put(&"n".repeat(255), b"long");
+    from.put("d/after", b"the handle was closed meanwhile");
+    let to = Ground::new(true);
+    check_brought(&from, &to, 1 << 20);
+}

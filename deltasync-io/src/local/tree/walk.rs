@@ -1,0 +1,141 @@
+//! The list of a tree: its directories are read one after the other, each sorted, and no file is opened.
+//!
+//! Memory: the list, and the names that are left of the directories on the way. At most [`HANDLES`] of those are open at a
+//! time; others are opened again when their turn comes.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use deltasync_core::{Algorithm, ByteLen, InvalidTree, Limits, Name, RelPath, TreeEntry, TreeKind, TreeLister};
+use deltasync_proto::{FaultKind, Place, StorageFault};
+
+use super::{MODE, Tree, attributes, below};
+use crate::disk::DiskKind;
+use crate::fault::{fault, system_fault};
+use crate::local::root::{Dir, Root, Trouble};
+
+/// How many directories are held open.
+const HANDLES: usize = 32;
+
+/// Lists what is below a directory; `None` when nothing is there.
+///
+/// # Errors
+///
+/// A fault when something else stands there or on the way, or a directory cannot be read; of kind
+/// [`FaultKind::TooLarge`] when there are more entries than `limits` allow chunks.
+pub(in crate::local) fn walk(
+    root: &Root,
+    place: &Place,
+    algorithm: Algorithm,
+    limits: &Limits,
+) -> Result<Option<Tree>, StorageFault> {
+    let start = match root.stat(&place.path) {
+        Ok(Some(is)) if is.kind == DiskKind::Directory => is,
+        Ok(None) => return Ok(None),
+        Ok(Some(is)) => {
+            let trouble = if is.kind == DiskKind::Symlink { Trouble::Symlink } else { Trouble::NotDirectory };
+            return Err(trouble.at(&place.path));
+        }
+        Err(trouble) if trouble.is_absent() => return Ok(None),
+        Err(trouble) => return Err(trouble.at(&place.path)),
+    };
+    let mut walk = Walk { root, place, lister: TreeLister::new(algorithm, limits), left_out: Vec::new() };
+    walk.push(TreeEntry { path: RelPath::ROOT, kind: TreeKind::Directory, attributes: attributes(&start) })?;
+    let mut open = vec![walk.open(RelPath::ROOT)?];
+    while let Some(level) = open.last_mut() {
+        let Some(name) = level.names.pop() else {
+            open.pop();
+            continue;
+        };
+        if let Some(path) = walk.entry(level, name)? {
+            if let Some(above) = open.len().checked_sub(HANDLES) {
+                open[above].dir = None;
+            }
+            open.push(walk.open(path)?);
+        }
+    }
+    let Walk { lister, left_out, .. } = walk;
+    Ok(Some(Tree::new(place.clone(), Arc::new(lister.finish()), left_out, std::collections::BTreeSet::new())))
+}
+
+struct Walk<'a> {
+    root: &'a Root,
+    place: &'a Place,
+    lister: TreeLister,
+    left_out: Vec<(RelPath, String)>,
+}
+
+/// A directory on the way.
+struct Level {
+    path: RelPath,
+    dir: Option<Dir>,
+    /// The names that are still to be listed, the first one last.
+    names: Vec<Name>,
+}
+
+impl Walk<'_> {
+    /// Lists one entry; its path, when it is a directory.
+    fn entry(&mut self, level: &mut Level, name: Name) -> Result<Option<RelPath>, StorageFault> {
+        let path = match level.path.join(&name) {
+            Ok(path) => path,
+            Err(error) => {
+                self.left_out.push((level.path.clone(), format!("{name}: {error}")));
+                return Ok(None);
+            }
+        };
+        let dir = match level.dir.take() {
+            Some(dir) => dir,
+            None => self.directory(&level.path)?.1,
+        };
+        let dir = level.dir.insert(dir);
+        let at = |error: io::Error| system_fault(&path, &error);
+        // A name may have gone since it was read.
+        let Some(is) = dir.stat(&name).map_err(at)? else { return Ok(None) };
+        let kind = match is.kind {
+            DiskKind::Directory => TreeKind::Directory,
+            DiskKind::File => TreeKind::File { len: ByteLen::new(is.len), root: None },
+            DiskKind::Symlink => match dir.read_symlink(&name) {
+                Ok(target) => TreeKind::Symlink { target },
+                // It is gone, or something else now.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(at(error)),
+            },
+            DiskKind::Other => {
+                self.left_out.push((path, "neither file, directory nor symbolic link".to_owned()));
+                return Ok(None);
+            }
+        };
+        let lost = is.mode & !MODE;
+        if lost != 0 && kind != TreeKind::Directory {
+            self.left_out.push((path.clone(), format!("its permission bits {lost:04o} are not kept")));
+        }
+        let next = (kind == TreeKind::Directory).then(|| path.clone());
+        self.push(TreeEntry { path, kind, attributes: attributes(&is) })?;
+        Ok(next)
+    }
+
+    fn push(&mut self, entry: TreeEntry) -> Result<(), StorageFault> {
+        self.lister.push(&entry).map_err(|error| {
+            let kind = if matches!(error, InvalidTree::Limit(_)) { FaultKind::TooLarge } else { FaultKind::Other };
+            fault(kind, &self.place.path, error)
+        })
+    }
+
+    fn directory(&self, path: &RelPath) -> Result<(RelPath, Dir), StorageFault> {
+        let at = below(&self.place.path, path)?;
+        let dir = self.root.directory(&at).map_err(|trouble| trouble.at(&at))?;
+        Ok((at, dir))
+    }
+
+    /// A directory with its names.
+    fn open(&self, path: RelPath) -> Result<Level, StorageFault> {
+        let (at, dir) = self.directory(&path)?;
+        let shown = |name: &io::Result<Name>| name.as_ref().map_or(true, |name| !self.root.hides(&at, name.as_bytes()));
+        let names = dir.names().and_then(|names| names.filter(shown).collect::<io::Result<Vec<_>>>());
+        let mut names = names.map_err(|error| system_fault(&at, &error))?;
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Level { path, dir: Some(dir), names })
+    }
+}

@@ -1,0 +1,107 @@
+//! The archive of a tree: any bytes, in any split.
+
+use deltasync_core::{
+    Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Limits, RelPath, TreeEntry, TreeKind, TreeLister,
+    content_check,
+};
+
+use super::take::Take;
+use crate::{Rng, Seed};
+
+/// The lengths of two pieces, which come in turn; then an archive.
+pub(super) fn tree(bytes: &[u8]) {
+    let mut take = Take::new(bytes);
+    let pieces = [take.short().max(1), take.short().max(1)];
+    let archive = take.rest();
+    let whole = read(archive, &[archive.len().max(1)]);
+    assert_eq!(whole, read(archive, &pieces), "any split reads alike");
+    check_what_came(archive, &whole);
+}
+
+/// What comes of an archive in such pieces.
+fn read(mut archive: &[u8], pieces: &[usize]) -> Vec<ArchivedEntry> {
+    let mut reader = ArchiveReader::default();
+    let mut read = Vec::new();
+    for piece in pieces.iter().cycle() {
+        if archive.is_empty() {
+            break;
+        }
+        let (piece, rest) = archive.split_at(archive.len().min(*piece));
+        archive = rest;
+        reader.push(piece);
+        loop {
+            match reader.next() {
+                Ok(Some(entry)) => read.push(entry),
+                Ok(None) => break,
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    return read;
+                }
+            }
+        }
+    }
+    read
+}
+
+/// It is a tree, and its list tells the same of it.
+fn check_what_came(archive: &[u8], entries: &[ArchivedEntry]) {
+    let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+    entries.iter().for_each(|archived| lister.push(&archived.entry).expect("it was read as a tree"));
+    let list = lister.finish();
+    assert_eq!(list.len(), entries.len());
+    assert!(list.chunks().len().get() <= archive.len() as u64, "headers are written in their shortest form");
+    for (index, archived) in entries.iter().enumerate() {
+        assert_eq!(list.entry(index), archived.entry);
+        assert_eq!(list.find(&archived.entry.path), Some(index));
+        let (start, len) = list.span(index);
+        assert_eq!(list.index_at(start), index);
+        let content = archived.entry.inline().map_or(0, |len| 8 + len.get());
+        assert_eq!(len.get(), list.header(index).len() as u64 + content);
+        assert_eq!(archived.content.len() as u64, content.saturating_sub(8));
+    }
+}
+
+pub(super) fn tree_seeds() -> Vec<Seed> {
+    let path = |path: &str| RelPath::new(path.as_bytes()).expect("a path");
+    let attributes = |mode| Attributes::new(mode, 1_700_000_000, 123_456_789).expect("in range");
+    let entry = |at: &str, kind| TreeEntry { path: path(at), kind, attributes: attributes(0o644) };
+    let file = |len| TreeKind::File { len: ByteLen::new(len), root: None };
+    let rooted = TreeKind::File { len: ByteLen::new(3), root: Some(Algorithm::Blake3.digest(b"abc")) };
+    let link = TreeKind::Symlink { target: b"../elsewhere".to_vec() };
+    let entries = [
+        entry("", TreeKind::Directory),
+        entry("a", file(0)),
+        entry("dir", TreeKind::Directory),
+        entry("dir/deep", TreeKind::Directory),
+        entry("dir/deep/file", file(100)),
+        entry("dir/link", link),
+        entry("dir-", rooted),
+        entry("long", file(1 << 20)),
+    ];
+    let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+    entries.iter().for_each(|entry| lister.push(entry).expect("in order"));
+    let list = lister.finish();
+    let mut archive = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        archive.extend_from_slice(list.header(index));
+        if let Some(len) = entry.inline() {
+            let content = Rng::new(index as u64).bytes(len.get() as usize);
+            archive.extend_from_slice(&content_check(&content));
+            archive.extend_from_slice(&content);
+        }
+    }
+    let seed = |name: &str, pieces: [u16; 2], archive: &[u8]| Seed {
+        name: name.to_owned(),
+        bytes: [&pieces[0].to_le_bytes()[..], &pieces[1].to_le_bytes(), archive].concat(),
+    };
+    let mut mistaken = archive.clone();
+    let middle = mistaken.len() / 2;
+    mistaken[middle] ^= 1;
+    vec![
+        seed("tree", [1000, 1000], &archive),
+        seed("tree-in-pieces", [1, 7], &archive),
+        seed("tree-damaged", [30, 3], &mistaken),
+        seed("tree-cut", [64, 64], &archive[..archive.len() - 3]),
+        seed("tree-without-start", [64, 64], &archive[5..]),
+    ]
+}
