@@ -8,11 +8,11 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use deltasync_core::{Algorithm, ByteLen, Digest};
 use deltasync_io::KeepForm;
-use deltasync_proto::{Condition, Config};
+use deltasync_proto::{Condition, Config, Extra};
 
 use crate::{Options, Place, Retries, State};
 
-/// Bring a file up to date with another one by moving only what differs, and prove the result.
+/// Bring a file or directory up to date with another one by moving only what differs, and prove the result.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "deltasync", version, after_help = NOTES, max_term_width = 110)]
 pub struct Args {
@@ -24,7 +24,15 @@ const NOTES: &str = "\
 Places:
   deltasync://HOST[:PORT]/PATH   at a server; port 7440 unless given, IPv6 in brackets, PATH percent-encoded
   anything else                  a path on this machine; no server is needed for it
-  A DST that ends in `/` or is a directory takes SRC by its name. Several SRC need such a DST.
+  A DST that ends in `/` or is a directory takes a file by its name. Several SRC need such a DST.
+
+Directories:
+  push DIR DST   makes DST the tree that DIR is, so that the same call again does the same
+  push DIR DST/  takes DIR into DST by its name, as several SRC do
+  push DIR/ DST  means what is in DIR: it makes DST, with or without `/`, the tree that DIR is
+  A pull goes likewise; a URL that ends in `/` is a directory. Names, permissions, times and symbolic links (as links) are
+  kept, owners and the bits set-user-id, set-group-id and sticky are not. What only DST has stays, unless --delete is
+  given. Devices, sockets and pipes are left out and named: status 1.
 
 Exit status:
     0  done
@@ -51,10 +59,13 @@ JSON summary (one object on one line of the standard output, also when files fai
   bytes_literal  of it, sent                  elapsed_ms     milliseconds, connecting included
   repairs        results sent again           root           root of the file, null unless a single one is done
   known          files whose basis was known beforehand: nothing had to be compared
+  A directory counts as one file, with all that is in it.
   With several SRC also: roots, a root or null for each. When something failed also: error, exit_code; and current, when
   a file is not what --if-match names or is damaged: root and generation of what is there or should be, null for no file.
   Where they are not empty: retries, how often it was tried again; replaced, what other writers had published meanwhile
-  (as current, a list); restored, damaged copies of the server that were repaired from ours."
+  (as current, a list); restored, damaged copies of the server that were repaired from ours; members, how many files
+  of directories were too large to go with the rest and went by themselves; failed, what could not be transferred of
+  directories (a list of source and error)."
     };
 }
 
@@ -74,10 +85,10 @@ const JSON_HELP: &str = json_help!();
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ArgsVerb {
-    /// Bring files at DST up to date with files of this machine
+    /// Bring files and directories at DST up to date with those of this machine
     #[command(after_help = PUSH_HELP)]
     Push(PushArgs),
-    /// Bring files of this machine at DST up to date with files at a server
+    /// Bring files and directories of this machine at DST up to date with those at a server
     #[command(after_help = JSON_HELP)]
     Pull(CopyArgs),
     /// List a directory at a server: size, time of the last change in UTC, name
@@ -94,7 +105,7 @@ pub(crate) enum ArgsVerb {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CopyArgs {
-    /// Files to take
+    /// Files and directories to take
     #[arg(required = true, value_name = "SRC", value_parser = place())]
     pub(crate) sources: Vec<Place>,
     /// Where they go
@@ -116,7 +127,22 @@ pub(crate) struct CopyArgs {
     #[arg(long, value_name = "ROOT|absent", value_parser = condition)]
     if_match: Option<Condition>,
     #[command(flatten)]
+    delete: DeleteArgs,
+    #[command(flatten)]
     pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct DeleteArgs {
+    /// Delete what only DST has, of a directory; nothing when that is more than half of it
+    #[arg(long)]
+    delete: bool,
+    /// Delete at most so many files and directories, and nothing when there are more
+    #[arg(long, value_name = "N", requires = "delete")]
+    max_delete: Option<u64>,
+    /// Delete however much it is
+    #[arg(long, requires = "delete", conflicts_with = "max_delete")]
+    force: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -267,7 +293,17 @@ impl SessionArgs {
 
 impl CopyArgs {
     pub(crate) fn options(&self) -> Options {
-        self.session.options().condition(self.if_match.unwrap_or_default())
+        self.session.options().condition(self.if_match.unwrap_or_default()).extra(self.delete.extra())
+    }
+}
+
+impl DeleteArgs {
+    fn extra(&self) -> Extra {
+        match (self.delete, self.force) {
+            (false, _) => Extra::Keep,
+            (true, false) => Extra::Delete { most: self.max_delete },
+            (true, true) => Extra::Delete { most: Some(u64::MAX) },
+        }
     }
 }
 
@@ -363,6 +399,22 @@ mod tests {
         assert_eq!(parse(&[]).map(|options| options.retries), Some(Retries::default()));
         assert_eq!(parse(&["--retries", "0"]).map(|options| options.retries.most), Some(0));
         assert!(parse(&["--retries", "1001"]).is_none() && parse(&["--retries", "-1"]).is_none());
+    }
+
+    #[test]
+    fn what_is_deleted_is_bounded_unless_forced() {
+        let extra = |more: &[&str]| {
+            let args = ["deltasync", "push", "a", "b"].iter().chain(more);
+            let ArgsVerb::Push(args) = Args::try_parse_from(args).ok()?.verb else { panic!("push") };
+            Some(args.copy.options().extra)
+        };
+        assert_eq!(extra(&[]), Some(Extra::Keep));
+        assert_eq!(extra(&["--delete"]), Some(Extra::Delete { most: None }));
+        assert_eq!(extra(&["--delete", "--max-delete", "7"]), Some(Extra::Delete { most: Some(7) }));
+        assert_eq!(extra(&["--delete", "--force"]), Some(Extra::Delete { most: Some(u64::MAX) }));
+        for wrong in [&["--force"][..], &["--max-delete", "7"], &["--delete", "--force", "--max-delete", "7"]] {
+            assert_eq!(extra(wrong), None, "{wrong:?}");
+        }
     }
 
     fn state(more: &[&str]) -> Option<State> {

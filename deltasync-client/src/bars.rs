@@ -1,8 +1,8 @@
 //! The progress bar of a terminal: one bar for all files of a command, with rate, time left and what it waits for.
 //!
 //! It draws the stream of [`Update`]s and holds no state that the transfers need. When nothing moves it says what is waited
-//! for, as [`Waits`](crate::Waits) tells. Lengths of targets become known one by
-//! one, so the total grows at first; time left is shown once every length is known.
+//! for, as [`Waits`](crate::Waits) tells. Lengths of targets become known one by one, so the total grows at first; time left
+//! is shown once every length is known, that of a tree with its large files.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use deltasync_proto::{EventKind, Phase, Stats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::shown::Size;
-use crate::{Update, Wait};
+use crate::{TreeProgress, Update, Wait};
 
 /// Draws the updates of one verb on the standard error.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ struct FileState {
     restarted: bool,
     repairing: bool,
     ended: bool,
+    /// It is a tree. Its own total and bytes are a part of this.
+    tree: Option<TreeProgress>,
 }
 
 // What is behind the bar is cut to the width of the terminal.
@@ -55,7 +57,15 @@ impl Bars {
                 let Some(file) = self.files.get_mut(*index) else { return };
                 file.take(kind);
             }
-            Update::Connecting { .. } | Update::Connected { .. } | Update::Retrying(_) => {}
+            Update::Member { index, kind: EventKind::Phase(phase), .. } => {
+                let Some(file) = self.files.get_mut(*index) else { return };
+                file.phase = Some(*phase);
+            }
+            Update::Tree { index, progress } => {
+                let Some(file) = self.files.get_mut(*index) else { return };
+                file.tree = Some(*progress);
+            }
+            Update::Member { .. } | Update::Connecting { .. } | Update::Connected { .. } | Update::Retrying(_) => {}
         }
         self.wait = None;
         self.draw();
@@ -80,9 +90,9 @@ impl Bars {
     }
 
     fn draw(&mut self) {
-        let total: u64 = self.files.iter().filter_map(|file| file.total).map(ByteLen::get).sum();
-        let made: u64 = self.files.iter().map(|file| file.made.get()).sum();
-        if !self.timed && made > 0 && self.files.iter().all(|file| file.total.is_some() || file.ended) {
+        let total: u64 = self.files.iter().filter_map(FileState::total).map(ByteLen::get).sum();
+        let made: u64 = self.files.iter().map(|file| file.made().get()).sum();
+        if !self.timed && made > 0 && self.files.iter().all(|file| file.total().is_some() || file.ended) {
             self.timed = true;
             self.bar.set_style(style(TIMED));
             self.bar.reset_eta();
@@ -105,17 +115,29 @@ impl Bars {
         let doing = self.wait.as_ref().map_or_else(|| doing.to_owned(), Wait::to_string);
         let wire = Size(self.carried.wire_sent + self.carried.wire_received);
         let ended = self.files.iter().filter(|file| file.ended).count();
+        let trees = || self.files.iter().filter_map(|file| file.tree);
+        let (members, done) = trees().fold((0, 0), |(all, done), tree| (all + tree.members, done + tree.members_done));
+        let members = if members > 0 { format!("{done} of {members} large files, ") } else { String::new() };
         match self.files.len() {
-            1 => format!("{doing}, {wire} on the wire"),
+            1 => format!("{members}{doing}, {wire} on the wire"),
+            all if trees().next().is_some() => format!("{ended} of {all}, {members}{doing}, {wire} on the wire"),
             all => format!("{ended} of {all} files, {doing}, {wire} on the wire"),
         }
     }
 }
 
 impl FileState {
+    fn total(&self) -> Option<ByteLen> {
+        self.tree.map_or(self.total, |tree| tree.total)
+    }
+
+    fn made(&self) -> ByteLen {
+        self.tree.map_or(self.made, |tree| tree.made)
+    }
+
     fn take(&mut self, kind: &EventKind) {
         match kind {
-            EventKind::Started { .. } => *self = Self { total: self.total, ..Self::default() },
+            EventKind::Started { .. } => *self = Self { total: self.total, tree: self.tree, ..Self::default() },
             EventKind::Phase(phase) => self.phase = Some(*phase),
             EventKind::Progress(progress) => {
                 self.total = Some(progress.total);
@@ -184,6 +206,25 @@ mod tests {
         let started = EventKind::Started { verb: Verb::Push, path: RelPath::ROOT };
         bars.update(&Update::File { index: 0, kind: started });
         assert_eq!((bars.bar.position(), bars.bar.length()), (0, Some(100)));
+    }
+
+    #[test]
+    fn a_tree_is_drawn_as_one_once_its_large_files_are_known() {
+        let mut bars = Bars::new(1);
+        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
+        let len = ByteLen::new;
+        let progress = Progress { total: len(100), copied: len(90), ..Progress::default() };
+        let mut tree = TreeProgress { made: len(90), ..TreeProgress::default() };
+        bars.update(&Update::Tree { index: 0, progress: tree });
+        // Its own bytes are most, but what is to follow is not known.
+        bars.update(&Update::File { index: 0, kind: EventKind::Progress(progress) });
+        assert_eq!(bars.bar.length(), Some(0));
+        (tree.total, tree.members, tree.members_done) = (Some(len(1000)), 3, 1);
+        bars.update(&Update::Tree { index: 0, progress: tree });
+        bars.update(&Update::Member { index: 0, path: RelPath::ROOT, kind: EventKind::Phase(Phase::Moving) });
+        assert!(bars.timed);
+        assert_eq!((bars.bar.position(), bars.bar.length()), (90, Some(1000)));
+        assert_eq!(bars.message(), "1 of 3 large files, moving, 0 B on the wire");
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub enum ClientError {
         #[source]
         repair: Option<Box<TransferError>>,
     },
+    /// Something in a tree that cannot be transferred, such as a device. All else is.
+    #[error("left out: {reason}")]
+    LeftOut {
+        /// Why.
+        reason: String,
+    },
     /// Two files that should be equal are not.
     #[error("files differ: {local} here, {remote} there")]
     Differ {
@@ -114,12 +120,33 @@ pub enum UsageError {
     /// A pull to a server.
     #[error("pull writes to this machine, {0} is at a server: use `push`")]
     RemoteDestination(String),
-    /// A directory as a source.
-    #[error("{0} is a directory: only files can be transferred so far, name them one by one")]
+    /// A directory where only a file will do.
+    #[error("{0} is a directory, not a file")]
     SourceDirectory(String),
     /// A device, a pipe or a socket.
     #[error("{0} is not a regular file")]
     NotAFile(String),
+    /// The same as a source of a transfer, which may be a directory too.
+    #[error("{0} is neither a regular file nor a directory")]
+    NotASource(String),
+    /// The contents of a directory, and more sources.
+    #[error(
+        "{0} means what is in that directory, which can only go alone: write it without a `/` at its end, or alone"
+    )]
+    ContentsOfSeveral(String),
+    /// Two directories of this machine, one in the other.
+    #[error("{source_dir} and {target} lie in each other")]
+    Nested {
+        /// The source.
+        source_dir: String,
+        /// The destination.
+        target: String,
+    },
+    /// Something is to be deleted, and no source is a directory.
+    #[error(
+        "what only the destination has can be deleted (--delete) where a directory is transferred, and none is given"
+    )]
+    DeleteForFiles,
     /// Several sources, or a `/` at the end, and a file in that place.
     #[error("{0} is not a directory")]
     NotADirectory(String),
@@ -210,6 +237,7 @@ impl ClientError {
             | Self::File { .. }
             | Self::Differ { .. }
             | Self::Shape(_)
+            | Self::LeftOut { .. }
             | Self::Changed(_)
             | Self::Interrupted => None,
         }

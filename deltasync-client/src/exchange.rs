@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use deltasync_proto::{Command, Stats};
+use deltasync_proto::Stats;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{LinkEvent, LinkPlan};
-use crate::route::{Route, Routing, sum};
+use crate::route::{Route, Routing, Start, sum};
 use crate::{ClientError, Options, Update};
 
 /// How long a cancelled transfer may take to end in order.
@@ -24,7 +24,7 @@ pub(crate) struct Batch {
     /// The link they share.
     pub(crate) link: LinkPlan,
     /// What to start, in order.
-    pub(crate) commands: Vec<(usize, Command)>,
+    pub(crate) commands: Start,
 }
 
 /// How it went, beyond what each transfer told.
@@ -39,13 +39,13 @@ pub(crate) struct Exchanged {
     pub(crate) failures: Vec<ClientError>,
 }
 
-/// Runs all batches at the same time. A verb may answer the end of a transfer with a command to start under the same
-/// number.
+/// Runs all batches at the same time. A verb may answer what happened to a transfer with others to start on the same
+/// route, under numbers that no transfer has which has not ended.
 pub(crate) async fn exchange(
     batches: Vec<Batch>,
     options: &Options,
     cancel: &CancellationToken,
-    mut on: impl FnMut(Update) -> Option<Command>,
+    mut on: impl FnMut(Update) -> Start,
 ) -> Exchanged {
     let (events, mut happened) = unbounded_channel();
     let cx = Routing { options, cancel, events };

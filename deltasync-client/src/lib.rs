@@ -2,7 +2,8 @@
 //!
 //! The story of one [`push`]: each source is looked at, its directory becomes a root of the storage; one connection is
 //! made to the server that the destination's [`Place`] names, or to a second session in this very process when it is a
-//! path of this machine; every file is a transfer on that connection. What happens comes back as a stream of [`Update`]s
+//! path of this machine; every file is a transfer on that connection. A directory is one too, which moves all that is in
+//! it but large files; each of these follows by a transfer of its own. What happens comes back as a stream of [`Update`]s
 //! for whoever draws it ([`Bars`] does on a terminal). A connection that is lost is made again as often as [`Retries`]
 //! says, and what had not ended is asked again; when nothing moves, [`Waits`] says what it waits for. At the end a
 //! [`Summary`] tells for each file how it ended and where its bytes came from. A token cancels it.
@@ -52,7 +53,7 @@ mod exit;
 pub use exit::ExitStatus;
 
 mod update;
-pub use update::Update;
+pub use update::{TreeProgress, Update};
 
 mod waits;
 pub use waits::{Wait, WaitingFor, Waits};
@@ -63,9 +64,10 @@ mod local;
 mod route;
 
 mod summary;
-pub use summary::{FileReport, Summary};
+pub use summary::{FileReport, Summary, TreeReport};
 
 mod spare;
+mod tree;
 
 mod transfer;
 pub use transfer::{pull, push};

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exchange::{Batch, exchange};
 use crate::link::{LinkPlan, Peer};
 use crate::local::{LocalSource, LocalTarget};
+use crate::route::Start;
 use crate::{ClientError, Options, Place, Update};
 
 /// Lists the directory at `place`, or the single file that is there, in the order of the names' bytes. `page` gets the
@@ -35,17 +36,17 @@ pub async fn list(
     let mut result = Ok(());
     let on = |update: Update| {
         report(update.clone());
-        let Update::File { kind, .. } = update else { return None };
+        let Update::File { kind, .. } = update else { return Vec::new() };
         match kind {
             EventKind::Listed { entries, more } => {
                 next = entries.last().filter(|_| more).map(|last| list(Some(last.name.clone())));
                 page(entries);
             }
-            EventKind::Ended(Ok(_)) => return next.take(),
+            EventKind::Ended(Ok(_)) => return next.take().map(|command| (0, command)).into_iter().collect(),
             EventKind::Ended(Err(error)) => result = Err(error),
             _ => {}
         }
-        None
+        Vec::new()
     };
     ask(peer, list(None), options, cancel, on).await?;
     Ok(result?)
@@ -79,7 +80,7 @@ pub async fn root_at(
             }
         }
         report(update);
-        None
+        Vec::new()
     };
     ask(peer, Command::Root { path }, options, cancel, on).await?;
     Ok(found?)
@@ -91,7 +92,7 @@ async fn ask(
     command: Command,
     options: &Options,
     cancel: &CancellationToken,
-    on: impl FnMut(Update) -> Option<Command>,
+    on: impl FnMut(Update) -> Start,
 ) -> Result<(), ClientError> {
     let link = LinkPlan { peer, roots: Vec::new(), known: None };
     let exchanged = exchange(vec![Batch { link, commands: vec![(0, command)] }], options, cancel, on).await;

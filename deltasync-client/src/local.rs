@@ -1,8 +1,8 @@
 //! Files of this machine as a storage wants them: a directory to open, and a path below it.
 //!
 //! A storage follows no symbolic links, so they are resolved here, where the paths come from whoever runs the program.
-//! What cannot work is found out before a connection is made: a source that is missing, unreadable or no regular file, a
-//! destination in a directory that does not exist.
+//! What cannot work is found out before a connection is made: a source that is missing, unreadable or neither a regular
+//! file nor a directory, a destination in a directory that does not exist.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,23 +24,61 @@ pub(crate) struct LocalSource {
     pub(crate) name: Name,
 }
 
-impl LocalSource {
+/// A directory to send with all that is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalTree {
+    /// The directory, canonical.
+    pub(crate) root: PathBuf,
+    /// Its name as it was written; `None` where its contents are meant: `dir/`, `dir/.`, `..`.
+    pub(crate) name: Option<Name>,
+}
+
+/// What a source on this machine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LocalFound {
+    /// A regular file.
+    File(LocalSource),
+    /// A directory.
+    Tree(LocalTree),
+}
+
+impl LocalFound {
     /// Looks at a source; reads nothing of it.
     pub(crate) fn find(path: &Path) -> Result<Self, ClientError> {
-        let shown = || Shown::path(path).to_string();
-        let meta = fs::metadata(path).map_err(ClientError::file("read", path))?;
+        let fault = || ClientError::file("read", path);
+        let meta = fs::metadata(path).map_err(fault())?;
         if meta.is_dir() {
-            return Err(UsageError::SourceDirectory(shown()).into());
+            fs::read_dir(path).map_err(fault())?;
+            let root = path.canonicalize().map_err(fault())?;
+            let name = if is_contents(path) { None } else { Some(split(path)?.1) };
+            return Ok(Self::Tree(LocalTree { root, name }));
         }
         if !meta.is_file() {
-            return Err(UsageError::NotAFile(shown()).into());
+            return Err(UsageError::NotASource(Shown::path(path).to_string()).into());
         }
-        File::open(path).map_err(ClientError::file("read", path))?;
-        let real = path.canonicalize().map_err(ClientError::file("read", path))?;
+        File::open(path).map_err(fault())?;
+        let real = path.canonicalize().map_err(fault())?;
         let (root, file) = split(&real)?;
         let (_, name) = split(path)?;
-        Ok(Self { root, path: rel_path(&file, path)?, name })
+        Ok(Self::File(LocalSource { root, path: rel_path(&file, path)?, name }))
     }
+}
+
+impl LocalSource {
+    /// Looks at a source that has to be a file; reads nothing of it.
+    pub(crate) fn find(path: &Path) -> Result<Self, ClientError> {
+        match LocalFound::find(path)? {
+            LocalFound::File(file) => Ok(file),
+            LocalFound::Tree(_) => Err(UsageError::SourceDirectory(Shown::path(path).to_string()).into()),
+        }
+    }
+}
+
+/// Whether a directory written like this means what is in it, or what goes into it: it ends in `/`, or has no name of its
+/// own, as `.` and `..`.
+pub(crate) fn is_contents(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.ends_with(b"/") || matches!(bytes.rsplit(|byte| *byte == b'/').next(), Some(b"." | b".."))
 }
 
 /// Where to write on this machine.
@@ -130,11 +168,28 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_has_a_name_unless_its_contents_are_meant() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let base = dir.path().canonicalize().expect("there");
+        fs::create_dir_all(base.join("tree/sub")).expect("new");
+        symlink("tree", base.join("link")).expect("new");
+        let found = |path: &str| match LocalFound::find(&base.join(path)).expect("a directory") {
+            LocalFound::Tree(LocalTree { root, name }) => (root, name.map(|name| name.as_bytes().to_vec())),
+            LocalFound::File(file) => panic!("{file:?}"),
+        };
+        assert_eq!(found("tree"), (base.join("tree"), Some(b"tree".to_vec())));
+        assert_eq!(found("link"), (base.join("tree"), Some(b"link".to_vec())));
+        for path in ["tree/", "tree/.", "link/", "tree/sub/.."] {
+            assert_eq!(found(path), (base.join("tree"), None), "{path}");
+        }
+    }
+
+    #[test]
     fn what_is_no_file_is_no_source() {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let shown = Shown::path(dir.path()).to_string();
         assert_eq!(usage(LocalSource::find(dir.path())), UsageError::SourceDirectory(shown));
-        assert_eq!(usage(LocalSource::find("/dev/null".as_ref())), UsageError::NotAFile("/dev/null".into()));
+        assert_eq!(usage(LocalFound::find("/dev/null".as_ref())), UsageError::NotASource("/dev/null".into()));
         let missing = LocalSource::find(&dir.path().join("missing")).expect_err("not there");
         assert!(matches!(missing, ClientError::File { doing: "read", .. }), "{missing:?}");
     }

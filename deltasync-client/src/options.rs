@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deltasync_core::Algorithm;
-use deltasync_proto::{Condition, Config};
+use deltasync_proto::{Condition, Config, Extra};
 
 use crate::{Retries, State};
 
@@ -19,7 +19,9 @@ pub struct Options {
     pub state: Option<State>,
     /// How often and how patiently a connection to a server is tried again (default 5 times in a row).
     pub retries: Retries,
-    /// What a push or pull of a single file may replace (default [`Condition::Any`]: whatever is there). A root is in the
+    /// What becomes of what only the destination has, where a directory is transferred (default [`Extra::Keep`]: it stays).
+    pub extra: Extra,
+    /// What a push or pull of a single file or directory may replace (default [`Condition::Any`]: whatever is there). A root is in the
     /// algorithm of the session. Other verbs replace nothing.
     pub condition: Condition,
 }
@@ -31,6 +33,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             state: None,
             retries: Retries::default(),
+            extra: Extra::Keep,
             condition: Condition::Any,
         }
     }
@@ -72,7 +75,14 @@ impl Options {
         self
     }
 
-    /// Sets what a push or pull of a single file may replace.
+    /// Sets what becomes of what only the destination has, where a directory is transferred.
+    #[must_use]
+    pub fn extra(mut self, extra: Extra) -> Self {
+        self.extra = extra;
+        self
+    }
+
+    /// Sets what a push or pull of a single file or directory may replace.
     #[must_use]
     pub fn condition(mut self, condition: Condition) -> Self {
         self.condition = condition;

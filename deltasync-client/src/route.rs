@@ -6,12 +6,15 @@
 //! what has ended well is not asked again. A push whose server had published it, but whose last word was lost, is asked
 //! again and ends as being there already.
 //!
+//! Whoever is told may answer with transfers to start: those of a tree's files become known on the way. They go on the
+//! link that is there. Where none is left to start them on, they end at once as what they follow did.
+//!
 //! Tries are counted as [`Retries`](crate::Retries) says. Invariant: as long as the route is not over there is a link, or a
 //! moment at which the next one is made.
 
 use std::collections::BTreeMap;
 
-use deltasync_proto::{Command, EventKind, Progress, Stats, TransferError, TransferId};
+use deltasync_proto::{Command, EventKind, Outcome, Progress, Stats, TransferError, TransferId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +38,12 @@ pub(crate) struct Routing<'a> {
     pub(crate) events: UnboundedSender<(LinkId, LinkEvent)>,
 }
 
-/// Who is told what happens, and may answer the end of a transfer with a command to start under the same number.
-pub(crate) type Tell<'a> = dyn FnMut(Update) -> Option<Command> + 'a;
+/// Transfers to start, each with the verb's own number for it.
+pub(crate) type Start = Vec<(usize, Command)>;
+
+/// Who is told what happens, and may answer what happened to a transfer with those to start beside it or next. A number is
+/// free again once its transfer was told to have ended.
+pub(crate) type Tell<'a> = dyn FnMut(Update) -> Start + 'a;
 
 /// What is still to be done with one peer, and the link that does it.
 #[derive(Debug)]
@@ -47,8 +54,10 @@ pub(crate) struct Route {
     /// How many links were made. Events of an earlier one come too late.
     made: u32,
     connected: bool,
-    /// What was started on this link, transfer 1 first; `None` once it has ended.
-    running: Vec<Option<Job>>,
+    /// What was started on this link and has not ended, by its transfer.
+    running: BTreeMap<TransferId, Job>,
+    /// How many transfers were started on this link.
+    started: u32,
     /// What is to be started again, and how it ended.
     again: Vec<(Job, TransferError)>,
     next_try: Option<Instant>,
@@ -76,14 +85,15 @@ struct Job {
 
 impl Route {
     /// Starts the transfers with one peer.
-    pub(crate) fn start(index: usize, plan: LinkPlan, commands: Vec<(usize, Command)>, cx: &Routing<'_>) -> Self {
+    pub(crate) fn start(index: usize, plan: LinkPlan, commands: Start, cx: &Routing<'_>) -> Self {
         let mut route = Self {
             index,
             plan,
             link: None,
             made: 0,
             connected: false,
-            running: Vec::new(),
+            running: BTreeMap::new(),
+            started: 0,
             again: Vec::new(),
             next_try: None,
             tries: 0,
@@ -95,8 +105,7 @@ impl Route {
             lost: false,
             cancelled: false,
         };
-        let jobs = commands.into_iter().map(|(number, command)| Job { number, command }).collect();
-        route.open(jobs, cx);
+        route.open(jobs(commands), cx);
         route
     }
 
@@ -132,7 +141,9 @@ impl Route {
             return None;
         }
         match event {
-            LinkEvent::Connecting => drop(tell(Update::Connecting { peer: self.peer() })),
+            LinkEvent::Connecting => {
+                tell(Update::Connecting { peer: self.peer() });
+            }
             LinkEvent::Connected => {
                 self.connected = true;
                 tell(Update::Connected { peer: self.peer() });
@@ -149,7 +160,7 @@ impl Route {
         self.next_try = None;
         self.retried += 1;
         let jobs = std::mem::take(&mut self.again).into_iter().map(|(job, _)| job).collect();
-        if self.link.is_some() && self.running.iter().any(Option::is_some) {
+        if self.link.is_some() && !self.running.is_empty() {
             self.begin(jobs);
         } else {
             self.open(jobs, cx);
@@ -161,14 +172,10 @@ impl Route {
         self.cancelled = true;
         self.next_try = None;
         for (job, _) in std::mem::take(&mut self.again) {
-            end(job.number, Err(TransferError::Cancelled), tell);
+            self.end(job.number, Err(TransferError::Cancelled), tell);
         }
         let Some(link) = &mut self.link else { return };
-        for (i, job) in self.running.iter().enumerate() {
-            if job.is_some() {
-                link.command(transfer_id(i), Command::Cancel);
-            }
-        }
+        self.running.keys().for_each(|transfer| link.command(*transfer, Command::Cancel));
         link.finish();
     }
 
@@ -190,7 +197,7 @@ impl Route {
         self.made += 1;
         self.before = self.carried();
         self.carried = Stats::default();
-        self.running.clear();
+        (self.running, self.started) = (BTreeMap::new(), 0);
         let id = (self.index, self.made);
         let link = Link::open(id, self.plan.clone(), cx.options.clone(), cx.cancel.clone(), cx.events.clone());
         self.link = Some(link);
@@ -201,30 +208,31 @@ impl Route {
     fn begin(&mut self, jobs: Vec<Job>) {
         let Some(link) = &self.link else { return };
         for job in jobs {
-            link.command(transfer_id(self.running.len()), job.command.clone());
-            self.running.push(Some(job));
+            self.started = self.started.checked_add(1).expect("fewer transfers than 2^32 on one link");
+            let transfer = TransferId::new(self.started);
+            link.command(transfer, job.command.clone());
+            self.running.insert(transfer, job);
         }
     }
 
     fn on_transfer(&mut self, transfer: TransferId, kind: EventKind, cx: &Routing<'_>, tell: &mut Tell<'_>) {
-        let index = (transfer.get() as usize).wrapping_sub(1);
-        let Some(slot) = self.running.get_mut(index) else { return };
-        let Some(number) = slot.as_ref().map(|job| job.number) else { return };
+        let Some(number) = self.running.get(&transfer).map(|job| job.number) else { return };
         let EventKind::Ended(result) = kind else {
             if let EventKind::Progress(progress) = &kind {
                 self.note(number, progress);
             }
-            tell(Update::File { index: number, kind });
+            let start = tell(Update::File { index: number, kind });
+            self.follow(start, &Err(TransferError::Cancelled), tell);
             return;
         };
-        let job = slot.take().expect("it has a number");
+        let job = self.running.remove(&transfer).expect("it has a number");
         match result {
             Err(error) if self.may_try() && transfer_may_recover(&error) => {
                 // A lost connection is the end of all of them: what is to be done is decided when it has told why.
                 let lost = matches!(error, TransferError::ConnectionLost(_));
                 let why = chain(&error.clone().into());
                 self.again.push((job, error));
-                let others = self.running.iter().any(Option::is_some);
+                let others = !self.running.is_empty();
                 if !lost && others && self.next_try.is_none() && !self.plan_try(why, cx, tell) {
                     self.give_up(tell);
                 }
@@ -232,14 +240,30 @@ impl Route {
             result => {
                 self.further |= result.is_ok();
                 self.lost |= matches!(result, Err(TransferError::ConnectionLost(_)));
-                if let Some(command) = end(number, result, tell)
-                    && !self.cancelled
-                {
-                    self.begin(vec![Job { number, command }]);
-                }
+                self.end(number, result, tell);
             }
         }
         self.finish_when_idle();
+    }
+
+    /// Tells the end of a transfer, and starts what is to follow it.
+    fn end(&mut self, number: usize, result: Result<Outcome, TransferError>, tell: &mut Tell<'_>) {
+        let ended = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        let start = tell(Update::File { index: number, kind: EventKind::Ended(result) });
+        self.follow(start, &ended, tell);
+    }
+
+    /// Starts transfers; those that cannot be started end as what they follow.
+    fn follow(&mut self, start: Start, ended: &Result<(), TransferError>, tell: &mut Tell<'_>) {
+        if self.link.is_some() && !self.cancelled {
+            self.begin(jobs(start));
+            return;
+        }
+        let mut left = start;
+        while let Some((number, _)) = left.pop() {
+            let error = ended.clone().err().unwrap_or(TransferError::Cancelled);
+            left.extend(tell(Update::File { index: number, kind: EventKind::Ended(Err(error)) }));
+        }
     }
 
     fn note(&mut self, number: usize, progress: &Progress) {
@@ -299,32 +323,28 @@ impl Route {
     /// What runs on a link that is over could not tell its end.
     fn gather(&mut self) {
         let lost = || TransferError::ConnectionLost("there is no connection".into());
-        self.again.extend(self.running.drain(..).flatten().map(|job| (job, lost())));
+        self.again.extend(std::mem::take(&mut self.running).into_values().map(|job| (job, lost())));
     }
 
     fn give_up(&mut self, tell: &mut Tell<'_>) {
         self.next_try = None;
         for (job, error) in std::mem::take(&mut self.again) {
             self.lost |= matches!(error, TransferError::ConnectionLost(_));
-            end(job.number, Err(error), tell);
+            self.end(job.number, Err(error), tell);
         }
     }
 
     fn finish_when_idle(&mut self) {
         if let Some(link) = &mut self.link
-            && self.running.iter().all(Option::is_none)
+            && self.running.is_empty()
         {
             link.finish();
         }
     }
 }
 
-fn end(number: usize, result: Result<deltasync_proto::Outcome, TransferError>, tell: &mut Tell<'_>) -> Option<Command> {
-    tell(Update::File { index: number, kind: EventKind::Ended(result) })
-}
-
-fn transfer_id(index: usize) -> TransferId {
-    TransferId::new(u32::try_from(index + 1).expect("fewer transfers than 2^32 in one command"))
+fn jobs(start: Start) -> Vec<Job> {
+    start.into_iter().map(|(number, command)| Job { number, command }).collect()
 }
 
 pub(crate) fn sum(a: Stats, b: Stats) -> Stats {
@@ -341,7 +361,7 @@ mod tests {
 
     use deltasync_core::{ByteLen, RelPath};
     use deltasync_io::DriveError;
-    use deltasync_proto::{CloseCode, Event, Outcome, Refusal, RefusalCode, SessionError};
+    use deltasync_proto::{CloseCode, Event, Refusal, RefusalCode, SessionError};
     use tokio::net::TcpListener;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -357,6 +377,8 @@ mod tests {
         _happened: UnboundedReceiver<(LinkId, LinkEvent)>,
         _listener: TcpListener,
         told: Vec<Update>,
+        /// What is answered to the next end of a transfer.
+        next: Start,
     }
 
     impl Stage {
@@ -372,15 +394,28 @@ mod tests {
             let commands = (0..transfers).map(|number| (number, Command::Root { path: RelPath::ROOT })).collect();
             let cx = Routing { options: &options, cancel: &cancel, events: events.clone() };
             let route = Route::start(0, plan, commands, &cx);
-            Self { route, options, cancel, events, _happened: happened, _listener: listener, told: Vec::new() }
+            Self {
+                route,
+                options,
+                cancel,
+                events,
+                _happened: happened,
+                _listener: listener,
+                told: Vec::new(),
+                next: Vec::new(),
+            }
         }
 
         fn happen(&mut self, link: u32, event: LinkEvent) -> Option<ClientError> {
-            let Self { route, options, cancel, events, told, .. } = self;
+            let Self { route, options, cancel, events, told, next, .. } = self;
             let cx = Routing { options, cancel, events: events.clone() };
             let mut tell = |update| {
+                let start = match &update {
+                    Update::File { kind: EventKind::Ended(_), .. } => std::mem::take(next),
+                    _ => Vec::new(),
+                };
                 told.push(update);
-                None
+                start
             };
             route.on_event(link, event, &cx, &mut tell)
         }
@@ -521,6 +556,40 @@ mod tests {
         }
     }
 
+    fn root() -> Command {
+        Command::Root { path: RelPath::ROOT }
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_transfer_runs_on_the_same_link_and_is_tried_again_as_any_other() {
+        let mut stage = Stage::new(1, 1).await;
+        stage.next = vec![(3, root()), (4, root())];
+        stage.end(1, 1, Ok(Outcome::default()));
+        assert_eq!((stage.told(), stage.route.running.len()), ((vec![], vec![0]), 2));
+        stage.next = vec![(0, root())];
+        stage.end(1, 3, Ok(Outcome::default()));
+        assert_eq!((stage.told(), stage.route.running.len()), ((vec![], vec![4]), 2));
+        assert!((1..=4).map(|transfer| stage.end(1, transfer, Err(lost()))).count() == 4);
+        assert!(stage.close(1, Some(SessionError::ConnectionLost { open: 2 })).is_none());
+        assert_eq!(stage.told(), (vec![1], vec![]));
+        stage.try_again();
+        assert_eq!(stage.route.running.len(), 2);
+        stage.end(2, 1, Ok(Outcome::default()));
+        stage.end(2, 2, Ok(Outcome::default()));
+        assert!(stage.close(2, None).is_none());
+        assert_eq!((stage.told(), stage.route.is_over()), ((vec![], vec![3, 0]), true));
+    }
+
+    #[tokio::test]
+    async fn what_would_follow_ends_too_where_no_link_is_left() {
+        let mut stage = Stage::new(1, 0).await;
+        stage.next = vec![(3, root()), (4, root())];
+        assert!(stage.cut(1, 1).is_some());
+        let (_, mut ended) = stage.told();
+        ended.sort_unstable();
+        assert_eq!((ended, stage.route.is_over()), (vec![0, 3, 4], true));
+    }
+
     #[tokio::test]
     async fn cancelling_ends_a_wait_at_once() {
         let mut stage = Stage::new(2, 5).await;
@@ -532,7 +601,7 @@ mod tests {
         let told = &mut stage.told;
         stage.route.cancel(&mut |update| {
             told.push(update);
-            None
+            Vec::new()
         });
         let ended = Update::File { index: 0, kind: EventKind::Ended(Err(TransferError::Cancelled)) };
         assert_eq!((&stage.told[..], stage.route.is_over()), (&[ended][..], true));

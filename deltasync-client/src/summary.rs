@@ -47,13 +47,28 @@ pub struct FileReport {
     pub replaced: Vec<Option<Version>>,
     /// The server's copy had lost this content, and was repaired from ours.
     pub restored: Option<Digest>,
+    /// What the outcome does not say of a tree. Its bytes and root are those of the tree as one target: names, permissions,
+    /// times and small files; the bytes have those of its large files added.
+    pub tree: Option<TreeReport>,
+}
+
+/// What became of a tree.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct TreeReport {
+    /// How many large files were transferred, each by itself.
+    pub members: usize,
+    /// How often the tree was compared: once where nothing but itself had to be transferred.
+    pub rounds: u32,
+    /// What is in the source and could not be transferred; each has its error.
+    pub failed: Vec<FileReport>,
 }
 
 impl FileReport {
     /// The report of a transfer that has not begun.
     pub(crate) fn new(source: String, target: String) -> Self {
         let result = Err(TransferError::Cancelled.into());
-        Self { source, target, result, replaced: Vec::new(), restored: None }
+        Self { source, target, result, replaced: Vec::new(), restored: None, tree: None }
     }
 
     /// Takes in what happened to the transfer.
@@ -85,14 +100,16 @@ impl Summary {
 
     /// All that went wrong: connections first, then files with what they are, without those that only lost a connection
     /// that is named already.
-    pub fn errors(&self) -> impl Iterator<Item = (Option<&FileReport>, &ClientError)> {
+    pub fn errors<'a>(&'a self) -> impl Iterator<Item = (Option<&'a FileReport>, &'a ClientError)> {
         let explained = !self.failures.is_empty();
         let lost = move |error: &ClientError| {
             let lost =
                 |error: &TransferError| matches!(error, TransferError::ConnectionLost(_) | TransferError::Cancelled);
             explained && matches!(error, ClientError::Transfer(error) if lost(error))
         };
-        let files = self.files.iter().filter_map(|file| file.result.as_ref().err().map(|error| (Some(file), error)));
+        let of_tree = |file: &'a FileReport| file.tree.iter().flat_map(|tree| &tree.failed);
+        let files = self.files.iter().flat_map(move |file| std::iter::once(file).chain(of_tree(file)));
+        let files = files.filter_map(|file| file.result.as_ref().err().map(|error| (Some(file), error)));
         self.failures.iter().map(|error| (None, error)).chain(files.filter(move |(_, error)| !lost(error)))
     }
 
@@ -128,7 +145,7 @@ impl Summary {
         };
         format!(
             "{past} {}, {}: {} sent and {} received ({} reused), {}{repairs}, {}",
-            Counted(self.done().count() as u64, "file"),
+            self.what(),
             Size(sums.target.get()),
             Size(self.carried.wire_sent),
             Size(self.carried.wire_received),
@@ -136,6 +153,26 @@ impl Summary {
             Counted(self.carried.round_trips.into(), "round trip"),
             Span(self.elapsed),
         )
+    }
+
+    /// What is done, such as `1 file`, or `2 files and 1 tree with 3 large files`.
+    fn what(&self) -> String {
+        let done = || self.files.iter().filter(|file| file.result.is_ok());
+        let trees = done().filter(|file| file.tree.is_some()).count();
+        let members = self.members();
+        let large =
+            if members > 0 { format!(" with {}", Counted(members as u64, "large file")) } else { String::new() };
+        let (files, trees) = ((done().count() - trees) as u64, trees as u64);
+        match (files, trees) {
+            (files, 0) => Counted(files, "file").to_string(),
+            (0, trees) => format!("{}{large}", Counted(trees, "tree")),
+            (files, trees) => format!("{} and {}{large}", Counted(files, "file"), Counted(trees, "tree")),
+        }
+    }
+
+    /// How many large files of trees were transferred.
+    fn members(&self) -> usize {
+        self.files.iter().filter_map(|file| file.tree.as_ref()).map(|tree| tree.members).sum()
     }
 
     /// Where the bytes went: a few lines for each file that is done, then what the connections add.
@@ -167,6 +204,7 @@ impl Summary {
         let error = self.errors().map(|(_, error)| chain(error)).next();
         let current = self.errors().find_map(|(_, error)| current_of(error));
         let done = || self.files.iter().filter(|file| file.result.is_ok());
+        let trees = || self.files.iter().filter_map(|file| file.tree.as_ref());
         let replaced = done().flat_map(|file| &file.replaced).map(|version| version.map(JsonVersion::from)).collect();
         let object = Object {
             files: self.done().count(),
@@ -183,6 +221,8 @@ impl Summary {
             roots: (!single).then_some(roots),
             retries: self.retried,
             restored: done().filter(|file| file.restored.is_some()).count(),
+            members: self.members(),
+            failed: trees().flat_map(|tree| &tree.failed).map(JsonFailure::from).collect(),
             replaced,
             exit_code: error.is_some().then(|| self.status().code()),
             error,
@@ -245,6 +285,10 @@ struct Object {
     replaced: Vec<Option<JsonVersion>>,
     #[serde(skip_serializing_if = "is_zero")]
     restored: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    members: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<JsonFailure>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,6 +299,19 @@ struct Object {
 
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
+}
+
+/// Something in a tree that could not be transferred.
+#[derive(Serialize)]
+struct JsonFailure {
+    source: String,
+    error: String,
+}
+
+impl From<&FileReport> for JsonFailure {
+    fn from(file: &FileReport) -> Self {
+        Self { source: file.source.clone(), error: file.result.as_ref().err().map(chain).unwrap_or_default() }
+    }
 }
 
 /// A version of a file; the generation is null where it is not known.
@@ -289,6 +346,11 @@ impl fmt::Display for Account<'_> {
         row("literal", progress.literal.get(), "sent, before compression")?;
         row("wire", progress.wire.get(), "both ways for this file: literals, operations and hashes")?;
         writeln!(f, "  {:<10} {:>17}", "repairs", Grouped((*repairs).into()).to_string())?;
+        if let Some(tree) = &self.file.tree {
+            let (members, rounds) = (tree.members as u64, Counted(tree.rounds.into(), "time"));
+            writeln!(f, "  {:<10} {:>17} transferred by themselves", "large files", Grouped(members).to_string())?;
+            return writeln!(f, "  {:<10} {root} of names, permissions and small files; compared {rounds}", "root");
+        }
         let known = if *known { "known beforehand: nothing had to be compared" } else { "not known beforehand" };
         writeln!(f, "  {:<10} {known}", "basis")?;
         writeln!(f, "  {:<10} {root}", "root")?;
@@ -342,6 +404,26 @@ mod tests {
         one.files.push(file("b", Ok(Outcome { repairs: 1, ..outcome(0, 0, 0) })));
         assert!(one.line().starts_with("pulled 2 files"), "{}", one.line());
         assert!(one.line().contains("2 round trips, 1 repair, 0.12 s"), "{}", one.line());
+    }
+
+    #[test]
+    fn a_tree_counts_as_one_and_names_what_has_failed() {
+        let error = ClientError::LeftOut { reason: "a pipe".into() };
+        let tree = TreeReport { members: 3, rounds: 2, failed: vec![file("tree/pipe", Err(error))] };
+        let tree = FileReport { tree: Some(tree), ..file("tree", Ok(outcome(100, 30, 50))) };
+        let summary = summary(vec![tree, file("a", Ok(outcome(1, 0, 0)))]);
+        assert!(
+            summary.line().starts_with("pushed 1 file and 1 tree with 3 large files, 101 B: "),
+            "{}",
+            summary.line()
+        );
+        assert_eq!(summary.status(), ExitStatus::Failed);
+        let errors: Vec<_> = summary.errors().map(|(file, _)| file.map(|file| file.source.as_str())).collect();
+        assert_eq!(errors, [Some("tree/pipe")]);
+        let failed =
+            r#""members":3,"failed":[{"source":"tree/pipe","error":"left out: a pipe"}],"error":"left out: a pipe""#;
+        assert!(summary.to_json().contains(failed), "{}", summary.to_json());
+        assert!(summary.account().contains("compared 2 times"), "{}", summary.account());
     }
 
     #[test]

@@ -1,35 +1,47 @@
-//! Push and pull: files to one place, or from several places to one directory.
+//! Push and pull: files and directories to one place, or from several places to one directory.
 //!
-//! The destination decides what has to be known first. A directory takes each file by its own name, so two sources of one
+//! The destination decides what has to be known first. A directory takes each source by its own name, so two sources of one
 //! name cannot both go there. Whether a place at a server is a directory only the server knows: that wish travels with
-//! the transfer. All transfers with one server share a connection; files of this machine are reached by a session in this
-//! process, one for each directory that a pull takes files from.
+//! the transfer, and what is pulled is taken for a file until it shows to be a tree. All transfers with one server share a
+//! connection; files of this machine are reached by a session in this process, one for each directory that a pull takes
+//! files from.
+//!
+//! A directory goes by its name into a destination that ends in `/`, and is made the destination itself otherwise, so that
+//! the same call again does the same. One whose contents are meant (`dir/`) is always made the destination itself.
 //!
 //! A pull may learn that the server's copy lost its content. Who still has that content is likely to be who pulls: then it
 //! is pushed back, and the pull is satisfied.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use deltasync_core::{ByteLen, Name};
+use deltasync_core::{ByteLen, Name, RelPath};
 use deltasync_proto::{
-    Command, Condition, Destination, EventKind, Outcome, Place as StoragePlace, RootId, TransferError, Verb,
+    Command, Condition, Destination, EventKind, Extra, Outcome, Place as StoragePlace, RootId, TransferError, Verb,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::exchange::{Batch, Exchanged, exchange};
 use crate::link::{LinkPlan, Peer};
-use crate::local::{LocalSource, LocalTarget};
-use crate::route::sum;
+use crate::local::{LocalFound, LocalTarget, is_contents};
+use crate::route::{Start, sum};
 use crate::spare::{Damage, Repair, Spare};
-use crate::{ClientError, FileReport, Options, Place, RemotePlace, Shown, Summary, Update, UsageError};
+use crate::tree::{Step, Tree, Way};
+use crate::{ClientError, FileReport, Options, Place, Shown, Summary, Update, UsageError};
 
-/// Brings files at `destination` up to date with `sources`, files of this machine.
+/// Brings what is at `destination` up to date with `sources`, files and directories of this machine.
 ///
 /// Several sources need a directory as destination. A destination on this machine is written by a session in this
 /// process. Cancelling ends the transfers in order within two seconds; what was published stays.
+///
+/// A directory goes with all that is in it: files, directories and symbolic links as such, with their permissions and
+/// times. It becomes the destination itself, or one of its name in a destination that ends in `/` or takes several
+/// sources; `dir/` means what is in it, and becomes the destination itself. What only the destination has stays, unless
+/// [`Options::extra`] says otherwise. What cannot be transferred, or has failed by itself, is told in
+/// [`FileReport::tree`]; all else is done.
 ///
 /// A connection that cannot be made or is lost is made again, see [`Options::retries`]. A transfer that had not ended is
 /// then asked again, also where the server had published it and only its last word was lost: it ends as being there
@@ -50,44 +62,58 @@ pub async fn push(
     report: impl FnMut(Update),
 ) -> Result<Summary, ClientError> {
     let begun = Instant::now();
+    let several = sources.len() > 1;
     check_condition(options, sources.len())?;
-    let files = sources.iter().map(|source| LocalSource::find(source)).collect::<Result<Vec<_>, _>>()?;
+    let found = sources.iter().map(|source| LocalFound::find(source)).collect::<Result<Vec<_>, _>>()?;
+    let has_tree = found.iter().any(|found| matches!(found, LocalFound::Tree(_)));
+    if options.extra != Extra::Keep && !has_tree {
+        return Err(UsageError::DeleteForFiles.into());
+    }
+    let into = several || goes_into(destination);
     let (peer, path, directory) = match destination {
-        Place::Remote(place) => {
-            let directory = place.directory || files.len() > 1;
-            (Peer::Server(place.server.clone()), place.path.clone(), directory)
-        }
+        Place::Remote(place) => (Peer::Server(place.server.clone()), place.path.clone(), into),
         Place::Local(path) => {
-            let target = LocalTarget::find(path, files.len() > 1)?;
+            let target = LocalTarget::find(path, several || has_tree)?;
             (Peer::Directory(target.root), target.path, target.directory)
         }
     };
-    let named: Vec<_> = sources.iter().zip(&files).map(|(source, file)| (Shown::path(source), &file.name)).collect();
-    let reports = reports(&named, destination, directory)?;
-
+    let mut reports = Reports::new(destination);
+    let mut trees = BTreeMap::new();
     let mut roots: Vec<PathBuf> = Vec::new();
-    let mut commands = Vec::with_capacity(files.len());
-    for (number, file) in files.into_iter().enumerate() {
-        let root = roots.iter().position(|root| *root == file.root).unwrap_or_else(|| {
-            roots.push(file.root);
-            roots.len() - 1
-        });
-        let root = RootId::new(u32::try_from(root).expect("fewer sources than 2^32"));
-        let source = StoragePlace { root, path: file.path };
-        let condition = options.condition;
-        let command = Command::Push { source, path: path.clone(), name: file.name, directory, condition };
-        commands.push((number, command));
+    let mut commands = Vec::with_capacity(found.len());
+    for (number, (source, found)) in sources.iter().zip(found).enumerate() {
+        let shown = Shown::path(source).to_string();
+        match found {
+            LocalFound::File(file) => {
+                reports.add(&shown, Some(&file.name).filter(|_| directory))?;
+                let source = StoragePlace { root: root_id(&mut roots, file.root), path: file.path };
+                let (path, condition) = (path.clone(), options.condition);
+                commands.push((number, Command::Push { source, path, name: file.name, directory, condition }));
+            }
+            LocalFound::Tree(tree) => {
+                let name = name_in(&shown, tree.name.as_ref(), into, several)?;
+                let target = reports.add(&shown, name)?;
+                let path = join(&shown, &path, name)?;
+                check_apart(&shown, &tree.root, &target, &peer, &path)?;
+                let source = StoragePlace { root: root_id(&mut roots, tree.root), path: RelPath::ROOT };
+                let mut tree = Tree::new(number, Way::Push(source, path), options, (shown, target));
+                commands.push(tree.begin());
+                trees.insert(number, tree);
+            }
+        }
     }
+    let files = reports.finish()?;
     // Both files of a push within this machine are at hand.
     let known = match (&peer, &options.state) {
         (Peer::Server(server), Some(state)) => Some(state.of(server)),
         (Peer::Directory(_), _) | (_, None) => None,
     };
-    let batch = Batch { link: LinkPlan { peer, roots, known }, commands };
-    Ok(run(Verb::Push, reports, vec![batch], &[], options, cancel, report, begun).await)
+    let batches = vec![Batch { link: LinkPlan { peer, roots, known }, commands }];
+    let plan = Plan { verb: Verb::Push, files, batches, spares: BTreeMap::new(), trees };
+    Ok(run(plan, options, cancel, report, begun).await)
 }
 
-/// Brings files of this machine at `destination` up to date with `sources`.
+/// Brings what this machine has at `destination` up to date with `sources`.
 ///
 /// As [`push`], the other way round; a condition is on the file of this machine. Sources may lie at several servers, and on
 /// this machine. A file of this machine that another program changes meanwhile is a [`ClientError::Conflict`], with or
@@ -107,33 +133,54 @@ pub async fn pull(
     report: impl FnMut(Update),
 ) -> Result<Summary, ClientError> {
     let begun = Instant::now();
+    let several = sources.len() > 1;
     check_condition(options, sources.len())?;
-    let target = LocalTarget::find(destination, sources.len() > 1)?;
+    let found = sources.iter().map(|source| Pulled::find(source, options)).collect::<Result<Vec<_>, _>>()?;
+    let has_tree = found.iter().any(|found| found.is == Is::Tree);
+    if options.extra != Extra::Keep && !has_tree {
+        return Err(UsageError::DeleteForFiles.into());
+    }
+    let target = LocalTarget::find(destination, several || has_tree)?;
+    let place = Place::Local(destination.to_owned());
+    let into = several || goes_into(&place);
+    let mut reports = Reports::new(&place);
     let mut batches: Vec<Batch> = Vec::new();
-    let mut names = Vec::with_capacity(sources.len());
-    let mut spares = Vec::with_capacity(sources.len());
-    for (number, source) in sources.iter().enumerate() {
-        let (peer, path, name) = match source {
-            Place::Remote(place) => {
-                let name = file_name(place)?;
-                (Peer::Server(place.server.clone()), place.path.clone(), name)
+    let (mut spares, mut trees) = (BTreeMap::new(), BTreeMap::new());
+    for (number, (source, found)) in sources.iter().zip(found).enumerate() {
+        let shown = source.to_string();
+        let Pulled { peer, path, name, is } = found;
+        let mut tree = None;
+        if is != Is::File {
+            let name = name_in(&shown, name.as_ref(), into, several)?;
+            let at = StoragePlace { root: RootId::new(0), path: join(&shown, &target.path, name)? };
+            let to = reports.target(&shown, name)?;
+            if let Peer::Directory(root) = &peer {
+                check_apart(&shown, root, &to, &Peer::Directory(target.root.clone()), &at.path)?;
             }
-            Place::Local(path) => {
-                let file = LocalSource::find(path)?;
-                (Peer::Directory(file.root), file.path, file.name)
+            tree = Some(Tree::new(number, Way::Pull(path.clone(), at), options, (shown.clone(), to)));
+        }
+        let command = match (is, &mut tree, name) {
+            (Is::Tree, Some(tree), name) => {
+                reports.add(&shown, name_in(&shown, name.as_ref(), into, several)?)?;
+                tree.begin()
+            }
+            (_, _, name) => {
+                let name = name.ok_or_else(|| UsageError::SourceDirectory(shown.clone()))?;
+                reports.add(&shown, Some(&name).filter(|_| target.directory))?;
+                let place = StoragePlace { root: RootId::new(0), path: target.path.clone() };
+                let destination = Destination { place, name, directory: target.directory };
+                let spare = Spare {
+                    peer: peer.clone(),
+                    remote: path.clone(),
+                    root: target.root.clone(),
+                    target: destination.clone(),
+                    condition: options.condition,
+                };
+                spares.insert(number, spare);
+                (number, Command::Pull { path, destination, condition: options.condition })
             }
         };
-        let place = StoragePlace { root: RootId::new(0), path: target.path.clone() };
-        let destination = Destination { place, name: name.clone(), directory: target.directory };
-        spares.push(Spare {
-            peer: peer.clone(),
-            remote: path.clone(),
-            root: target.root.clone(),
-            target: destination.clone(),
-            condition: options.condition,
-        });
-        names.push(name);
-        let command = (number, Command::Pull { path, destination, condition: options.condition });
+        trees.extend(tree.map(|tree| (number, tree)));
         match batches.iter_mut().find(|batch| batch.link.peer == peer) {
             Some(batch) => batch.commands.push(command),
             None => {
@@ -142,9 +189,48 @@ pub async fn pull(
             }
         }
     }
-    let named: Vec<_> = sources.iter().zip(&names).collect();
-    let reports = reports(&named, &Place::Local(destination.to_owned()), target.directory)?;
-    Ok(run(Verb::Pull, reports, batches, &spares, options, cancel, report, begun).await)
+    let plan = Plan { verb: Verb::Pull, files: reports.finish()?, batches, spares, trees };
+    Ok(run(plan, options, cancel, report, begun).await)
+}
+
+/// A source of a pull.
+struct Pulled {
+    peer: Peer,
+    path: RelPath,
+    /// `None` where the contents of a directory are meant.
+    name: Option<Name>,
+    is: Is,
+}
+
+/// What a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Is {
+    File,
+    Tree,
+    /// Only the server knows.
+    Either,
+}
+
+impl Pulled {
+    fn find(source: &Place, options: &Options) -> Result<Self, ClientError> {
+        Ok(match source {
+            Place::Remote(place) => {
+                let (peer, path) = (Peer::Server(place.server.clone()), place.path.clone());
+                let name = place.name().filter(|_| !place.directory);
+                // Where something is to be deleted, a tree is meant.
+                let is = if name.is_none() || options.extra != Extra::Keep { Is::Tree } else { Is::Either };
+                Self { peer, path, name, is }
+            }
+            Place::Local(path) => match LocalFound::find(path)? {
+                LocalFound::File(file) => {
+                    Self { peer: Peer::Directory(file.root), path: file.path, name: Some(file.name), is: Is::File }
+                }
+                LocalFound::Tree(tree) => {
+                    Self { peer: Peer::Directory(tree.root), path: RelPath::ROOT, name: tree.name, is: Is::Tree }
+                }
+            },
+        })
+    }
 }
 
 fn check_condition(options: &Options, sources: usize) -> Result<(), UsageError> {
@@ -154,67 +240,187 @@ fn check_condition(options: &Options, sources: usize) -> Result<(), UsageError> 
     Ok(())
 }
 
-/// The name of a file at a server; a place written as a directory is none.
-fn file_name(place: &RemotePlace) -> Result<Name, UsageError> {
-    place.name().filter(|_| !place.directory).ok_or_else(|| UsageError::SourceDirectory(place.to_string()))
+/// Whether a destination written like this takes directories by their names.
+fn goes_into(destination: &Place) -> bool {
+    match destination {
+        Place::Remote(place) => place.directory,
+        Place::Local(path) => is_contents(path),
+    }
+}
+
+/// The name under which a directory goes into the destination; `None` when it becomes the destination itself.
+fn name_in<'a>(
+    source: &str,
+    name: Option<&'a Name>,
+    into: bool,
+    several: bool,
+) -> Result<Option<&'a Name>, UsageError> {
+    match name {
+        None if several => Err(UsageError::ContentsOfSeveral(source.to_owned())),
+        name => Ok(name.filter(|_| into)),
+    }
+}
+
+fn join(source: &str, path: &RelPath, name: Option<&Name>) -> Result<RelPath, UsageError> {
+    let invalid = |cause| UsageError::Path { path: source.to_owned(), cause };
+    name.map_or_else(|| Ok(path.clone()), |name| path.join(name).map_err(invalid))
+}
+
+/// A directory of this machine cannot be transferred into itself, nor replaced by a part of itself.
+fn check_apart(source: &str, from: &Path, target: &str, peer: &Peer, path: &RelPath) -> Result<(), UsageError> {
+    let Peer::Directory(root) = peer else { return Ok(()) };
+    let to = if path.is_root() { root.clone() } else { root.join(OsStr::from_bytes(path.as_bytes())) };
+    // What is there may be reached by a link.
+    let to = to.canonicalize().unwrap_or(to);
+    if to.starts_with(from) || from.starts_with(&to) {
+        return Err(UsageError::Nested { source_dir: source.to_owned(), target: target.to_owned() });
+    }
+    Ok(())
+}
+
+fn root_id(roots: &mut Vec<PathBuf>, root: PathBuf) -> RootId {
+    let index = roots.iter().position(|other| *other == root).unwrap_or_else(|| {
+        roots.push(root);
+        roots.len() - 1
+    });
+    RootId::new(u32::try_from(index).expect("fewer sources than 2^32"))
 }
 
 /// A report for each source, with where it goes as far as that is known here.
-fn reports(
-    named: &[(impl fmt::Display, &Name)],
-    destination: &Place,
-    directory: bool,
-) -> Result<Vec<FileReport>, UsageError> {
-    let mut taken: BTreeMap<&Name, String> = BTreeMap::new();
-    let mut reports = Vec::with_capacity(named.len());
-    for (source, name) in named {
-        let source = source.to_string();
-        let target = match destination {
-            _ if !directory => destination.to_string(),
+struct Reports<'a> {
+    destination: &'a Place,
+    /// What goes to each name in the destination.
+    taken: BTreeMap<Name, String>,
+    reports: Vec<FileReport>,
+}
+
+impl<'a> Reports<'a> {
+    fn new(destination: &'a Place) -> Self {
+        Self { destination, taken: BTreeMap::new(), reports: Vec::new() }
+    }
+
+    /// Adds a source that goes to the destination itself, or into it by a name; the answer is where that is.
+    fn add(&mut self, source: &str, name: Option<&Name>) -> Result<String, UsageError> {
+        let target = self.target(source, name)?;
+        if let Some(name) = name
+            && let Some(first) = self.taken.insert(name.clone(), source.to_owned())
+        {
+            return Err(UsageError::Collision { first, second: source.to_owned(), target });
+        }
+        self.reports.push(FileReport::new(source.to_owned(), target.clone()));
+        Ok(target)
+    }
+
+    fn target(&self, source: &str, name: Option<&Name>) -> Result<String, UsageError> {
+        let destination = self.destination;
+        let Some(name) = name else { return Ok(destination.to_string()) };
+        Ok(match destination {
             Place::Local(path) => {
-                let slash = if path.as_os_str().as_encoded_bytes().ends_with(b"/") { "" } else { "/" };
+                let slash = if path.as_os_str().as_bytes().ends_with(b"/") { "" } else { "/" };
                 format!("{destination}{slash}{}", Shown(name.as_bytes()))
             }
             Place::Remote(place) => {
                 let joined = place.join(name);
-                joined.map_err(|cause| UsageError::Path { path: source.clone(), cause })?.to_string()
+                joined.map_err(|cause| UsageError::Path { path: source.to_owned(), cause })?.to_string()
             }
-        };
-        if directory && let Some(first) = taken.insert(name, source.clone()) {
-            return Err(UsageError::Collision { first, second: source, target });
-        }
-        reports.push(FileReport::new(source, target));
+        })
     }
-    if reports.is_empty() { Err(UsageError::NoSource) } else { Ok(reports) }
+
+    fn finish(self) -> Result<Vec<FileReport>, UsageError> {
+        if self.reports.is_empty() { Err(UsageError::NoSource) } else { Ok(self.reports) }
+    }
 }
 
-#[allow(clippy::too_many_arguments, reason = "what a verb consists of, in one place")]
-async fn run(
+/// What a verb has to do.
+struct Plan {
     verb: Verb,
-    mut files: Vec<FileReport>,
+    /// The reports of all sources, whose numbers are those of their transfers.
+    files: Vec<FileReport>,
     batches: Vec<Batch>,
-    spares: &[Spare],
+    spares: BTreeMap<usize, Spare>,
+    /// The sources that are trees, or may turn out to be.
+    trees: BTreeMap<usize, Tree>,
+}
+
+/// The sources while their transfers run.
+struct Running<'a> {
+    files: Vec<FileReport>,
+    spares: &'a BTreeMap<usize, Spare>,
+    trees: BTreeMap<usize, Tree>,
+    /// The source that each transfer of a tree's member belongs to, by the number of the transfer; `next` is free.
+    owners: BTreeMap<usize, usize>,
+    next: usize,
+    damages: Vec<Damage>,
+}
+
+impl Running<'_> {
+    fn on(&mut self, update: Update, report: &mut impl FnMut(Update)) -> Start {
+        let Update::File { index: number, kind } = update else {
+            report(update);
+            return Vec::new();
+        };
+        let index = self.owners.get(&number).copied().unwrap_or(number);
+        match self.trees.get_mut(&index) {
+            Some(tree) if tree.has_begun() => return self.on_tree(index, number, kind, report),
+            Some(tree) => {
+                if let Some(command) = tree.begin_after(&kind) {
+                    return vec![command];
+                }
+            }
+            None => {}
+        }
+        if let Some(damage) = self.spares.get(&index).and_then(|_| Damage::of(index, &kind)) {
+            // It is not over yet.
+            self.damages.push(damage);
+            return Vec::new();
+        }
+        self.files[index].take(&kind);
+        report(Update::File { index, kind });
+        Vec::new()
+    }
+
+    fn on_tree(&mut self, index: usize, number: usize, kind: EventKind, report: &mut impl FnMut(Update)) -> Start {
+        let Some(tree) = self.trees.get_mut(&index) else { return Vec::new() };
+        let file = &mut self.files[index];
+        match &kind {
+            EventKind::Conflict { .. } => file.take(&kind),
+            EventKind::Ended(_) => drop(self.owners.remove(&number)),
+            _ => {}
+        }
+        match tree.take(number, kind, &mut self.next, report) {
+            Step::Start(start) => {
+                self.owners.extend(start.iter().map(|(number, _)| (*number, index)));
+                start
+            }
+            Step::Ended(result) => {
+                if let Some(tree) = self.trees.remove(&index) {
+                    let (target, tree) = tree.into_report();
+                    (file.target, file.tree) = (target, Some(tree));
+                }
+                let kind = EventKind::Ended(result);
+                file.take(&kind);
+                report(Update::File { index, kind });
+                Vec::new()
+            }
+        }
+    }
+}
+
+async fn run(
+    plan: Plan,
     options: &Options,
     cancel: &CancellationToken,
     mut report: impl FnMut(Update),
     begun: Instant,
 ) -> Summary {
-    let mut damages: Vec<Damage> = Vec::new();
-    let on = |update: Update| {
-        if let Update::File { index, kind } = &update {
-            if let Some(damage) = spares.get(*index).and_then(|_| Damage::of(*index, kind)) {
-                // It is not over yet.
-                damages.push(damage);
-                return None;
-            }
-            files[*index].take(kind);
-        }
-        report(update);
-        None
-    };
+    let Plan { verb, files, batches, spares, trees } = plan;
+    let (owners, next, damages) = (BTreeMap::new(), files.len(), Vec::new());
+    let mut running = Running { files, spares: &spares, trees, owners, next, damages };
+    let on = |update| running.on(update, &mut report);
     let Exchanged { mut carried, mut retried, mut failures } = exchange(batches, options, cancel, on).await;
+    let Running { mut files, damages, .. } = running;
     for damage in damages {
-        let (index, spare) = (damage.index, &spares[damage.index]);
+        let (index, spare) = (damage.index, &spares[&damage.index]);
         let whole = spare.is_whole(&damage, options.config.algorithm, cancel).await;
         let mut step = whole.then_some(Repair::Push(damage.published()));
         let mut ended = Err(damage.error());
@@ -224,13 +430,13 @@ async fn run(
                 match &mut update {
                     Update::File { kind: EventKind::Ended(result), .. } => {
                         ended = result.clone();
-                        return None;
+                        return Vec::new();
                     }
                     Update::Carried(stats) => *stats = sum(carried, *stats),
                     _ => {}
                 }
                 report(update);
-                None
+                Vec::new()
             };
             let exchanged = exchange(vec![spare.batch(index, now)], options, cancel, on).await;
             carried = sum(carried, exchanged.carried);

@@ -1,5 +1,6 @@
 //! What a verb tells while it runs.
 
+use deltasync_core::{ByteLen, RelPath};
 use deltasync_proto::{EventKind, Stats};
 
 use crate::Retry;
@@ -14,8 +15,24 @@ pub enum Update {
         /// Which source.
         index: usize,
         /// What happened; `Ended` is the last of each file, however often it was tried. A file that is tried again starts
-        /// anew with `Started`.
+        /// anew with `Started`, and so does a tree that is compared again.
         kind: EventKind,
+    },
+    /// Something happened to a large file of a tree, which has a transfer of its own.
+    Member {
+        /// Which source.
+        index: usize,
+        /// The path below the directory.
+        path: RelPath,
+        /// What happened; `Ended` is the last, unless it changed and is transferred again.
+        kind: EventKind,
+    },
+    /// A source is a tree, and has got so far. This is told before all else of a tree.
+    Tree {
+        /// Which source.
+        index: usize,
+        /// How far.
+        progress: TreeProgress,
     },
     /// What the connections have carried so far, all together.
     Carried(Stats),
@@ -31,4 +48,18 @@ pub enum Update {
     },
     /// Something went wrong that another try may mend, for files that have not ended.
     Retrying(Retry),
+}
+
+/// How far a tree is, with all its large files. No number of it ever becomes less, and `total` stays once it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TreeProgress {
+    /// Large files to transfer, each by itself, as far as that is known.
+    pub members: u64,
+    /// Those of them that are done, or have failed.
+    pub members_done: u64,
+    /// The bytes of the tree and of those files, once it is known which these are.
+    pub total: Option<ByteLen>,
+    /// The bytes of it that were made or sent.
+    pub made: ByteLen,
 }

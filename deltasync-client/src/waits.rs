@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use deltasync_core::ByteLen;
+use deltasync_core::{ByteLen, RelPath};
 use deltasync_proto::{EventKind, Phase, Stats, Verb};
 
 use crate::Update;
@@ -27,7 +27,8 @@ const MOVED: u64 = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Waits {
     servers: BTreeMap<String, ServerState>,
-    files: BTreeMap<usize, FileState>,
+    /// By source and, for a large file of a tree, its path.
+    files: BTreeMap<(usize, Option<RelPath>), FileState>,
     carried: Stats,
     /// What the wire had carried when enough for a movement had come together.
     marked: u64,
@@ -134,7 +135,10 @@ impl Waits {
                 let at = now + retry.after;
                 self.set(&retry.peer, ServerState::Retrying { at, number: retry.number, of: retry.of })
             }
-            Update::File { index, kind } => self.on_file(*index, kind),
+            Update::File { index, kind } => self.on_file((*index, None), kind),
+            Update::Member { index, path, kind } => self.on_file((*index, Some(path.clone())), kind),
+            // What it counts was told of its files.
+            Update::Tree { .. } => false,
         };
         if moved {
             self.moved = now;
@@ -167,16 +171,16 @@ impl Waits {
         true
     }
 
-    fn on_file(&mut self, index: usize, kind: &EventKind) -> bool {
+    fn on_file(&mut self, which: (usize, Option<RelPath>), kind: &EventKind) -> bool {
         if let EventKind::Started { verb, .. } = kind {
-            self.files.insert(index, FileState { verb: *verb, phase: None, total: None, made: ByteLen::ZERO });
+            self.files.insert(which, FileState { verb: *verb, phase: None, total: None, made: ByteLen::ZERO });
             return true;
         }
         if let EventKind::Ended(_) = kind {
-            self.files.remove(&index);
+            self.files.remove(&which);
             return true;
         }
-        let Some(file) = self.files.get_mut(&index) else { return true };
+        let Some(file) = self.files.get_mut(&which) else { return true };
         match kind {
             EventKind::Phase(phase) => file.phase.replace(*phase) != Some(*phase),
             EventKind::Progress(progress) => {
@@ -202,7 +206,10 @@ impl Waits {
     }
 
     fn file(&self, now: Duration) -> Option<WaitingFor> {
-        let file = self.files.values().next()?;
+        let ((index, _), own) = self.files.first_key_value()?;
+        // A tree waits for its large files.
+        let member = self.files.iter().nth(1).filter(|((of, _), _)| of == index);
+        let file = member.map_or(own, |(_, member)| member);
         // Both ends are in this process.
         let local = self.servers.is_empty();
         Some(match (file.phase.unwrap_or(Phase::Describing), file.verb) {

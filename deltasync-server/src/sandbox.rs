@@ -1,8 +1,8 @@
 //! A sandbox of the kernel's around the server (landlock): what it does not need, it can no longer do.
 //!
-//! After [`Sandbox::enter`] a thread and all threads that it starts can open, make, rename and remove files and
-//! directories below the served directory, and nothing elsewhere: no other file is opened, nothing is executed, no link,
-//! device or pipe is made, no TCP socket is bound or connected, no process outside is signalled. What is open already stays
+//! After [`Sandbox::enter`] a thread and all threads that it starts can open, make, rename and remove files, directories
+//! and symbolic links below the served directory, and nothing elsewhere: no other file is opened, also through such a
+//! link, nothing is executed, no device or pipe is made, no TCP socket is bound or connected, no process outside is signalled. What is open already stays
 //! open: listening sockets still accept, the log is still written. It is the second wall behind the one in
 //! `deltasync-io`, which opens paths of peers only beneath a handle: a mistake there, or code that a peer smuggles in,
 //! meets it.
@@ -76,13 +76,14 @@ fn restrict(directory: &Path) -> Result<String, SandboxError> {
         PathFdError::OpenCall { source, .. } => SandboxError::Directory(source),
         error => SandboxError::Directory(io::Error::other(error)),
     })?;
-    // No links, devices or pipes; the one socket is that by which the server's own user reaches it.
+    // No devices or pipes; symbolic links are entries of trees. The one socket is that by which the server's own user reaches it.
     let allowed: BitFlags<AccessFs> = AccessFs::ReadFile
         | AccessFs::ReadDir
         | AccessFs::WriteFile
         | AccessFs::Truncate
         | AccessFs::MakeReg
         | AccessFs::MakeDir
+        | AccessFs::MakeSym
         | AccessFs::MakeSock
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir

@@ -80,8 +80,8 @@ fn no_file_outside_is_read_written_made_or_removed() {
 }
 
 #[test]
-fn nothing_is_executed_bound_connected_or_linked() {
-    let (root, _outside) = two();
+fn nothing_is_executed_bound_or_connected_and_no_pipe_is_made() {
+    let (root, outside) = two();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let program = root.path().join("program");
@@ -91,8 +91,16 @@ fn nothing_is_executed_bound_connected_or_linked() {
         check_refused(inside, Command::new(&program).status(), "a program inside");
         check_refused(inside, TcpListener::bind("127.0.0.1:0"), "to bind");
         check_refused(inside, TcpStream::connect(address), "to connect");
+        // A tree has links, but they lead nowhere.
         let link = root.path().join(format!("link {inside}"));
-        check_refused(inside, symlink("/etc/passwd", link), "to make a link");
+        symlink("/etc/passwd", &link).expect("made below the root");
+        check_refused(inside, File::open(&link), "what a link points to");
+        let link = outside.path().join(format!("link {inside}"));
+        check_refused(inside, symlink("/etc/passwd", link), "to make a link elsewhere");
+        let pipe = root.path().join(format!("pipe {inside}"));
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let made = rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0);
+        check_refused(inside, made.map_err(std::io::Error::from), "to make a pipe");
     });
 }
 

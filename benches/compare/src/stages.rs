@@ -65,7 +65,7 @@ fn chunks(on: &Measuring<'_>) -> io::Result<Vec<Row>> {
         let storage = LocalStorage::roots(vec![on.dir.to_owned()], options).expect("a directory of ours");
         let place = Place { root: RootId::new(0), path: RelPath::new(*b"chunks").expect("a plain name") };
         let algorithm = Algorithm::Blake3;
-        let described = storage.answer(Ask::Describe { place, cutting: Cutting::ByContent, algorithm });
+        let described = storage.answer(Ask::Describe { place, cutting: Cutting::ByContent, algorithm, remember: None });
         let Ok(Answer::Described(described)) = described else { panic!("not described: {described:?}") };
         described.chunks.chunk_count()
     };

@@ -1,0 +1,508 @@
+//! A tree on its way: its own transfer, those of its large files, and the look whether all is well.
+//!
+//! The transfer of a tree makes all of it but the files that are too large to travel with it, its members. Which of them
+//! the receiver lacks, the sender learns from [`EventKind::Differs`] and the receiver from [`EventKind::Made`]. When the
+//! tree's own transfer has ended, each of them gets one, as many at a time as a session runs. That gives their
+//! directories new times, and meanwhile the source may have changed: so the tree is compared once more, which costs little
+//! where little differs, until no member is left to transfer.
+//!
+//! A member that has failed is not tried again, and is an error as long as the comparison names it. What changes faster than
+//! it can be sent ends as such after [`ROUNDS`] comparisons.
+//!
+//! Invariant: no number of the progress it tells ever becomes less.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deltasync_core::{ByteLen, InvalidPath, RelPath};
+use deltasync_io::{TreeMember, left_out, members_to_fetch, members_to_send};
+use deltasync_proto::{
+    Command, Condition, EventKind, Extra, FaultKind, Outcome, Place, Progress, RefusalCode, TransferError,
+};
+
+use crate::route::Start;
+use crate::{ClientError, FileReport, Options, Shown, TreeProgress, TreeReport, Update, UsageError};
+
+/// How often a tree is compared at most.
+const ROUNDS: u32 = 3;
+
+/// Between which directories a tree is transferred.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// From ours to the peer's.
+    Push(Place, RelPath),
+    /// From the peer's to ours.
+    Pull(RelPath, Place),
+}
+
+/// The transfer of a tree under one number of the verb, those of its members under others.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    index: usize,
+    way: Way,
+    extra: Extra,
+    condition: Condition,
+    /// Source and destination, as they are shown.
+    shown: (String, String),
+    /// It was first taken for a file, and this came of it.
+    no_file: Option<TransferError>,
+    /// Which comparison it is, from 1; 0 before the first.
+    round: u32,
+    /// The members that this comparison names.
+    named: Vec<TreeMember>,
+    /// Those that are on their way, by the verb's number, and how far each has got.
+    moving: BTreeMap<usize, (TreeMember, ByteLen)>,
+    failed: BTreeMap<RelPath, ClientError>,
+    left_out: Vec<(RelPath, String)>,
+    /// Members that are done, and their bytes.
+    done: (usize, ByteLen),
+    /// The last of its own transfers, with what all transfers together have moved.
+    outcome: Outcome,
+    first: First,
+    progress: TreeProgress,
+    told: Option<TreeProgress>,
+}
+
+/// What the first round has to move, and has moved.
+#[derive(Clone, Copy, Debug, Default)]
+struct First {
+    own_len: Option<ByteLen>,
+    own_made: ByteLen,
+    members_len: Option<ByteLen>,
+    members_made: ByteLen,
+}
+
+/// What became of an event.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It goes on; these are to be started now.
+    Start(Start),
+    /// The tree has ended.
+    Ended(Result<Outcome, TransferError>),
+}
+
+impl Tree {
+    /// A tree among the sources. Its own transfer has the number `index`.
+    pub(crate) fn new(index: usize, way: Way, options: &Options, shown: (String, String)) -> Self {
+        Self {
+            index,
+            way,
+            extra: options.extra,
+            condition: options.condition,
+            shown,
+            no_file: None,
+            round: 0,
+            named: Vec::new(),
+            moving: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            left_out: Vec::new(),
+            done: (0, ByteLen::ZERO),
+            outcome: Outcome::default(),
+            first: First::default(),
+            progress: TreeProgress::default(),
+            told: None,
+        }
+    }
+
+    /// True once the source is known to be one.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.round > 0
+    }
+
+    /// Compares the tree.
+    pub(crate) fn begin(&mut self) -> (usize, Command) {
+        self.round += 1;
+        let extra = self.extra;
+        // What is replaced from the second round on is what the first has made.
+        let condition = if self.round == 1 { self.condition } else { Condition::Any };
+        let command = match self.way.clone() {
+            Way::Push(source, path) => Command::PushTree { source, path, extra, condition },
+            Way::Pull(path, place) => Command::PullTree { path, place, extra, condition },
+        };
+        (self.index, command)
+    }
+
+    /// Begins where the source was taken for a file, if what came of it may mean that it is none.
+    pub(crate) fn begin_after(&mut self, ended: &EventKind) -> Option<(usize, Command)> {
+        let EventKind::Ended(Err(error)) = ended else { return None };
+        if !is_wrong_kind(error) {
+            return None;
+        }
+        self.no_file = Some(error.clone());
+        Some(self.begin())
+    }
+
+    /// Takes in what happened to its own transfer, or to that of a member; `next` is the next number that is free.
+    pub(crate) fn take(
+        &mut self,
+        number: usize,
+        kind: EventKind,
+        next: &mut usize,
+        report: &mut impl FnMut(Update),
+    ) -> Step {
+        // That it is a tree is told first.
+        self.tell(report);
+        let step = match number == self.index {
+            true => self.on_own(kind, next, report),
+            false => self.on_member(number, kind, report),
+        };
+        self.count();
+        self.tell(report);
+        step
+    }
+
+    /// Where it went, and what became of it beyond the outcome.
+    pub(crate) fn into_report(self) -> (String, TreeReport) {
+        let (source, target) = self.shown;
+        let report = |path: &RelPath, error| FileReport {
+            result: Err(error),
+            ..FileReport::new(below(&source, path), below(&target, path))
+        };
+        let mut failed: Vec<_> = self.failed.into_iter().map(|(path, error)| report(&path, error)).collect();
+        let left_out = self.left_out.into_iter();
+        failed.extend(left_out.map(|(path, reason)| report(&path, ClientError::LeftOut { reason })));
+        (target, TreeReport { members: self.done.0, rounds: self.round, failed })
+    }
+
+    fn on_own(&mut self, kind: EventKind, next: &mut usize, report: &mut impl FnMut(Update)) -> Step {
+        match kind {
+            EventKind::Differs { tree, ranges } => {
+                self.left_out = left_out(&tree);
+                self.name(members_to_send(&tree, &ranges));
+            }
+            EventKind::Made { stage } => self.name(members_to_fetch(&stage)),
+            EventKind::Ended(Ok(outcome)) => return self.on_compared(outcome, next),
+            EventKind::Ended(Err(error)) => return self.on_failed(error, next),
+            kind => {
+                match &kind {
+                    EventKind::Started { .. } | EventKind::Restarted => self.named.clear(),
+                    EventKind::Progress(progress) if self.round == 1 => {
+                        self.first.own_len.get_or_insert(progress.total);
+                        self.first.own_made = self.first.own_made.max(progress.made());
+                    }
+                    _ => {}
+                }
+                report(Update::File { index: self.index, kind });
+            }
+        }
+        Step::Start(Vec::new())
+    }
+
+    fn name(&mut self, members: Vec<TreeMember>) {
+        if self.round == 1 && self.first.members_len.is_none() {
+            self.first.members_len = Some(members.iter().map(|member| member.len).sum());
+            self.progress.members = members.len() as u64;
+        }
+        self.named = members;
+    }
+
+    /// Its own transfer has failed. Where that is for the sake of some entries, all other members can be transferred.
+    fn on_failed(&mut self, error: TransferError, next: &mut usize) -> Step {
+        // It is neither, or the destination cannot be: the first attempt said which.
+        if let Some(first) = self.no_file.take().filter(|_| is_wrong_kind(&error)) {
+            return Step::Ended(Err(first));
+        }
+        let start = if is_of_entries(&error) { self.start_members(next) } else { Vec::new() };
+        if start.is_empty() { Step::Ended(Err(error)) } else { Step::Start(start) }
+    }
+
+    /// Its own transfer has ended well: its members come next, or nothing.
+    fn on_compared(&mut self, outcome: Outcome, next: &mut usize) -> Step {
+        self.no_file = None;
+        self.add(&outcome);
+        (self.outcome.len, self.outcome.root) = (outcome.len, outcome.root);
+        self.outcome.generation = outcome.generation.or(self.outcome.generation);
+        if self.round == 1 {
+            self.first.own_len.get_or_insert(outcome.len);
+            self.first.own_made = outcome.len;
+            self.first.members_len.get_or_insert(ByteLen::ZERO);
+        }
+        let start = self.start_members(next);
+        if start.is_empty() { Step::Ended(Ok(self.total())) } else { Step::Start(start) }
+    }
+
+    /// The transfers of the members that are named, but for those that have failed already.
+    fn start_members(&mut self, next: &mut usize) -> Start {
+        let named = std::mem::take(&mut self.named);
+        // What is not named any more is there by now, or gone from the source.
+        let names: BTreeSet<&RelPath> = named.iter().map(|member| &member.path).collect();
+        self.failed.retain(|path, _| names.contains(path));
+        let mut start = Vec::new();
+        for member in named {
+            if self.failed.contains_key(&member.path) {
+                continue;
+            }
+            if self.round == ROUNDS {
+                self.failed.insert(member.path, TransferError::Changed { times: ROUNDS }.into());
+                continue;
+            }
+            match self.member_command(&member) {
+                Ok(command) => {
+                    start.push((*next, command));
+                    self.moving.insert(*next, (member, ByteLen::ZERO));
+                    *next += 1;
+                }
+                Err(cause) => {
+                    let path = Shown(member.path.as_bytes()).to_string();
+                    self.failed.insert(member.path, UsageError::Path { path, cause }.into());
+                }
+            }
+        }
+        let known = self.progress.members_done + start.len() as u64;
+        self.progress.members = self.progress.members.max(known);
+        start
+    }
+
+    fn member_command(&self, member: &TreeMember) -> Result<Command, InvalidPath> {
+        let attributes = member.attributes;
+        let join = |path: &RelPath| path.below(&member.path);
+        let at = |place: &Place| Ok(Place { root: place.root, path: join(&place.path)? });
+        Ok(match &self.way {
+            Way::Push(source, path) => Command::PushMember { source: at(source)?, path: join(path)?, attributes },
+            Way::Pull(path, place) => Command::PullMember { path: join(path)?, place: at(place)?, attributes },
+        })
+    }
+
+    fn on_member(&mut self, number: usize, kind: EventKind, report: &mut impl FnMut(Update)) -> Step {
+        let Some((member, made)) = self.moving.get_mut(&number) else { return Step::Start(Vec::new()) };
+        let path = member.path.clone();
+        let reached = match &kind {
+            EventKind::Progress(progress) => progress.made().min(member.len),
+            EventKind::Ended(_) => member.len,
+            _ => *made,
+        };
+        if self.round == 1 && reached > *made {
+            self.first.members_made += reached - *made;
+            *made = reached;
+        }
+        report(Update::Member { index: self.index, path, kind: kind.clone() });
+        if let EventKind::Ended(result) = kind
+            && let Some((member, _)) = self.moving.remove(&number)
+        {
+            self.progress.members_done += 1;
+            match result {
+                Ok(outcome) => {
+                    self.done = (self.done.0 + 1, self.done.1 + outcome.len);
+                    self.add(&outcome);
+                }
+                Err(error) => drop(self.failed.insert(member.path, error.into())),
+            }
+            if self.moving.is_empty() {
+                return Step::Start(vec![self.begin()]);
+            }
+        }
+        Step::Start(Vec::new())
+    }
+
+    /// Adds what a transfer has moved.
+    fn add(&mut self, outcome: &Outcome) {
+        let all = &mut self.outcome;
+        all.progress.literal += outcome.progress.literal;
+        all.progress.wire += outcome.progress.wire;
+        all.repairs += outcome.repairs;
+    }
+
+    /// The outcome of all transfers together: what was not sent was there.
+    fn total(&self) -> Outcome {
+        let mut outcome = self.outcome;
+        outcome.len += self.done.1;
+        let literal = outcome.progress.literal.min(outcome.len);
+        outcome.progress = Progress { total: outcome.len, copied: outcome.len - literal, literal, ..outcome.progress };
+        outcome
+    }
+
+    fn tell(&mut self, report: &mut impl FnMut(Update)) {
+        if self.told != Some(self.progress) {
+            self.told = Some(self.progress);
+            report(Update::Tree { index: self.index, progress: self.progress });
+        }
+    }
+
+    fn count(&mut self) {
+        let First { own_len, own_made, members_len, members_made } = self.first;
+        let progress = &mut self.progress;
+        if let (None, Some(own), Some(members)) = (progress.total, own_len, members_len) {
+            progress.total = Some(own + members);
+        }
+        let made = (own_made + members_made).min(progress.total.unwrap_or(ByteLen::new(u64::MAX)));
+        progress.made = progress.made.max(made);
+    }
+}
+
+fn is_wrong_kind(error: &TransferError) -> bool {
+    matches!(error, TransferError::Storage(fault) if fault.kind == FaultKind::WrongKind)
+}
+
+/// Whether the storage failed for the sake of some entries and made all others: it names them.
+fn is_of_entries(error: &TransferError) -> bool {
+    match error {
+        TransferError::Storage(fault) => fault.kind == FaultKind::Other,
+        TransferError::Refused(refusal) => refusal.code == RefusalCode::Storage,
+        _ => false,
+    }
+}
+
+/// What is at `path` below a directory that is shown like this.
+fn below(directory: &str, path: &RelPath) -> String {
+    let slash = if directory.ends_with('/') { "" } else { "/" };
+    format!("{directory}{slash}{}", Shown(path.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use deltasync_core::Digest;
+    use deltasync_proto::{Refusal, RootId, StorageFault};
+
+    use super::*;
+
+    const OWN: usize = 3;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).expect("valid")
+    }
+
+    fn tree() -> Tree {
+        let place = Place { root: RootId::new(2), path: RelPath::ROOT };
+        let way = Way::Push(place, path("at"));
+        Tree::new(OWN, way, &Options::default(), ("src/".into(), "dst".into()))
+    }
+
+    fn member(name: &str, len: u64) -> TreeMember {
+        let attributes = deltasync_core::Attributes::new(0o644, 7, 8).expect("in range");
+        TreeMember { path: path(name), len: ByteLen::new(len), attributes }
+    }
+
+    fn outcome(len: u64, literal: u64) -> Outcome {
+        let (len, literal) = (ByteLen::new(len), ByteLen::new(literal));
+        let progress = Progress { total: len, copied: len - literal, literal, wire: literal };
+        Outcome { len, root: Digest::from_bytes([len.get() as u8; 32]), progress, ..Outcome::default() }
+    }
+
+    fn ended(len: u64, literal: u64) -> EventKind {
+        EventKind::Ended(Ok(outcome(len, literal)))
+    }
+
+    fn made(total: u64, made: u64) -> EventKind {
+        let len = ByteLen::new;
+        EventKind::Progress(Progress { total: len(total), copied: len(made), ..Progress::default() })
+    }
+
+    /// A tree that is told events, and all it told of its progress.
+    struct Told {
+        tree: Tree,
+        next: usize,
+        progress: Vec<TreeProgress>,
+    }
+
+    impl Told {
+        fn new() -> Self {
+            let mut tree = tree();
+            assert!(matches!(tree.begin(), (OWN, Command::PushTree { condition: Condition::Any, .. })));
+            Self { tree, next: 10, progress: Vec::new() }
+        }
+
+        /// The numbers that are started, or how it ended.
+        fn take(&mut self, number: usize, kind: EventKind) -> Result<Vec<usize>, Result<Outcome, TransferError>> {
+            let progress = &mut self.progress;
+            let mut report = |update| {
+                if let Update::Tree { progress: told, .. } = update {
+                    progress.push(told);
+                }
+            };
+            match self.tree.take(number, kind, &mut self.next, &mut report) {
+                Step::Start(start) => Ok(start.into_iter().map(|(number, _)| number).collect()),
+                Step::Ended(result) => Err(result),
+            }
+        }
+
+        #[track_caller]
+        fn check_progress(&self) {
+            for two in self.progress.windows(2) {
+                let (a, b) = (two[0], two[1]);
+                assert!(a.made <= b.made && a.members <= b.members && a.members_done <= b.members_done, "{two:?}");
+                assert!(a.total.is_none() || a.total == b.total, "{two:?}");
+            }
+            assert!(self.progress.iter().all(|told| told.total.is_none_or(|total| told.made <= total)));
+        }
+    }
+
+    #[test]
+    fn members_follow_the_tree_and_then_it_is_compared_again() {
+        let mut told = Told::new();
+        assert_eq!(told.take(OWN, made(100, 40)), Ok(vec![]));
+        told.tree.name(vec![member("large", 1000), member("sub/larger", 5000)]);
+        assert_eq!(told.take(OWN, made(100, 60)), Ok(vec![]));
+        assert_eq!(told.take(OWN, ended(100, 30)), Ok(vec![10, 11]));
+        assert_eq!(told.take(11, made(5000, 2000)), Ok(vec![]));
+        assert_eq!(told.take(11, ended(5000, 50)), Ok(vec![]));
+        // It is tried again from its beginning.
+        assert_eq!(told.take(10, made(1000, 500)), Ok(vec![]));
+        assert_eq!(told.take(10, made(1000, 100)), Ok(vec![]));
+        assert_eq!(told.take(10, ended(1000, 7)), Ok(vec![OWN]));
+        assert_eq!(told.take(OWN, made(100, 0)), Ok(vec![]));
+        let Err(Ok(all)) = told.take(OWN, ended(100, 3)) else { panic!("it is over") };
+        assert_eq!((all.len.get(), all.progress.literal.get(), all.progress.copied.get()), (6100, 90, 6010));
+        assert_eq!(all.root, Digest::from_bytes([100; 32]));
+        told.check_progress();
+        let last = told.progress.last().expect("it told");
+        assert_eq!((last.total, last.made), (Some(ByteLen::new(6100)), ByteLen::new(6100)));
+        let (target, report) = told.tree.into_report();
+        assert_eq!((target.as_str(), report.members, report.rounds, report.failed.len()), ("dst", 2, 2, 0));
+    }
+
+    #[test]
+    fn what_has_failed_counts_only_while_it_is_named() {
+        let mut told = Told::new();
+        told.tree.name(vec![member("gone", 1000), member("denied", 1000)]);
+        assert_eq!(told.take(OWN, ended(100, 100)), Ok(vec![10, 11]));
+        for number in [10, 11] {
+            let _ = told.take(number, EventKind::Ended(Err(StorageFault::new(FaultKind::Denied, "no").into())));
+        }
+        told.tree.name(vec![member("denied", 1000)]);
+        assert!(matches!(told.take(OWN, ended(100, 0)), Err(Ok(_))), "it is not tried again");
+        let (_, report) = told.tree.into_report();
+        let failed: Vec<_> = report.failed.iter().map(|file| (file.source.as_str(), file.target.as_str())).collect();
+        assert_eq!(failed, [("src/denied", "dst/denied")]);
+    }
+
+    #[test]
+    fn what_changes_all_the_time_ends_so() {
+        let mut told = Told::new();
+        for round in 0..3 {
+            told.tree.name(vec![member("log", 1000 + round)]);
+            match told.take(OWN, ended(100, 0)) {
+                Ok(started) => assert_eq!(told.take(started[0], ended(1000 + round, 1)), Ok(vec![OWN])),
+                Err(result) => assert!(round == 2 && result.is_ok(), "{result:?}"),
+            }
+        }
+        told.check_progress();
+        let (_, report) = told.tree.into_report();
+        let error = report.failed[0].result.as_ref().expect_err("it failed");
+        assert!(matches!(error, ClientError::Transfer(TransferError::Changed { times: 3 })), "{error:?}");
+    }
+
+    #[test]
+    fn where_some_entries_fail_the_members_are_transferred_and_the_error_stays() {
+        let mut told = Told::new();
+        told.tree.name(vec![member("large", 1000)]);
+        let refusal = Refusal { code: RefusalCode::Storage, message: "not all".into(), current: None };
+        let refused = || EventKind::Ended(Err(TransferError::Refused(refusal.clone())));
+        assert_eq!(told.take(OWN, refused()), Ok(vec![10]));
+        assert_eq!(told.take(10, ended(1000, 1000)), Ok(vec![OWN]));
+        assert_eq!(told.take(OWN, refused()), Err(Err(TransferError::Refused(refusal.clone()))));
+
+        let mut told = Told::new();
+        told.tree.name(vec![member("large", 1000)]);
+        assert_eq!(told.take(OWN, EventKind::Ended(Err(TransferError::Cancelled))), Err(Err(TransferError::Cancelled)));
+    }
+
+    #[test]
+    fn what_is_neither_a_file_nor_a_tree_ends_as_a_file() {
+        let fault = |what| TransferError::Storage(StorageFault::new(FaultKind::WrongKind, what));
+        let mut tree = tree();
+        assert!(!tree.has_begun());
+        assert!(tree.begin_after(&EventKind::Ended(Err(TransferError::Cancelled))).is_none());
+        assert!(tree.begin_after(&EventKind::Ended(Err(fault("first")))).is_some());
+        let step = tree.take(OWN, EventKind::Ended(Err(fault("second"))), &mut 10, &mut |_| {});
+        assert!(matches!(step, Step::Ended(Err(error)) if error == fault("first")));
+    }
+}
