@@ -413,7 +413,7 @@ impl LocalStorage {
         let Some(file) = there.source().as_any_file() else { return Ok(()) };
         let before = there.looks();
         let is = file.stat().map_err(system)?;
-        file.set_mode(is.mode & !0o777 | u32::from(attributes.mode() & 0o777)).map_err(system)?;
+        file.set_mode(tree::mode_of(attributes, is.mode)).map_err(system)?;
         file.set_modified(attributes.modified()).map_err(system)?;
         let Some(served) = &self.served else { return Ok(()) };
         let looks = Looks::of(file).map_err(system)?;

@@ -2,10 +2,10 @@
 //!
 //! After [`Sandbox::enter`] a thread and all threads that it starts can open, make, rename and remove files, directories
 //! and symbolic links below the served directory, and nothing elsewhere: no other file is opened, also through such a
-//! link, nothing is executed, no device or pipe is made, no TCP socket is bound or connected, no process outside is signalled. What is open already stays
-//! open: listening sockets still accept, the log is still written. It is the second wall behind the one in
-//! `deltasync-io`, which opens paths of peers only beneath a handle: a mistake there, or code that a peer smuggles in,
-//! meets it.
+//! link, nothing is executed, no device or pipe is made, no TCP socket is bound or connected, no process outside is
+//! signalled. What is open already stays open: listening sockets still accept, the log is still written. It is the second
+//! wall behind the one in `deltasync-io`, which opens paths of peers only beneath a handle: a mistake there, or code that
+//! a peer smuggles in, meets it.
 //!
 //! The rules ask for what Linux 6.12 has. An older kernel enforces those that it knows; one that cannot allow renames
 //! between directories (before 5.19) would break commits, and counts as having none. Costs some 100 ns an open.
@@ -76,7 +76,8 @@ fn restrict(directory: &Path) -> Result<String, SandboxError> {
         PathFdError::OpenCall { source, .. } => SandboxError::Directory(source),
         error => SandboxError::Directory(io::Error::other(error)),
     })?;
-    // No devices or pipes; symbolic links are entries of trees. The one socket is that by which the server's own user reaches it.
+    // No devices or pipes; symbolic links are entries of trees. The one socket is that by which the server's own user
+    // reaches it.
     let allowed: BitFlags<AccessFs> = AccessFs::ReadFile
         | AccessFs::ReadDir
         | AccessFs::WriteFile

@@ -27,6 +27,7 @@ use super::recorded::Recorded;
 use super::root::{Dir, Root, Trouble};
 use super::staging::{LEAST, Staging, Target};
 use super::syncing::Syncing;
+use super::tree::mode_of;
 use crate::disk::{AnyFile, DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::source::{Looks, Source};
@@ -181,7 +182,7 @@ impl Stage {
     /// Sets the permissions and the time that it will have.
     pub(super) fn adorn(&self, attributes: Attributes) -> Result<(), StorageFault> {
         let _state = self.open_state()?;
-        let set = self.file.set_mode(u32::from(attributes.mode() & 0o777));
+        let set = self.file.set_mode(mode_of(attributes, 0));
         set.and_then(|()| self.file.set_modified(attributes.modified()))
             .map_err(|error| system_fault(&self.place.path, &error))
     }

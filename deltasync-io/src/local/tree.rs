@@ -202,8 +202,18 @@ fn below(place: &RelPath, path: &RelPath) -> Result<RelPath, StorageFault> {
     place.below(path).map_err(|error| fault(FaultKind::Other, path, error))
 }
 
-/// The permission bits that are kept.
+/// The permission bits that are kept, and that a peer may set.
 const MODE: u32 = 0o777;
+
+/// The permission bits that something gets which has the bits `is`: those of `attributes`, but never those that lend a
+/// user's or a group's rights, nor the one that restricts deletion.
+///
+/// # Security
+///
+/// Attributes come from a peer, with any bits: this is the only way from them to a mode.
+pub(super) fn mode_of(attributes: Attributes, is: u32) -> u32 {
+    is & !MODE | u32::from(attributes.mode()) & MODE
+}
 
 /// The permissions and time of what stands somewhere, as a tree tells them.
 fn attributes(is: &DiskStat) -> Attributes {

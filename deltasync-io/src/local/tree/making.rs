@@ -20,7 +20,7 @@ use deltasync_core::{
 };
 use deltasync_proto::{Extra, FaultKind, Place, StorageFault};
 
-use super::{MODE, Tree, TreeMember, below, looks_like};
+use super::{Tree, TreeMember, below, looks_like, mode_of};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Dir, Root, Trouble, staged_name};
@@ -333,7 +333,7 @@ impl Making {
                         // Only the permissions differ.
                         let path = below(&self.place.path, &entry.path).map_err(Failed::All)?;
                         let file = root.file(&path).map_err(Failed::of(&path))?;
-                        file.set_mode(mode_of(entry, &is))?;
+                        file.set_mode(mode_of(entry.attributes, is.mode))?;
                     }
                     Some(is) if is.kind != DiskKind::File => {
                         self.make_way(state, root, entry, &dir, &name, &is)?;
@@ -354,7 +354,7 @@ impl Making {
                 let (hidden, file) = hidden(&name, |hidden| dir.create(hidden, 0o600))?;
                 let written = file
                     .write_all_at(content, 0)
-                    .and_then(|()| file.set_mode(entry.attributes.mode().into()))
+                    .and_then(|()| file.set_mode(mode_of(entry.attributes, 0)))
                     .and_then(|()| file.set_modified(entry.attributes.modified()));
                 if let Err(error) = written {
                     let _ = dir.remove(&hidden);
@@ -533,8 +533,7 @@ impl Making {
         for (path, attributes) in wanted.iter().rev() {
             let at = below(&self.place.path, path)?;
             let done = root.directory(&at).map_err(Failed::of(&at)).and_then(|dir| {
-                let mode = dir.mode()? & !MODE | u32::from(attributes.mode());
-                dir.set_mode(mode)?;
+                dir.set_mode(mode_of(*attributes, dir.mode()?))?;
                 dir.set_modified(attributes.modified())?;
                 Ok(dir)
             });
@@ -631,11 +630,6 @@ fn changed() -> Failed {
 fn is_in(directory: &RelPath, path: &RelPath) -> bool {
     let (directory, path) = (directory.as_bytes(), path.as_bytes());
     path.len() > directory.len() && path.starts_with(directory) && path[directory.len()] == b'/'
-}
-
-/// The permissions of an entry, with the bits above them that are there.
-fn mode_of(entry: &TreeEntry, is: &DiskStat) -> u32 {
-    is.mode & !MODE | u32::from(entry.attributes.mode())
 }
 
 /// Makes something under a hidden name that is not taken.

@@ -133,6 +133,33 @@ impl Ground {
     }
 }
 
+/// An archive comes whole, in one frame.
+fn make_whole(to: &Ground, stage: &StageHandle, basis: Option<&OpenedFile>, archive: Bytes) {
+    let (basis_len, len) = (basis.map_or(ByteLen::ZERO, |basis| basis.chunks.len()), ByteLen::of(&archive));
+    let mut planner = Planner::new(basis_len, len, &deltasync_core::Limits::default()).expect("within limits");
+    let ops: Ops = [Op::Literal { len }].into_iter().collect();
+    let basis = basis.map(|basis| basis.file.clone());
+    to.apply(stage, &mut planner, basis, &ops, archive).expect("what cannot be made is told at the end");
+}
+
+/// A peer says that these entries, which have no bytes, are the tree at the top of what is served.
+fn make_by_word(to: &Ground, entries: &[TreeEntry]) -> Result<(), StorageFault> {
+    let mut lister = deltasync_core::TreeLister::new(Algorithm::Blake3, &deltasync_core::Limits::default());
+    entries.iter().for_each(|entry| lister.push(entry).expect("in order"));
+    let list = lister.finish();
+    let mut archive = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        archive.extend_from_slice(list.header(index));
+        entry.inline().iter().for_each(|_| archive.extend_from_slice(&content_check(b"")));
+    }
+    let (place, len) = (Place { root: RootId::new(0), path: RelPath::ROOT }, list.chunks().len());
+    let ask = Ask::StageTree { place, len, algorithm: Algorithm::Blake3, basis: None, extra: ALL };
+    let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("{entries:?}") };
+    make_whole(to, &stage, None, archive.into());
+    to.seal(&stage);
+    to.commit(&stage)
+}
+
 fn place() -> Place {
     Place { root: RootId::new(0), path: RelPath::new(*b"t").expect("a path") }
 }
@@ -280,12 +307,9 @@ fn what_somebody_changed_meanwhile_stays_and_is_named() {
     to.put("changed", b"by somebody else");
     fs::remove_file(to.at("gone")).expect("there");
     to.put("way", b"by somebody else");
-    let stage = to.stage(target.chunks.len(), Some(&basis), ALL);
     let len = target.chunks.len();
-    let mut planner = Planner::new(basis.chunks.len(), len, &deltasync_core::Limits::default()).expect("fits");
-    let ops: Ops = [Op::Literal { len }].into_iter().collect();
-    let bytes = from.read(&target, Offset::ZERO, len);
-    to.apply(&stage, &mut planner, Some(basis.file), &ops, bytes).expect("the rest can be made");
+    let stage = to.stage(len, Some(&basis), ALL);
+    make_whole(&to, &stage, Some(&basis), from.read(&target, Offset::ZERO, len));
     to.seal(&stage);
     let fault = to.commit(&stage).expect_err("not all");
     assert_eq!(fault.message, "t: not all could be made: t/changed: changed meanwhile");
@@ -313,12 +337,9 @@ fn nothing_outside_is_touched_through_a_link_that_is_there() {
     let (target, basis) = (from.describe(), to.basis().expect("it is there"));
     fs::remove_dir_all(to.at("dir")).expect("there");
     symlink(outside.path(), to.at("dir")).expect("made");
-    let stage = to.stage(target.chunks.len(), Some(&basis), ALL);
     let len = target.chunks.len();
-    let mut planner = Planner::new(basis.chunks.len(), len, &deltasync_core::Limits::default()).expect("fits");
-    let ops: Ops = [Op::Literal { len }].into_iter().collect();
-    let bytes = from.read(&target, Offset::ZERO, len);
-    to.apply(&stage, &mut planner, Some(basis.file), &ops, bytes).expect("told at the end");
+    let stage = to.stage(len, Some(&basis), ALL);
+    make_whole(&to, &stage, Some(&basis), from.read(&target, Offset::ZERO, len));
     to.seal(&stage);
     to.commit(&stage).expect_err("a link has come");
     assert_eq!(fs::read(outside.path().join("file")).expect("there"), b"outside");
@@ -338,10 +359,7 @@ fn a_content_that_a_hash_mistook_is_made_anew_from_what_was_made() {
     // In the content of the first file.
     wrong[at - 100] ^= 1;
     let stage = to.stage(len, None, ALL);
-    let limits = deltasync_core::Limits::default();
-    let mut planner = Planner::new(ByteLen::ZERO, len, &limits).expect("fits");
-    let ops: Ops = [Op::Literal { len }].into_iter().collect();
-    to.apply(&stage, &mut planner, None, &ops, wrong.into()).expect("applied");
+    make_whole(&to, &stage, None, wrong.into());
     assert_ne!(to.seal(&stage), target.chunks.root());
     assert!(!to.at("a").exists() && to.at("b").exists());
     let Ok(Answer::Reopened(made)) = to.storage.answer(Ask::Reopen { stage: stage.clone() }) else { panic!() };
@@ -353,7 +371,7 @@ fn a_content_that_a_hash_mistook_is_made_anew_from_what_was_made() {
     // The sender says: a part of that is right, the rest is this.
     let second = to.stage(len, None, ALL);
     drop(stage);
-    let mut planner = Planner::new(len, len, &limits).expect("fits");
+    let mut planner = Planner::new(len, len, &deltasync_core::Limits::default()).expect("fits");
     let ops: Ops = [
         Op::Copy { from: Offset::ZERO, len: ByteLen::new(first as u64) },
         Op::Literal { len: ByteLen::new((last + 1 - first) as u64) },
@@ -433,7 +451,6 @@ fn a_file_that_changes_after_it_was_listed_is_not_read() {
 #[test]
 fn names_that_are_ours_are_not_made_for_peers() {
     let to = Ground::new(true);
-    let top = Place { root: RootId::new(0), path: RelPath::ROOT };
     let attributes = Attributes::new(0o755, 7, 0).expect("in range");
     let entry = |path: &str, kind| TreeEntry { path: RelPath::new(path.as_bytes()).expect("a path"), kind, attributes };
     let empty = || TreeKind::File { len: ByteLen::ZERO, root: None };
@@ -445,30 +462,51 @@ fn names_that_are_ours_are_not_made_for_peers() {
         (".file.deltasync-01234567", empty()),
         (".file.deltasync-01234567", TreeKind::Directory),
     ] {
-        let mut lister = deltasync_core::TreeLister::new(Algorithm::Blake3, &deltasync_core::Limits::default());
-        let entries = [entry("", TreeKind::Directory), entry(name, kind)];
-        entries.iter().for_each(|entry| lister.push(entry).expect("in order"));
-        let list = lister.finish();
-        let mut archive = Vec::new();
-        for (index, entry) in entries.iter().enumerate() {
-            archive.extend_from_slice(list.header(index));
-            entry.inline().iter().for_each(|_| archive.extend_from_slice(&content_check(b"")));
-        }
-        let (place, len, algorithm) = (top.clone(), list.chunks().len(), Algorithm::Blake3);
-        let before = see(to.directory.path());
-        let ask = Ask::StageTree { place, len, algorithm, basis: None, extra: ALL };
-        let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("{name}") };
-        let limits = deltasync_core::Limits::default();
-        let mut planner = Planner::new(ByteLen::ZERO, len, &limits).expect("fits");
-        let ops: Ops = [Op::Literal { len }].into_iter().collect();
-        to.apply(&stage, &mut planner, None, &ops, archive.into()).expect("told at the end");
-        to.seal(&stage);
-        let fault = to.commit(&stage).expect_err("the name is ours");
+        let names = || see(to.directory.path()).into_keys().collect::<Vec<_>>();
+        let before = names();
+        let fault =
+            make_by_word(&to, &[entry("", TreeKind::Directory), entry(name, kind)]).expect_err("the name is ours");
         assert_eq!(fault.message, format!("/: not all could be made: {name}: a name of this form is reserved"));
-        let (before, after): (Vec<_>, Vec<_>) =
-            (before.into_keys().collect(), see(to.directory.path()).into_keys().collect());
-        assert_eq!(after, before, "{name}");
+        assert_eq!(names(), before, "{name}");
         assert!(to.directory.path().join(".deltasync").is_dir());
+    }
+}
+
+#[test]
+fn no_peer_sets_the_bits_that_lend_rights() {
+    let to = Ground::new(true);
+    let mode = |name: &str| fs::metadata(to.directory.path().join(name)).expect("there").mode() & 0o7777;
+    fs::create_dir(to.directory.path().join("kept")).expect("made");
+    fs::set_permissions(to.directory.path().join("kept"), Permissions::from_mode(0o2700)).expect("ours");
+    let attributes = Attributes::new(0o7755, 7, 0).expect("in range");
+    let entry = |path: &str, kind| TreeEntry { path: RelPath::new(path.as_bytes()).expect("a path"), kind, attributes };
+    let file = TreeKind::File { len: ByteLen::ZERO, root: None };
+    let entries =
+        [("", TreeKind::Directory), ("file", file), ("kept", TreeKind::Directory), ("new", TreeKind::Directory)];
+    make_by_word(&to, &entries.map(|(path, kind)| entry(path, kind))).expect("made");
+    assert_eq!(["file", "kept", "new"].map(mode), [0o755, 0o2755, 0o755]);
+    // Nor those of a file by itself, staged or there already.
+    for round in 0..2 {
+        let place = Place { root: RootId::new(0), path: RelPath::new(*b"member").expect("a path") };
+        let (algorithm, root) = (Algorithm::Blake3, Algorithm::Blake3.digest(b""));
+        let file = match round {
+            0 => {
+                let ask = Ask::Stage { place: place.clone(), len: ByteLen::ZERO, algorithm, root };
+                let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("it can be staged") };
+                deltasync_proto::Adorned::Staged(stage)
+            }
+            _ => {
+                let ask =
+                    Ask::Describe { place: place.clone(), cutting: Cutting::ByContent, algorithm, remember: None };
+                let Ok(Answer::Described(file)) = to.storage.answer(ask) else { panic!("it is there") };
+                deltasync_proto::Adorned::There(place, file.file)
+            }
+        };
+        to.storage.answer(Ask::Adorn { file: file.clone(), attributes }).expect("set");
+        if let deltasync_proto::Adorned::Staged(stage) = file {
+            to.commit(&stage).expect("published");
+        }
+        assert_eq!(mode("member"), 0o755);
     }
 }
 
