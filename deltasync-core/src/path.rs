@@ -130,6 +130,12 @@ impl RelPath {
         })
     }
 
+    /// True for a path below this one.
+    pub fn holds(&self, path: &Self) -> bool {
+        let below = path.0.strip_prefix(&self.0[..]);
+        below.is_some_and(|below| if self.is_root() { !below.is_empty() } else { below.first() == Some(&b'/') })
+    }
+
     /// The path of what `path` names below this one.
     ///
     /// # Errors
@@ -251,6 +257,7 @@ mod tests {
                 let below = path.components().try_fold(RelPath::ROOT, |p, name| p.below(&RelPath(name.0)));
                 prop_assert_eq!(below, Ok(path.clone()));
                 if let Some((parent, name)) = path.split_last() {
+                    prop_assert!(parent.holds(&path) && !path.holds(&parent) && !path.holds(&path));
                     prop_assert_eq!(parent.join(&name), Ok(path));
                 }
             }

@@ -31,8 +31,8 @@ use alloc::vec::Vec;
 
 use crate::bits::{BitReader, BitWriter, rice_for};
 use crate::{
-    ByteLen, ChunkList, Elements, FineShape, InvalidSketch, LimitExceeded, Limits, Malformed, Offset, Reader, Shared,
-    Sketch, SketchKey, Tag, TagKey, read_sums, write_sums, write_varint,
+    ByteLen, ChunkList, ChunkRun, Elements, FineShape, InvalidSketch, LimitExceeded, Limits, Malformed, Offset, Reader,
+    Shared, Sketch, SketchKey, Tag, TagKey, read_sums, write_sums, write_varint,
 };
 
 /// What a receiver says of its basis.
@@ -107,24 +107,13 @@ pub fn old_pieces(list: &ChunkList, shared: &Shared, key: &TagKey, missing: u64)
     // What the sender has instead may be twice as long as it seems, as chunks are up to one and a half of the average.
     let reach = missing.saturating_mul(list.cutter().max_len() as u64).saturating_mul(2);
     let mut pieces: Vec<(OldPiece, Offset)> = Vec::new();
-    let mut shared_runs = shared.runs().iter().peekable();
-    let mut before = 0;
-    let mut at = Offset::ZERO;
-    for (index, run) in (0..).zip(list.runs()) {
-        if shared_runs.next_if(|shared| **shared == index).is_some() {
-            before += 1;
-        } else if run.count > 1 {
+    for Own { before, run, at, .. } in own_runs(list, shared) {
+        if run.count > 1 {
             let content = OldContent::Run { tag: key.tag(&run.digest), len: run.len, count: run.count };
             pieces.push((OldPiece { before, content }, at));
         } else {
-            match pieces.last_mut() {
-                Some((OldPiece { before: last, content: OldContent::Bytes(len) }, _)) if *last == before => {
-                    *len += run.bytes();
-                }
-                _ => pieces.push((OldPiece { before, content: OldContent::Bytes(run.bytes()) }, at)),
-            }
+            push_bytes(&mut pieces, before, at, run.bytes(), false);
         }
-        at += run.bytes();
     }
     if missing == 0 {
         return pieces;
@@ -138,38 +127,55 @@ pub fn old_pieces(list: &ChunkList, shared: &Shared, key: &TagKey, missing: u64)
 /// may have a part under another name: that is summed too, but only where it is not much more than what only the sender
 /// has, since whatever was deleted would be told otherwise.
 pub fn old_entries(list: &ChunkList, shared: &Shared, elements: &Elements, missing: &[Tag]) -> Vec<(OldPiece, Offset)> {
-    let parts = |tags: &mut dyn Iterator<Item = Tag>| -> BTreeSet<u64> { tags.map(Tag::path_part).collect() };
-    let theirs = parts(&mut missing.iter().copied());
-    let mut shared_runs = shared.runs().iter().peekable();
-    let mut own = (0..).zip(list.runs()).filter(|(index, _)| shared_runs.next_if(|shared| *shared == index).is_none());
-    let is_known = |index: u32| theirs.contains(&elements.tag_of_run(index).path_part());
-    let ours = parts(&mut own.by_ref().map(|(index, _)| elements.tag_of_run(index)));
+    let part_of = |own: &Own<'_>| elements.tag_of_run(own.index).path_part();
+    let theirs: BTreeSet<u64> = missing.iter().map(|tag| tag.path_part()).collect();
+    let ours: BTreeSet<u64> = own_runs(list, shared).map(|own| part_of(&own)).collect();
     let gone = ours.difference(&theirs).count();
     let new = theirs.difference(&ours).count();
     let all = gone <= 2 * new;
     let mut pieces: Vec<(OldPiece, Offset)> = Vec::new();
-    let mut shared_runs = shared.runs().iter().peekable();
-    let (mut before, mut at) = (0, Offset::ZERO);
-    for (index, run) in (0..).zip(list.runs()) {
-        let len = run.bytes();
-        if shared_runs.next_if(|shared| **shared == index).is_some() {
-            before += 1;
-        } else {
-            let is_summed = (all || is_known(index)) && len.get() >= ENTRY_LEAST;
-            let last =
-                pieces.last_mut().filter(|(piece, _)| piece.before == before).map(|(piece, _)| &mut piece.content);
-            match last {
-                Some(OldContent::Summed(last)) if is_summed => *last += len,
-                Some(OldContent::Bytes(last)) if !is_summed => *last += len,
-                _ => {
-                    let content = if is_summed { OldContent::Summed(len) } else { OldContent::Bytes(len) };
-                    pieces.push((OldPiece { before, content }, at));
-                }
-            }
-        }
-        at += len;
+    for own in own_runs(list, shared) {
+        let len = own.run.bytes();
+        let is_summed = (all || theirs.contains(&part_of(&own))) && len.get() >= ENTRY_LEAST;
+        push_bytes(&mut pieces, own.before, own.at, len, is_summed);
     }
     pieces
+}
+
+/// A run that only the receiver has.
+struct Own<'a> {
+    /// How many shared elements stand before it.
+    before: u32,
+    index: u32,
+    run: &'a ChunkRun,
+    at: Offset,
+}
+
+/// The runs of a basis that are not shared, in order.
+fn own_runs<'a>(list: &'a ChunkList, shared: &'a Shared) -> impl Iterator<Item = Own<'a>> {
+    let mut shared_runs = shared.runs().iter().peekable();
+    let (mut before, mut next) = (0, Offset::ZERO);
+    (0..).zip(list.runs()).filter_map(move |(index, run)| {
+        let at = next;
+        next += run.bytes();
+        if shared_runs.next_if(|shared| **shared == index).is_some() {
+            before += 1;
+            return None;
+        }
+        Some(Own { before, index, run, at })
+    })
+}
+
+/// Adds bytes to the pieces, to the last of them where they go on with it alike.
+fn push_bytes(pieces: &mut Vec<(OldPiece, Offset)>, before: u32, at: Offset, len: ByteLen, is_summed: bool) {
+    let last = pieces.last_mut().map(|(piece, _)| piece).filter(|piece| piece.before == before);
+    match (last.map(|piece| &mut piece.content), is_summed) {
+        (Some(OldContent::Summed(last)), true) | (Some(OldContent::Bytes(last)), false) => *last += len,
+        _ => {
+            let content = if is_summed { OldContent::Summed(len) } else { OldContent::Bytes(len) };
+            pieces.push((OldPiece { before, content }, at));
+        }
+    }
 }
 
 /// Of a shorter entry the sums would cost what it has: a header, and hardly any content.

@@ -213,12 +213,8 @@ pub(crate) fn what_cannot_be_described_is_named(fixture: &dyn Fixture) {
     assert_fault(describe(storage, "none"), FaultKind::NotFound, "none: ");
     assert_fault(describe(storage, "a/none"), FaultKind::NotFound, "a/none: ");
     assert_fault(describe(storage, "none/none"), FaultKind::NotFound, "none/none: ");
-    // A directory is no file, where one was asked for.
-    for (at, start) in [("a", "a: "), ("", "/: ")] {
-        let (cutting, algorithm) = (Cutting::Exactly(Cutter::FIXED_4096), Algorithm::Blake3);
-        let ask = Ask::Describe { place: place(at), cutting, algorithm, remember: None };
-        assert_fault(storage.answer(ask), FaultKind::WrongKind, start);
-    }
+    assert_fault(describe(storage, "a"), FaultKind::WrongKind, "a: ");
+    assert_fault(describe(storage, ""), FaultKind::WrongKind, "/: ");
     assert_fault(describe(storage, "a/file/below"), FaultKind::WrongKind, "a/file/below: ");
     let other = Place { root: RootId::new(9), path: path("a/file") };
     let ask = Ask::Describe { place: other, cutting: Cutting::ByContent, algorithm: Algorithm::Blake3, remember: None };

@@ -24,8 +24,8 @@ use deltasync_core::{
     RelPath,
 };
 use deltasync_proto::{
-    Adorned, Answer, Ask, Cutting, Destination, EntryKind, FaultKind, FileHandle, Kept, Known, OpenedFile, Place,
-    Remembered, Replaces, StageHandle, StorageFault,
+    Adorned, Answer, Ask, Cutting, Destination, FaultKind, FileHandle, Kept, Known, OpenedFile, Place, Remembered,
+    Replaces, StageHandle, StorageFault,
 };
 
 use crate::destination::resolve;
@@ -66,7 +66,6 @@ use recorded::Recorded;
 use root::{Dir, Root, entry_kind};
 use stage::{Directories, Ready, Stage};
 use staging::{Staging, Target};
-use tree::{Making, Tree};
 
 pub use control::{Reached, connect_control};
 pub use tree::{TreeMember, left_out, members_to_fetch, members_to_send};
@@ -398,15 +397,6 @@ impl LocalStorage {
         Ok(listed.filter(|_| served.index.damaged(&place.path).is_none()))
     }
 
-    /// True when a description is one of a tree: that is asked for, or not how a file is to be cut, and a directory is there.
-    fn is_tree(&self, place: &Place, cutting: Cutting) -> Result<bool, StorageFault> {
-        if let Cutting::Exactly(_) = cutting {
-            return Ok(cutting == Cutting::TREE);
-        }
-        let is = self.root(place)?.stat(&place.path);
-        Ok(matches!(is, Ok(Some(is)) if entry_kind(&is) == EntryKind::Directory))
-    }
-
     /// Sets the permissions and the time of a file that is at its place; what is noted of it stays noted.
     fn adorn(&self, place: &Place, there: &Opened, attributes: Attributes) -> Result<(), StorageFault> {
         let system = |error: io::Error| system_fault(&place.path, &error);
@@ -439,6 +429,9 @@ impl LocalStorage {
 
 impl BlockingStorage for LocalStorage {
     fn answer(&self, ask: Ask) -> Result<Answer, StorageFault> {
+        if let Some(answer) = self.answer_of_tree(&ask) {
+            return answer;
+        }
         let describe = |place: &Place, cutting, algorithm, key: Option<&Known>| {
             let root = self.root(place)?;
             let sums = |source: &Source, looks: &Looks| self.known.as_ref()?.begin(key?, source, looks);
@@ -449,10 +442,6 @@ impl BlockingStorage for LocalStorage {
             file.map(|file| self.versioned(place, file)).transpose()
         };
         match ask {
-            Ask::Describe { place, cutting, algorithm, .. } if self.is_tree(&place, cutting)? => {
-                let tree = tree::walk(self.root(&place)?, &place, algorithm, &self.limits)?;
-                tree.map(|tree| Answer::Described(tree.described())).ok_or_else(|| absent(&place))
-            }
             Ask::Describe { place, cutting, algorithm, remember } => {
                 let file = describe(&place, cutting, algorithm, remember.as_ref());
                 let Some(served) = &self.served else {
@@ -462,11 +451,6 @@ impl BlockingStorage for LocalStorage {
                 let file = file.ok_or_else(|| absent(&place))?;
                 served.check(self.root(&place)?, &place.path, &file)?;
                 Ok(Answer::Described(file))
-            }
-            Ask::Basis { destination, cutting, algorithm, .. } if cutting == Cutting::TREE => {
-                let place = destination.place;
-                let tree = tree::walk(self.root(&place)?, &place, algorithm, &self.limits)?;
-                Ok(Answer::Basis { place, file: tree.map(Tree::described), twin: None, partial: None })
             }
             Ask::Basis { destination, cutting, algorithm, wanted } => {
                 let place = self.basis_place(destination)?;
@@ -499,36 +483,16 @@ impl BlockingStorage for LocalStorage {
                 let partial = (!is_here).then(partial).flatten();
                 Ok(Answer::Basis { place, file, twin, partial })
             }
-            Ask::Read { file, ranges } => match file.downcast_ref::<Tree>() {
-                Some(tree) => tree.read(self.root(tree.place())?, &ranges).map(Answer::Read),
-                None => opened(&file)?.read(&ranges).map(Answer::Read),
-            },
-            // Each file of a tree was looked at when it was read.
-            Ask::Recheck { file } if file.downcast_ref::<Tree>().is_some() => Ok(Answer::Rechecked { unchanged: true }),
+            Ask::Read { file, ranges } => opened(&file)?.read(&ranges).map(Answer::Read),
             Ask::Recheck { file } => opened(&file)?.is_unchanged().map(|unchanged| Answer::Rechecked { unchanged }),
             Ask::Stage { place, len, algorithm, root } => {
                 let staging = self.served.as_ref().map(|served| &served.staging);
                 let stage = Stage::begin(self.root(&place)?, staging, place, (len, algorithm, root), &self.limits)?;
                 Ok(Answer::Staged(StageHandle::new(stage)))
             }
-            Ask::StageTree { place, len, algorithm, basis, extra } => {
-                let there = basis.as_ref().map(described_tree).transpose()?;
-                let root = self.root(&place)?;
-                let making = Making::begin(root, place, (len, algorithm), there, extra, &self.limits)?;
-                Ok(Answer::Staged(StageHandle::new(making)))
-            }
-            Ask::Apply { stage, basis, plan, literals } if is_of_tree(&stage) => {
-                let making = making(&stage)?;
-                let basis = basis.as_ref().map(described_tree).transpose()?;
-                making.apply(self.root(making.place())?, basis, &plan, &literals).map(|()| Answer::Applied)
-            }
             Ask::Apply { stage, basis, plan, literals } => {
                 let basis = basis.as_ref().map(opened).transpose()?;
                 staged(&stage)?.apply(basis, &plan, &literals).map(|()| Answer::Applied)
-            }
-            Ask::Seal { stage } if is_of_tree(&stage) => {
-                let making = making(&stage)?;
-                making.seal().map(Answer::Sealed)
             }
             Ask::Seal { stage } => {
                 let sealed = staged(&stage)?.seal()?;
@@ -536,10 +500,6 @@ impl BlockingStorage for LocalStorage {
                     served.index.forget_list(&looks);
                 }
                 Ok(Answer::Sealed(sealed.digest))
-            }
-            Ask::Reopen { stage } if is_of_tree(&stage) => {
-                let making = making(&stage)?;
-                Ok(Answer::Reopened(FileHandle::new(making.reopen()?)))
             }
             Ask::Reopen { stage } => {
                 let opened = staged(&stage)?.reopen()?;
@@ -559,10 +519,6 @@ impl BlockingStorage for LocalStorage {
             }
             Ask::Adorn { file: Adorned::There(place, file), attributes } => {
                 self.adorn(&place, opened(&file)?, attributes).map(|()| Answer::Adorned)
-            }
-            Ask::Commit { stage, .. } if is_of_tree(&stage) => {
-                let making = making(&stage)?;
-                making.commit(self.root(making.place())?).map(Answer::Committed)
             }
             Ask::Commit { stage, replaces } => {
                 let replaces = match &replaces {
@@ -726,18 +682,6 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 
 fn opened(file: &FileHandle) -> Result<&Opened, StorageFault> {
     file.downcast_ref().ok_or_else(|| StorageFault::new(FaultKind::Other, "a file of another storage"))
-}
-
-fn described_tree(tree: &FileHandle) -> Result<&Tree, StorageFault> {
-    tree.downcast_ref().ok_or_else(|| StorageFault::new(FaultKind::Other, "no tree of this storage"))
-}
-
-fn making(stage: &StageHandle) -> Result<&Making, StorageFault> {
-    stage.downcast_ref().ok_or_else(|| StorageFault::new(FaultKind::Other, "no stage of a tree of this storage"))
-}
-
-fn is_of_tree(stage: &StageHandle) -> bool {
-    stage.downcast_ref::<Making>().is_some()
 }
 
 fn staged(stage: &StageHandle) -> Result<&Stage, StorageFault> {

@@ -8,8 +8,8 @@ use deltasync_core::{ByteLen, Malformed, Name};
 
 use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::{
-    Answer, Ask, AskRoot, Cutting, Entry, EventKind, FaultKind, InvalidMessage, List, Listing, MessageKind, Outcome,
-    Phase, Place, RequestId, RootId, RootIs, StorageFault, TransferMessage,
+    Answer, Ask, AskRoot, Cutting, Entry, EventKind, InvalidMessage, List, Listing, MessageKind, Outcome, Phase, Place,
+    RequestId, RootId, RootIs, TransferMessage,
 };
 
 /// Entries in one page: 200 of the longest names fit a control message.
@@ -95,9 +95,6 @@ impl Answering {
             }
             Self::Describing(request) if request == id => {
                 let Answer::Described(file) = answer? else { return Err(wrong_answer()) };
-                if file.is_tree() {
-                    return Err(StorageFault::new(FaultKind::WrongKind, "is a directory").into());
-                }
                 let (len, root): (ByteLen, _) = (file.chunks.len(), file.chunks.root());
                 cx.send(TransferMessage::RootIs(RootIs { len, root }));
                 Ok(Self::Ended(Outcome { len, root, ..Outcome::default() }))

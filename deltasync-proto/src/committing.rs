@@ -21,7 +21,7 @@
 
 use alloc::boxed::Box;
 
-use deltasync_core::{ByteLen, Generation, Name};
+use deltasync_core::{ByteLen, Generation};
 
 use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::receiving::{Aim, Intent, Receiving, Task, attributes, there};
@@ -168,10 +168,9 @@ impl Committing {
             Ok(_) => Err(wrong_answer()),
             Err(fault) if fault.kind == FaultKind::Conflict => {
                 let place = self.task.place.clone();
-                let name = place.path.split_last().map_or_else(Name::any, |(_, name)| name);
                 let offer = &self.task.offer;
                 let (cutting, algorithm) = (Cutting::Exactly(offer.cutter), offer.algorithm);
-                let destination = Destination { place, name, directory: false };
+                let destination = Destination::exactly(place);
                 let wanted = Some((offer.root, offer.len));
                 self.step = Step::Looking(cx.ask(Ask::Basis { destination, cutting, algorithm, wanted }));
                 Ok(Receiving::Committing(self))

@@ -242,6 +242,15 @@ pub struct Wish {
     pub attributes: Option<Attributes>,
 }
 
+impl Wish {
+    /// Exactly there, over whatever is there; of a tree what is extra stays, of a file only the content is meant.
+    pub fn exactly(path: RelPath) -> Self {
+        let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
+        let (directory, condition, extra, attributes) = (false, Condition::Any, Extra::Keep, None);
+        Self { path, name, directory, condition, extra, attributes }
+    }
+}
+
 /// What follows an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {

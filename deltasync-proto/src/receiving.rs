@@ -408,8 +408,7 @@ impl Task {
     /// What seemed to be a twin of the target is none: begins as if there had been none.
     pub(crate) fn without_twin(self, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let Self { aim, offer, place, .. } = self;
-        let (_, name) = place.path.split_last().ok_or_else(wrong_answer)?;
-        let request = open(Destination { place, name, directory: false }, &offer, false, cx);
+        let request = open(Destination::exactly(place), &offer, false, cx);
         Ok(Receiving::Opening(Box::new(Opening { aim, offer, request, early })))
     }
 }

@@ -16,7 +16,6 @@
 //! meanwhile, the transfer starts over.
 
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::vec::Vec;
 
 use deltasync_core::{Algorithm, ByteLen, Digest, FineKey, FineShape, Generation};
@@ -34,8 +33,7 @@ use crate::search::{Reads, Source};
 use crate::searching::Searching;
 use crate::{
     Answer, Ask, Condition, Confirm, Content, Cutting, EventKind, FaultKind, JobId, Kept, Known, More, Offer,
-    OpenedFile, Outcome, Phase, Place, Progress, Remembered, Repair, RequestId, StorageFault, TransferError,
-    TransferMessage, Wish,
+    OpenedFile, Outcome, Phase, Place, Progress, Remembered, Repair, RequestId, TransferError, TransferMessage, Wish,
 };
 
 /// A pushed file of at most this many bytes goes with its offer: it is cheaper than the round trip it saves.
@@ -56,8 +54,8 @@ pub(crate) struct Origin {
     pub(crate) algorithm: Algorithm,
     /// The name under which the receiver's file is remembered.
     pub(crate) key: Known,
-    /// A tree it must be, or a file; whatever is there, in a pull.
-    pub(crate) tree: Option<bool>,
+    /// How it is cut where no earlier version says how: whether it is a file, a tree, or whichever is there.
+    pub(crate) cutting: Cutting,
 }
 
 /// The sender's states.
@@ -123,7 +121,7 @@ impl Sending {
     pub(crate) fn begin(origin: Origin, cx: &mut Context<'_>) -> Self {
         let root = origin.have.map(|(root, _)| root);
         // Trees are not remembered.
-        let may_have = (origin.to.is_some() || root.is_some()) && origin.tree != Some(true);
+        let may_have = (origin.to.is_some() || root.is_some()) && origin.cutting != Cutting::TREE;
         let recall = may_have.then(|| cx.ask(Ask::Recall { key: origin.key.clone(), root }));
         let common = Common {
             origin,
@@ -148,10 +146,7 @@ impl Sending {
         cx.phase(Phase::Describing);
         let (place, algorithm) = (common.origin.place.clone(), common.origin.algorithm);
         let like = common.remembered.as_ref().map(|remembered| remembered.chunks.cutter());
-        let cutting = match common.origin.tree {
-            Some(true) => Cutting::TREE,
-            _ => like.map_or(Cutting::ByContent, Cutting::Like),
-        };
+        let cutting = like.map_or(common.origin.cutting, Cutting::Like);
         let may_be = cx.config.remember && common.origin.to.is_some();
         let remember = may_be.then(|| common.origin.key.clone());
         let request = cx.ask(Ask::Describe { place, cutting, algorithm, remember });
@@ -447,11 +442,6 @@ impl Sending {
 /// The file is described: what to offer?
 fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
     let chunks = &target.chunks;
-    let is_tree = target.is_tree();
-    if common.origin.tree.is_some_and(|tree| tree != is_tree) {
-        let what = if is_tree { "is a directory" } else { "not a directory" };
-        return Err(StorageFault::new(FaultKind::WrongKind, format!("{}: {what}", common.origin.place.path)).into());
-    }
     let same = |root: Digest, len: ByteLen| root == chunks.root() && len == chunks.len();
     // Not where it may still call an offer stale that we have taken back: that would be taken for this one.
     if !common.retracted && common.origin.have.is_some_and(|(root, len)| same(root, len)) {
@@ -473,7 +463,7 @@ fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Re
         }
     }
     let is_pull = common.origin.to.is_none();
-    let whole = if is_pull { common.origin.have.is_none() } else { chunks.len() <= TINY && !is_tree };
+    let whole = if is_pull { common.origin.have.is_none() } else { chunks.len() <= TINY && !target.is_tree() };
     if whole {
         common.offer(&target, Content::Whole, cx);
         return Ok(Delivering::whole(common, target, cx));

@@ -41,11 +41,21 @@ pub struct Destination {
     pub directory: bool,
 }
 
+impl Destination {
+    /// Exactly there, whatever is there.
+    pub fn exactly(place: Place) -> Self {
+        let name = place.path.split_last().map_or_else(Name::any, |(_, name)| name);
+        Self { place, name, directory: false }
+    }
+}
+
 /// How a file is to be cut into chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cutting {
     /// As its length and its first bytes suggest, see [`Cutter::for_file`].
     ByContent,
+    /// A file as [`Cutting::ByContent`], a directory as [`Cutting::TREE`]: whichever is there.
+    ByKind,
     /// So, because the peer's file was.
     Exactly(Cutter),
     /// So, because an earlier version was, unless its length has become quite another.
@@ -74,7 +84,7 @@ impl Cutting {
         match self {
             Self::Exactly(cutter) => cutter,
             Self::Like(cutter) if cutter.suits(len) => cutter,
-            Self::ByContent | Self::Like(_) => Cutter::for_file(len, start),
+            Self::ByContent | Self::ByKind | Self::Like(_) => Cutter::for_file(len, start),
         }
     }
 }
@@ -92,12 +102,12 @@ pub struct Request {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Ask {
-    /// Open a file to send it, cut it and compute its root; or list a tree, where that is asked for, or where nothing else is
-    /// and a directory stands there. Answer: [`Answer::Described`].
+    /// Open a file to send it, cut it and compute its root; or list a tree, where that is asked for. Answer:
+    /// [`Answer::Described`].
     Describe {
         /// Which file or directory.
         place: Place,
-        /// How to cut it; [`Cutting::TREE`] for a directory alone.
+        /// How to cut it.
         cutting: Cutting,
         /// Which digests.
         algorithm: Algorithm,

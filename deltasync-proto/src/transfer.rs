@@ -9,7 +9,7 @@ use crate::job::Product;
 use crate::receiving::{Ours, Receiving};
 use crate::sending::{Origin, Sending};
 use crate::{
-    AskRoot, Command, Condition, Destination, Extra, FaultKind, JobId, Known, List, Outcome, Place, Pull, Refusal,
+    AskRoot, Command, Condition, Cutting, Destination, FaultKind, JobId, Known, List, Outcome, Place, Pull, Refusal,
     RefusalCode, RequestId, RootId, TransferError, TransferMessage, Verb, Wish,
 };
 
@@ -38,50 +38,42 @@ impl Machine {
         Ok(match command {
             Command::Push { source, path, name, directory, condition } => {
                 let key = Known { path: path.clone(), name: Some(name.clone()) };
-                let to = Some(Wish { path, name, directory, condition, extra: Extra::Keep, attributes: None });
-                let tree = Some(false);
-                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key, tree }, cx))
+                let wish = Wish { name, directory, condition, ..Wish::exactly(path) };
+                Self::push(source, wish, key, Cutting::ByContent, cx)
             }
             Command::PushTree { source, path, extra, condition } => {
                 let key = Known { path: path.clone(), name: None };
-                // The name means nothing: a tree goes where it is said.
-                let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
-                let to = Some(Wish { path, name, directory: false, condition, extra, attributes: None });
-                let tree = Some(true);
-                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key, tree }, cx))
-            }
-            Command::Pull { path, destination, condition } => Self::Receiving(Receiving::pull(
-                path,
-                Ours { destination, condition, tree: None, attributes: None },
-                cx,
-            )),
-            Command::PullTree { path, place, extra, condition } => {
-                let name = place.path.split_last().map_or_else(Name::any, |(_, name)| name);
-                let destination = Destination { place, name, directory: false };
-                Self::Receiving(Receiving::pull(
-                    path,
-                    Ours { destination, condition, tree: Some(extra), attributes: None },
-                    cx,
-                ))
+                Self::push(source, Wish { extra, condition, ..Wish::exactly(path) }, key, Cutting::TREE, cx)
             }
             Command::PushMember { source, path, attributes } => {
-                let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
                 let key = Known { path: path.clone(), name: None };
-                let (condition, extra, attributes) = (Condition::Any, Extra::Keep, Some(attributes));
-                let to = Some(Wish { path, name, directory: false, condition, extra, attributes });
-                let tree = Some(false);
-                Self::Sending(Sending::begin(Origin { place: source, to, have: None, algorithm, key, tree }, cx))
+                let wish = Wish { attributes: Some(attributes), ..Wish::exactly(path) };
+                Self::push(source, wish, key, Cutting::ByContent, cx)
+            }
+            Command::Pull { path, destination, condition } => {
+                let ours = Ours { destination, condition, tree: None, attributes: None };
+                Self::Receiving(Receiving::pull(path, ours, cx))
+            }
+            Command::PullTree { path, place, extra, condition } => {
+                let destination = Destination::exactly(place);
+                let ours = Ours { destination, condition, tree: Some(extra), attributes: None };
+                Self::Receiving(Receiving::pull(path, ours, cx))
             }
             Command::PullMember { path, place, attributes } => {
-                let name = place.path.split_last().map_or_else(Name::any, |(_, name)| name);
-                let destination = Destination { place, name, directory: false };
-                let (condition, attributes) = (Condition::Any, Some(attributes));
-                Self::Receiving(Receiving::pull(path, Ours { destination, condition, tree: None, attributes }, cx))
+                let (destination, condition) = (Destination::exactly(place), Condition::Any);
+                let ours = Ours { destination, condition, tree: None, attributes: Some(attributes) };
+                Self::Receiving(Receiving::pull(path, ours, cx))
             }
             Command::List { path, after } => Self::Asking(Asking::list(List { path, after }, cx)),
             Command::Root { path } => Self::Asking(Asking::root(AskRoot { path, algorithm }, cx)),
             Command::Cancel => return Err(TransferError::Cancelled.into()),
         })
+    }
+
+    /// The machine of a push.
+    fn push(place: Place, to: Wish, key: Known, cutting: Cutting, cx: &mut Context<'_>) -> Self {
+        let (to, algorithm) = (Some(to), cx.config.algorithm);
+        Self::Sending(Sending::begin(Origin { place, to, have: None, algorithm, key, cutting }, cx))
     }
 
     /// The machine for the first message of a peer's transfer, if it is one that begins a transfer. An offer is not
@@ -92,7 +84,8 @@ impl Machine {
             TransferMessage::Pull(Pull { path, algorithm, have }) => {
                 let key = Known { path: path.clone(), name: None };
                 let place = Place { root: RootId::new(0), path };
-                Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm, key, tree: None }, cx)))
+                let cutting = Cutting::ByKind;
+                Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm, key, cutting }, cx)))
             }
             TransferMessage::List(list) => Ok(Self::Answering(Answering::list(list, cx))),
             TransferMessage::AskRoot(ask) => Ok(Self::Answering(Answering::root(ask, cx))),

@@ -7,10 +7,10 @@ use std::fs;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Name, Op, Ops, RelPath, TagKey};
+use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Op, Ops, RelPath, TagKey};
 use deltasync_proto::{
-    Condition, Config, Content, Delta, Event, EventKind, Extra, Literals, Message, MessageKind, Offer, Pull, SetPart,
-    TransferError, TransferId, TransferMessage, Want, Wish,
+    Config, Content, Delta, Event, EventKind, Literals, Message, MessageKind, Offer, Pull, SetPart, TransferError,
+    TransferId, TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file};
 
@@ -54,14 +54,7 @@ fn server(memory: u64, files: &[(&str, Bytes)], hold: fn(&Due) -> bool) -> Raw {
 fn offer(len: u64, content: Content) -> TransferMessage {
     let list = ChunkList::of(b"nothing", Cutter::for_len(ByteLen::new(len)), Algorithm::Blake3);
     TransferMessage::Offer(Offer {
-        to: Some(Wish {
-            path: file(),
-            name: Name::new(*b"file").expect("a name"),
-            directory: false,
-            condition: Condition::Any,
-            extra: Extra::Keep,
-            attributes: None,
-        }),
+        to: Some(Wish::exactly(file())),
         len: ByteLen::new(len),
         root: list.root(),
         algorithm: list.algorithm(),

@@ -9,9 +9,8 @@ use deltasync_core::{
 };
 use deltasync_io::{BlockingStorage, MemoryStorage};
 use deltasync_proto::{
-    Answer, Ask, CloseCode, Condition, Config, Content, Cutting, Delta, Extra, Known, List, Literals, Message,
-    MessageKind, More, Offer, Place, Pull, Rate, Repair, RootId, SessionError, SetPart, TransferError, TransferId,
-    TransferMessage, Want, Wish,
+    Answer, Ask, CloseCode, Config, Content, Cutting, Delta, Known, List, Literals, Message, MessageKind, More, Offer,
+    Place, Pull, Rate, Repair, RootId, SessionError, SetPart, TransferError, TransferId, TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 
@@ -373,16 +372,8 @@ fn list_of(bytes: &[u8]) -> ChunkList {
 
 fn offer(bytes: &[u8], content: Content) -> TransferMessage {
     let list = list_of(bytes);
-    let name = Name::new(*b"file").expect("a plain name");
     TransferMessage::Offer(Offer {
-        to: Some(Wish {
-            path: file(),
-            name,
-            directory: false,
-            condition: Condition::Any,
-            extra: Extra::Keep,
-            attributes: None,
-        }),
+        to: Some(Wish::exactly(file())),
         len: list.len(),
         root: list.root(),
         algorithm: list.algorithm(),

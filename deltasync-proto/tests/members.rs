@@ -1,8 +1,8 @@
 //! Files of a tree: what one gets beside its content, also when that is there already.
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, Attributes, ByteLen, ChunkList, Cutter, Elements, Name, TagKey};
-use deltasync_proto::{Condition, Config, Content, Extra, Message, Offer, SetPart, TransferMessage, Wish};
+use deltasync_core::{Algorithm, Attributes, ByteLen, ChunkList, Cutter, Elements, TagKey};
+use deltasync_proto::{Config, Content, Message, Offer, SetPart, TransferMessage, Wish};
 use deltasync_testkit::{Due, Raw, Rng, file};
 
 const NONCE: [u8; 16] = [7; 16];
@@ -12,15 +12,9 @@ fn is_adorning(due: &Due) -> bool {
 }
 
 fn offer(list: &ChunkList, content: Content) -> TransferMessage {
+    let attributes = Attributes::new(0o640, 7, 8).expect("in range");
     TransferMessage::Offer(Offer {
-        to: Some(Wish {
-            path: file(),
-            name: Name::any(),
-            directory: false,
-            condition: Condition::Any,
-            extra: Extra::Keep,
-            attributes: Some(Attributes::new(0o640, 7, 8).expect("in range")),
-        }),
+        to: Some(Wish { attributes: Some(attributes), ..Wish::exactly(file()) }),
         len: list.len(),
         root: list.root(),
         algorithm: list.algorithm(),

@@ -8,6 +8,7 @@
 //! back end (its own directory in a served one, staged files anywhere) do not exist for a path. A call that a signal
 //! interrupts is repeated.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -224,8 +225,8 @@ impl Dir {
     }
 
     /// Makes a directory, which is durable when this one is synced; false when the name was taken.
-    pub(super) fn make_dir_for_now(&self, name: &Name) -> io::Result<bool> {
-        match uninterrupted(|| self.0.make_dir(name, 0o777)) {
+    pub(super) fn make_dir_for_now(&self, name: &Name, mode: u32) -> io::Result<bool> {
+        match uninterrupted(|| self.0.make_dir(name, mode)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             made => made.map(|()| true),
         }
@@ -290,18 +291,13 @@ impl Dir {
     /// Makes a directory, durably; false when the name was taken. One that may not last is removed again, as whoever finds
     /// it takes it for durable.
     fn make_dir(&self, name: &Name, mode: u32) -> io::Result<bool> {
-        match uninterrupted(|| self.0.make_dir(name, mode)) {
-            Ok(()) => match self.sync() {
-                Ok(()) => Ok(true),
-                Err(error) => {
-                    // Where that fails too, the first error tells more.
-                    let _ = uninterrupted(|| self.0.remove_dir(name));
-                    Err(error)
-                }
-            },
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
+        let new = self.make_dir_for_now(name, mode)?;
+        if new && let Err(error) = self.sync() {
+            // Where that fails too, the first error tells more.
+            let _ = uninterrupted(|| self.0.remove_dir(name));
+            return Err(error);
         }
+        Ok(new)
     }
 
     /// Opens a directory in it.
@@ -314,18 +310,30 @@ impl Trouble {
     /// The fault at this path, for the peer.
     pub(super) fn at(self, path: &RelPath) -> StorageFault {
         match self {
-            Self::Reserved => fault(FaultKind::NotFound, path, "No such file or directory"),
-            Self::Symlink => fault(FaultKind::Denied, path, "symbolic links are not followed"),
-            Self::Directory => fault(FaultKind::WrongKind, path, "is a directory"),
-            Self::NotDirectory => fault(FaultKind::WrongKind, path, "not a directory"),
-            Self::NotFile => fault(FaultKind::WrongKind, path, "not a regular file"),
             Self::System(error) => system_fault(path, &error),
+            Self::Reserved => fault(FaultKind::NotFound, path, self),
+            Self::Symlink => fault(FaultKind::Denied, path, self),
+            Self::Directory | Self::NotDirectory | Self::NotFile => fault(FaultKind::WrongKind, path, self),
         }
     }
 
     /// True when nothing stands there.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::System(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// What is wrong, without where.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reserved => "No such file or directory",
+            Self::Symlink => "symbolic links are not followed",
+            Self::Directory => "is a directory",
+            Self::NotDirectory => "not a directory",
+            Self::NotFile => "not a regular file",
+            Self::System(error) => return error.fmt(f),
+        })
     }
 }
 

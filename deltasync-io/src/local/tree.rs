@@ -2,7 +2,7 @@
 //!
 //! How a tree becomes an archive is told in [`TreeList`]. Here its bytes are looked up: a header in the list, a content in
 //! the file, which must still look as it was listed. `walk` makes the list, `making` makes a directory what an archive
-//! says.
+//! says, and `asked` answers a session.
 //!
 //! The bits of a mode that lend a user's or a group's rights, and the one that restricts deletion, are not ours to give:
 //! no list has them, and what has them keeps them. Devices, sockets and pipes are left out, and named.
@@ -22,11 +22,12 @@ use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::lock::lock;
 
+mod asked;
 mod making;
 mod walk;
 
-pub(super) use making::Making;
-pub(super) use walk::walk;
+use making::Making;
+use walk::walk;
 
 #[cfg(test)]
 mod tests;
@@ -101,13 +102,8 @@ impl Tree {
         Self { place, list, left_out, blank, last: Mutex::default() }
     }
 
-    /// Where it is.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
     /// As it is described to a session.
-    pub(super) fn described(self) -> OpenedFile {
+    fn described(self) -> OpenedFile {
         let chunks = Arc::clone(self.list.chunks());
         OpenedFile { file: FileHandle::new(self), chunks, generation: Generation::ZERO }
     }
@@ -117,7 +113,7 @@ impl Tree {
     /// # Errors
     ///
     /// A fault of kind [`FaultKind::Changed`] when a file is no longer what was listed.
-    pub(super) fn read(&self, root: &Root, ranges: &[(Offset, ByteLen)]) -> Result<Bytes, StorageFault> {
+    fn read(&self, root: &Root, ranges: &[(Offset, ByteLen)]) -> Result<Bytes, StorageFault> {
         let mut total = 0u64;
         for (start, len) in ranges {
             if start.checked_add(*len).is_none_or(|end| end.to_len() > self.list.chunks().len()) {

@@ -5,9 +5,9 @@ use deltasync_core::{
     Algorithm, Break, ByteLen, Cutter, Digest, Generation, MendKey, Name, Offset, Op, RelPath, Sketch, SketchKey, Tag,
 };
 use deltasync_proto::{
-    AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Extra, Hello,
-    List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair,
-    RootIs, SetPart, TransferId, TransferMessage, Unsupported, Version, Want, Wish,
+    AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello, List,
+    Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair, RootIs,
+    SetPart, TransferId, TransferMessage, Unsupported, Version, Want, Wish,
 };
 
 /// The nonces in the vectors.
@@ -118,16 +118,7 @@ fn offer(to: Option<Wish>, len: u64, content: Content) -> Offer {
 }
 
 fn offers() -> Vec<(&'static str, Message)> {
-    let wish = |at, label, directory| {
-        Some(Wish {
-            path: path(at),
-            name: name(label),
-            directory,
-            condition: Condition::Any,
-            extra: Extra::Keep,
-            attributes: None,
-        })
-    };
+    let wish = |at, label, directory| Some(Wish { name: name(label), directory, ..Wish::exactly(path(at)) });
     let changed = Offer {
         algorithm: Algorithm::Sha256,
         cutter: Cutter::FIXED_4096,

@@ -56,13 +56,9 @@ fn any_offer(pushed: bool) -> impl Strategy<Value = TransferMessage> {
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
     (any_path(), any::<bool>(), 0u64..20_000, any_root(), algorithm, cutter, 0u8..3, content).prop_map(
         move |(path, directory, len, root, algorithm, cutter, attempt, content)| {
-            let to = pushed.then(|| Wish {
-                path,
-                name: Name::new(*b"new").expect("a plain name"),
-                directory,
-                condition: Condition::Any,
-                extra: Extra::Keep,
-                attributes: None,
+            let to = pushed.then(|| {
+                let name = Name::new(*b"new").expect("a plain name");
+                Wish { name, directory, ..Wish::exactly(path) }
             });
             TransferMessage::Offer(Offer { to, len: ByteLen::new(len), root, algorithm, cutter, attempt, content })
         },
@@ -145,14 +141,8 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
 fn scripts(from_client: bool) -> Vec<Vec<TransferMessage>> {
     let target = target();
     let set = tags_of(&target);
-    let wish = Wish {
-        path: RelPath::new(*b"old").expect("a plain name"),
-        name: name(),
-        directory: false,
-        condition: Condition::Any,
-        extra: Extra::Keep,
-        attributes: None,
-    };
+    let old = RelPath::new(*b"old").expect("a plain name");
+    let wish = Wish { name: name(), ..Wish::exactly(old) };
     let offer =
         |content| TransferMessage::Offer(Offer { to: from_client.then(|| wish.clone()), ..offer_of(&target, content) });
     let again = Offer { to: from_client.then(|| wish.clone()), attempt: 1, ..offer_of(&target, Content::Whole) };

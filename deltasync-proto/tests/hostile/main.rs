@@ -24,10 +24,10 @@ use deltasync_core::{
     Offset, OldContent, OldPiece, Op, Ops, RelPath, Shared, Sketch, SketchKey, Survey, Tag, TagKey, write_varint,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Command, Condition, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Extra,
-    Hello, List, Listing, Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal,
-    RefusalCode, Repair, RootIs, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported,
-    VERSION, Version, Want, Wish, encode_header,
+    AskRoot, Close, CloseCode, Command, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello, List, Listing,
+    Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal, RefusalCode, Repair,
+    RootIs, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported, VERSION, Version, Want,
+    Wish, encode_header,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 use proptest::prelude::*;
@@ -107,16 +107,8 @@ fn part(start: u32, count: u32, bytes: &[u8]) -> SetPart {
 
 fn offer_of(bytes: &[u8], content: Content) -> Offer {
     let list = list_of(bytes);
-    let wish = Wish {
-        path: file(),
-        name: name(),
-        directory: false,
-        condition: Condition::Any,
-        extra: Extra::Keep,
-        attributes: None,
-    };
     Offer {
-        to: Some(wish),
+        to: Some(Wish::exactly(file())),
         len: list.len(),
         root: list.root(),
         algorithm: list.algorithm(),

@@ -7,10 +7,10 @@ use deltasync_core::{
     pack_ops, read_tags, rice_for, unpack_ops,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Condition, Content, Delta, Edges, Entry, EntryKind, Extra, Frame, FrameDecoder, Hello,
-    InvalidMessage, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
-    RefusalCode, Repair, RootIs, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want, Wish,
-    encode_header, our_algorithms,
+    AskRoot, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Frame, FrameDecoder, Hello, InvalidMessage,
+    List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair,
+    RootIs, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want, Wish, encode_header,
+    our_algorithms,
 };
 
 use super::take::{Split, Take};
@@ -347,14 +347,7 @@ fn messages() -> Vec<(String, Message)> {
             content,
         })
     };
-    let wish = Wish {
-        path: path("some/where"),
-        name: name("file"),
-        directory: true,
-        condition: Condition::Any,
-        extra: Extra::Keep,
-        attributes: None,
-    };
+    let wish = Wish { name: name("file"), directory: true, ..Wish::exactly(path("some/where")) };
     let mut part = |start, count, len| SetPart { start, count, bytes: Bytes::from(rng.bytes(len)) };
     let survey = |last, bytes: &'static [u8]| TransferMessage::Want(Want::Survey { last, bytes: bytes.into() });
     let copy = |from, len| Op::Copy { from: Offset::new(from), len: ByteLen::new(len) };

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use deltasync_core::{Algorithm, ByteLen, Cutter, Generation, Offset, Op, Reader};
 use deltasync_io::{BlockingStorage, KeepForm, MemoryStorage};
 use deltasync_proto::{
-    Answer, Ask, Command, Condition, Content, Cutting, Delta, Extra, Hello, Input, Known, Literals, Message, Offer,
-    Place, Prefix, SetPart, TransferId, TransferMessage, VERSION, Wish,
+    Answer, Ask, Command, Content, Cutting, Delta, Hello, Input, Known, Literals, Message, Offer, Place, Prefix,
+    SetPart, TransferId, TransferMessage, VERSION, Wish,
 };
 
 use super::solo::{Role, SERVED, Solo, config, limits};
@@ -319,16 +319,7 @@ pub(super) fn server_seeds() -> Vec<Seed> {
 
 /// Well-formed pushes that no client of ours makes.
 fn hostile() -> Vec<(&'static str, Vec<u8>)> {
-    let wish = || {
-        Some(Wish {
-            path: file(),
-            name: file().split_last().expect("a name").1,
-            directory: false,
-            condition: Condition::Any,
-            extra: Extra::Keep,
-            attributes: None,
-        })
-    };
+    let wish = || Some(Wish::exactly(file()));
     let offer = |len: u64, content| Offer {
         to: wish(),
         len: ByteLen::new(len),

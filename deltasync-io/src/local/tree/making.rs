@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use deltasync_core::{
     Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Digest, Generation, InvalidTree, LimitExceeded,
-    Limits, Name, Plan, RelPath, Step, TreeEntry, TreeKind, TreeList, TreeLister, tree_order,
+    Limits, Name, Offset, Plan, RelPath, Step, TreeEntry, TreeKind, TreeList, TreeLister, tree_order,
 };
 use deltasync_proto::{Extra, FaultKind, Place, StorageFault};
 
@@ -41,7 +41,9 @@ pub(in crate::local) struct Making {
 #[derive(Debug)]
 struct State {
     reader: ArchiveReader,
-    lister: TreeLister,
+    /// What came; `None` once it was made a list.
+    lister: Option<TreeLister>,
+    made: Option<Arc<TreeList>>,
     /// How many bytes of the archive have been appended.
     written: u64,
     /// How many entries came.
@@ -64,7 +66,6 @@ struct State {
     touched: BTreeSet<RelPath>,
     /// What directories are to get that came.
     directories: Vec<(RelPath, Attributes)>,
-    made: Option<Arc<TreeList>>,
     ended: bool,
 }
 
@@ -121,7 +122,8 @@ impl Making {
         root.make_directory(&place.path).map_err(|trouble| trouble.at(&place.path))?;
         let state = Mutex::new(State {
             reader: ArchiveReader::default(),
-            lister: TreeLister::new(algorithm, limits),
+            lister: Some(TreeLister::new(algorithm, limits)),
+            made: None,
             written: 0,
             entries: 0,
             blank: BTreeSet::new(),
@@ -135,7 +137,6 @@ impl Making {
             last: None,
             touched: BTreeSet::new(),
             directories: Vec::new(),
-            made: None,
             ended: false,
         });
         let there = there.map(|tree| Arc::clone(&tree.list));
@@ -188,7 +189,7 @@ impl Making {
         if state.written != self.len || !state.reader.is_between() {
             return Err(self.fault(format_args!("{} of {} bytes are there", state.written, self.len)));
         }
-        let list = self.made(&mut state);
+        let list = state.made();
         let digest = list.chunks().root();
         Ok(if state.mistaken { self.algorithm.digest(digest.as_bytes()) } else { digest })
     }
@@ -197,7 +198,7 @@ impl Making {
     pub(in crate::local) fn reopen(&self) -> Result<Tree, StorageFault> {
         let mut state = self.open()?;
         self.put_in_place(&mut state)?;
-        let list = self.made(&mut state);
+        let list = state.made();
         Ok(Tree::new(self.place.clone(), list, Vec::new(), state.blank.clone()))
     }
 
@@ -205,7 +206,7 @@ impl Making {
     pub(in crate::local) fn commit(&self, root: &Root) -> Result<Generation, StorageFault> {
         let mut state = self.open()?;
         state.ended = true;
-        let list = self.made(&mut state);
+        let list = state.made();
         if state.troubles == 0
             && let Some(allowed) = self.allowed()
         {
@@ -238,18 +239,12 @@ impl Making {
         fault(kind, &self.place.path, error)
     }
 
-    /// The list of what came.
-    fn made(&self, state: &mut State) -> Arc<TreeList> {
-        let State { made, lister, .. } = state;
-        Arc::clone(made.get_or_insert_with(|| Arc::new(lister.clone().finish())))
-    }
-
     /// Copies a part of the archive of a tree that is there: whole entries stay as they are.
     fn copy(&self, state: &mut State, root: &Root, basis: &Tree, mut from: u64, len: u64) -> Result<(), StorageFault> {
         let outside = || self.fault("a copy from outside of the tree");
         let end = from.checked_add(len).filter(|end| *end <= basis.list.chunks().len().get()).ok_or_else(outside)?;
         while from < end {
-            let index = basis.list.index_at(deltasync_core::Offset::new(from));
+            let index = basis.list.index_at(Offset::new(from));
             let (start, len) = basis.list.span(index);
             let stop = end.min(start.get() + len.get());
             let is_whole = start.get() == from && stop == start.get() + len.get() && !basis.blank.contains(&index);
@@ -258,7 +253,7 @@ impl Making {
                 state.reader.pass(&entry).map_err(|error| self.damaged(&error))?;
                 self.list(state, &entry)?;
             } else {
-                let range = (deltasync_core::Offset::new(from), ByteLen::new(stop - from));
+                let range = (Offset::new(from), ByteLen::new(stop - from));
                 let bytes = basis.read(root, &[range])?;
                 self.take(state, root, &bytes)?;
             }
@@ -294,7 +289,8 @@ impl Making {
     }
 
     fn list(&self, state: &mut State, entry: &TreeEntry) -> Result<(), StorageFault> {
-        state.lister.push(entry).map_err(|error| self.damaged(&error))?;
+        let lister = state.lister.as_mut().ok_or_else(|| self.fault("it was made before"))?;
+        lister.push(entry).map_err(|error| self.damaged(&error))?;
         state.entries += 1;
         Ok(())
     }
@@ -319,7 +315,7 @@ impl Making {
                         self.check(entry, &is)?;
                         dir.remove(&name)?;
                     }
-                    if !dir.make_dir_for_now(&name)? {
+                    if !dir.make_dir_for_now(&name, 0o777)? {
                         return Err(Failed::Here("something has come to its place meanwhile".to_owned()));
                     }
                     state.touched.insert(parent);
@@ -332,7 +328,7 @@ impl Making {
                     Some(is) if looks_like(&is, entry) => {
                         // Only the permissions differ.
                         let path = below(&self.place.path, &entry.path).map_err(Failed::All)?;
-                        let file = root.file(&path).map_err(Failed::of(&path))?;
+                        let file = root.file(&path)?;
                         file.set_mode(mode_of(entry.attributes, is.mode))?;
                     }
                     Some(is) if is.kind != DiskKind::File => {
@@ -412,7 +408,7 @@ impl Making {
         };
         // All that was listed in it, the deepest first.
         let Some(first) = there.find(&entry.path) else { return Err(changed()) };
-        let within = |index: &usize| is_in(&entry.path, &there.entry(*index).path);
+        let within = |index: &usize| entry.path.holds(&there.entry(*index).path);
         let end = (first + 1..there.len()).take_while(within).last().unwrap_or(first);
         state.deleted += (end + 1 - first) as u64;
         if state.deleted > allowed {
@@ -529,28 +525,23 @@ impl Making {
                 wanted.entry(path.clone()).or_insert_with(|| made.entry(index).attributes);
             }
         }
-        let mut handles = Vec::new();
         for (path, attributes) in wanted.iter().rev() {
             let at = below(&self.place.path, path)?;
-            let done = root.directory(&at).map_err(Failed::of(&at)).and_then(|dir| {
+            let set = || -> Result<(), Failed> {
+                let dir = root.directory(&at)?;
                 dir.set_mode(mode_of(*attributes, dir.mode()?))?;
-                dir.set_modified(attributes.modified())?;
-                Ok(dir)
-            });
-            match done {
-                Ok(dir) => {
-                    if handles.len() < DISK {
-                        handles.push(dir);
-                    }
-                }
+                Ok(dir.set_modified(attributes.modified())?)
+            };
+            match set() {
+                Ok(()) => {}
                 Err(Failed::Here(what)) => state.trouble(at, &what),
                 Err(Failed::All(fault)) => return Err(fault),
             }
         }
         let at_place = |error: io::Error| system_fault(&self.place.path, &error);
-        if wanted.len() > handles.len()
-            && let Some(dir) = handles.first()
-            && dir.sync_disk().map_err(at_place)?
+        if wanted.len() >= DISK
+            && let Ok(top) = root.directory(&self.place.path)
+            && top.sync_disk().map_err(at_place)?
         {
             return Ok(());
         }
@@ -569,13 +560,21 @@ impl Making {
             return Ok(Arc::clone(dir));
         }
         let at = below(&self.place.path, path).map_err(Failed::All)?;
-        let dir = Arc::new(root.directory(&at).map_err(Failed::of(&at))?);
+        let dir = Arc::new(root.directory(&at)?);
         state.last = Some((path.clone(), Arc::clone(&dir)));
         Ok(dir)
     }
 }
 
 impl State {
+    /// The list of what came, which is all: nothing is listed after that.
+    fn made(&mut self) -> Arc<TreeList> {
+        if let Some(lister) = self.lister.take() {
+            self.made = Some(Arc::new(lister.finish()));
+        }
+        self.made.clone().expect("there is either a lister or its list")
+    }
+
     fn trouble(&mut self, path: RelPath, what: &str) {
         self.troubles += 1;
         if self.trouble.len() < TOLD {
@@ -598,15 +597,11 @@ enum Failed {
     All(StorageFault),
 }
 
-impl Failed {
-    fn of(path: &RelPath) -> impl FnOnce(Trouble) -> Self + '_ {
-        move |trouble| match trouble {
-            Trouble::System(error) => Self::from(error),
-            other => {
-                let fault = other.at(path);
-                let start = format!("{path}: ");
-                Self::Here(fault.message.strip_prefix(&start).unwrap_or(&fault.message).to_owned())
-            }
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::System(error) => error.into(),
+            other => Self::Here(other.to_string()),
         }
     }
 }
@@ -624,12 +619,6 @@ impl From<io::Error> for Failed {
 
 fn changed() -> Failed {
     Failed::Here("changed meanwhile".to_owned())
-}
-
-/// True for a path below a directory.
-fn is_in(directory: &RelPath, path: &RelPath) -> bool {
-    let (directory, path) = (directory.as_bytes(), path.as_bytes());
-    path.len() > directory.len() && path.starts_with(directory) && path[directory.len()] == b'/'
 }
 
 /// Makes something under a hidden name that is not taken.

@@ -77,7 +77,7 @@ impl Ground {
 
     fn describe(&self) -> OpenedFile {
         let (place, algorithm) = (place(), Algorithm::Blake3);
-        match self.storage.answer(Ask::Describe { place, cutting: Cutting::ByContent, algorithm, remember: None }) {
+        match self.storage.answer(Ask::Describe { place, cutting: Cutting::ByKind, algorithm, remember: None }) {
             Ok(Answer::Described(tree)) => tree,
             other => panic!("{other:?}"),
         }
