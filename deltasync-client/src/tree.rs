@@ -1,13 +1,15 @@
 //! A tree on its way: its own transfer, those of its large files, and the look whether all is well.
 //!
 //! The transfer of a tree makes all of it but the files that are too large to travel with it, its members. Which of them
-//! the receiver lacks, the sender learns from [`EventKind::Differs`] and the receiver from [`EventKind::Made`]. When the
-//! tree's own transfer has ended, each of them gets one, as many at a time as a session runs. That gives their
-//! directories new times, and meanwhile the source may have changed: so the tree is compared once more, which costs little
-//! where little differs, until no member is left to transfer.
+//! the receiver lacks, the sender learns from [`EventKind::Differs`] and the receiver from [`EventKind::Made`]. Each of them
+//! gets a transfer of its own, as many at a time as a session runs: a sender begins at once, beside the tree's, unless a
+//! condition has to hold first, a receiver when the tree's has ended. That gives their directories new times, and meanwhile
+//! the source may have changed: so the tree is compared once more, which costs little where little differs, until no member
+//! is left to transfer.
 //!
-//! A member that has failed is not tried again, and is an error as long as the comparison names it. What changes faster than
-//! it can be sent ends as such after [`ROUNDS`] comparisons.
+//! A member that has failed is not tried again, unless what the tree's own transfer makes may have been in its way; it is an
+//! error as long as the comparison names it. What changes faster than it can be sent ends as such after [`ROUNDS`]
+//! comparisons.
 //!
 //! Invariant: no number of the progress it tells ever becomes less.
 
@@ -47,8 +49,14 @@ pub(crate) struct Tree {
     no_file: Option<TransferError>,
     /// Which comparison it is, from 1; 0 before the first.
     round: u32,
+    /// The tree's own transfer of this round.
+    own: Own,
     /// The members that this comparison names.
-    named: Vec<TreeMember>,
+    named: BTreeSet<RelPath>,
+    /// Those of them that wait for a transfer.
+    waiting: Vec<TreeMember>,
+    /// One of them got a transfer.
+    has_moved: bool,
     /// Those that are on their way, by the verb's number, and how far each has got.
     moving: BTreeMap<usize, (TreeMember, ByteLen)>,
     failed: BTreeMap<RelPath, ClientError>,
@@ -71,6 +79,14 @@ struct First {
     members_made: ByteLen,
 }
 
+/// How a tree's own transfer of a round has gone.
+#[derive(Debug)]
+enum Own {
+    Moving,
+    Compared,
+    Failed(TransferError),
+}
+
 /// What became of an event.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -91,7 +107,10 @@ impl Tree {
             shown,
             no_file: None,
             round: 0,
-            named: Vec::new(),
+            own: Own::Moving,
+            named: BTreeSet::new(),
+            waiting: Vec::new(),
+            has_moved: false,
             moving: BTreeMap::new(),
             failed: BTreeMap::new(),
             left_out: Vec::new(),
@@ -111,6 +130,8 @@ impl Tree {
     /// Compares the tree.
     pub(crate) fn begin(&mut self) -> (usize, Command) {
         self.round += 1;
+        (self.own, self.has_moved) = (Own::Moving, false);
+        self.forget_named();
         let extra = self.extra;
         // What is replaced from the second round on is what the first has made.
         let condition = if self.round == 1 { self.condition } else { Condition::Any };
@@ -143,7 +164,7 @@ impl Tree {
         self.tell(report);
         let step = match number == self.index {
             true => self.on_own(kind, next, report),
-            false => self.on_member(number, kind, report),
+            false => self.on_member(number, kind, next, report),
         };
         self.count();
         self.tell(report);
@@ -168,13 +189,16 @@ impl Tree {
             EventKind::Differs { tree, ranges } => {
                 self.left_out = left_out(&tree);
                 self.name(members_to_send(&tree, &ranges));
+                if self.round > 1 || self.condition == Condition::Any {
+                    return Step::Start(self.start_members(next));
+                }
             }
             EventKind::Made { stage } => self.name(members_to_fetch(&stage)),
             EventKind::Ended(Ok(outcome)) => return self.on_compared(outcome, next),
             EventKind::Ended(Err(error)) => return self.on_failed(error, next),
             kind => {
                 match &kind {
-                    EventKind::Started { .. } | EventKind::Restarted => self.named.clear(),
+                    EventKind::Started { .. } | EventKind::Restarted => self.forget_named(),
                     EventKind::Progress(progress) if self.round == 1 => {
                         self.first.own_len.get_or_insert(progress.total);
                         self.first.own_made = self.first.own_made.max(progress.made());
@@ -192,7 +216,13 @@ impl Tree {
             self.first.members_len = Some(members.iter().map(|member| member.len).sum());
             self.progress.members = members.len() as u64;
         }
-        self.named = members;
+        self.named = members.iter().map(|member| member.path.clone()).collect();
+        self.waiting = members;
+    }
+
+    fn forget_named(&mut self) {
+        self.named.clear();
+        self.waiting.clear();
     }
 
     /// Its own transfer has failed. Where that is for the sake of some entries, all other members can be transferred.
@@ -201,11 +231,14 @@ impl Tree {
         if let Some(first) = self.no_file.take().filter(|_| is_wrong_kind(&error)) {
             return Step::Ended(Err(first));
         }
-        let start = if is_of_entries(&error) { self.start_members(next) } else { Vec::new() };
-        if start.is_empty() { Step::Ended(Err(error)) } else { Step::Start(start) }
+        if !is_of_entries(&error) {
+            self.waiting.clear();
+        }
+        self.own = Own::Failed(error);
+        self.go_on(next)
     }
 
-    /// Its own transfer has ended well: its members come next, or nothing.
+    /// Its own transfer has ended well.
     fn on_compared(&mut self, outcome: Outcome, next: &mut usize) -> Step {
         self.no_file = None;
         self.add(&outcome);
@@ -216,19 +249,32 @@ impl Tree {
             self.first.own_made = outcome.len;
             self.first.members_len.get_or_insert(ByteLen::ZERO);
         }
-        let start = self.start_members(next);
-        if start.is_empty() { Step::Ended(Ok(self.total())) } else { Step::Start(start) }
+        self.own = Own::Compared;
+        self.go_on(next)
     }
 
-    /// The transfers of the members that are named, but for those that have failed already.
-    fn start_members(&mut self, next: &mut usize) -> Start {
-        let named = std::mem::take(&mut self.named);
+    /// Its own transfer of this round has ended: its members come next, then another round, or nothing.
+    fn go_on(&mut self, next: &mut usize) -> Step {
+        let start = self.start_members(next);
+        if !start.is_empty() || !self.moving.is_empty() {
+            return Step::Start(start);
+        }
         // What is not named any more is there by now, or gone from the source.
-        let names: BTreeSet<&RelPath> = named.iter().map(|member| &member.path).collect();
-        self.failed.retain(|path, _| names.contains(path));
+        let named = &self.named;
+        self.failed.retain(|path, _| named.contains(path));
+        match &self.own {
+            Own::Failed(error) if !self.has_moved || !is_of_entries(error) => Step::Ended(Err(error.clone())),
+            Own::Compared if !self.has_moved => Step::Ended(Ok(self.total())),
+            Own::Moving | Own::Compared | Own::Failed(_) => Step::Start(vec![self.begin()]),
+        }
+    }
+
+    /// The transfers of the members that wait, but for those that have failed already.
+    fn start_members(&mut self, next: &mut usize) -> Start {
+        let moving: BTreeSet<RelPath> = self.moving.values().map(|(member, _)| member.path.clone()).collect();
         let mut start = Vec::new();
-        for member in named {
-            if self.failed.contains_key(&member.path) {
+        for member in std::mem::take(&mut self.waiting) {
+            if moving.contains(&member.path) || self.failed.contains_key(&member.path) {
                 continue;
             }
             if self.round == ROUNDS {
@@ -247,7 +293,8 @@ impl Tree {
                 }
             }
         }
-        let known = self.progress.members_done + start.len() as u64;
+        self.has_moved |= !start.is_empty();
+        let known = self.progress.members_done + self.moving.len() as u64;
         self.progress.members = self.progress.members.max(known);
         start
     }
@@ -262,7 +309,13 @@ impl Tree {
         })
     }
 
-    fn on_member(&mut self, number: usize, kind: EventKind, report: &mut impl FnMut(Update)) -> Step {
+    fn on_member(
+        &mut self,
+        number: usize,
+        kind: EventKind,
+        next: &mut usize,
+        report: &mut impl FnMut(Update),
+    ) -> Step {
         let Some((member, made)) = self.moving.get_mut(&number) else { return Step::Start(Vec::new()) };
         let path = member.path.clone();
         let reached = match &kind {
@@ -284,10 +337,12 @@ impl Tree {
                     self.done = (self.done.0 + 1, self.done.1 + outcome.len);
                     self.add(&outcome);
                 }
+                // Its directory may not be made yet, or something stand in its place.
+                Err(_) if matches!(self.own, Own::Moving) => self.waiting.push(member),
                 Err(error) => drop(self.failed.insert(member.path, error.into())),
             }
-            if self.moving.is_empty() {
-                return Step::Start(vec![self.begin()]);
+            if self.moving.is_empty() && !matches!(self.own, Own::Moving) {
+                return self.go_on(next);
             }
         }
         Step::Start(Vec::new())
@@ -447,6 +502,47 @@ mod tests {
         assert_eq!((last.total, last.made), (Some(ByteLen::new(6100)), ByteLen::new(6100)));
         let (target, report) = told.tree.into_report();
         assert_eq!((target.as_str(), report.members, report.rounds, report.failed.len()), ("dst", 2, 2, 0));
+    }
+
+    #[test]
+    fn members_that_begin_beside_the_tree_are_waited_for() {
+        let mut told = Told::new();
+        told.tree.name(vec![member("short", 1000), member("long", 5000)]);
+        assert_eq!(told.tree.start_members(&mut told.next).len(), 2);
+        assert_eq!(told.take(10, ended(1000, 10)), Ok(vec![]), "the tree's own transfer goes on");
+        assert_eq!(told.take(OWN, ended(100, 100)), Ok(vec![]), "a member goes on");
+        assert_eq!(told.take(11, ended(5000, 20)), Ok(vec![OWN]));
+        let Err(Ok(all)) = told.take(OWN, ended(100, 1)) else { panic!("it is over") };
+        assert_eq!(all.progress.literal.get(), 131);
+        told.check_progress();
+    }
+
+    #[test]
+    fn a_member_that_fails_beside_the_tree_is_tried_again_after_it() {
+        let denied = || EventKind::Ended(Err(StorageFault::new(FaultKind::WrongKind, "in the way").into()));
+        let mut told = Told::new();
+        told.tree.name(vec![member("dir/new", 1000)]);
+        assert_eq!(told.tree.start_members(&mut told.next).len(), 1);
+        assert_eq!(told.take(10, denied()), Ok(vec![]));
+        assert_eq!(told.take(OWN, ended(100, 100)), Ok(vec![11]));
+        assert_eq!(told.take(11, denied()), Ok(vec![OWN]));
+        told.tree.name(vec![member("dir/new", 1000)]);
+        assert_eq!(told.tree.start_members(&mut told.next).len(), 0, "twice is enough");
+        assert!(matches!(told.take(OWN, ended(100, 0)), Err(Ok(_))));
+        told.check_progress();
+        let (_, report) = told.tree.into_report();
+        assert_eq!(report.failed.len(), 1);
+    }
+
+    #[test]
+    fn where_the_whole_tree_fails_what_moves_beside_it_is_waited_for() {
+        let lost = || EventKind::Ended(Err(TransferError::Cancelled));
+        let mut told = Told::new();
+        told.tree.name(vec![member("a", 1000), member("b", 1000)]);
+        assert_eq!(told.tree.start_members(&mut told.next).len(), 2);
+        assert_eq!(told.take(10, lost()), Ok(vec![]));
+        assert_eq!(told.take(OWN, lost()), Ok(vec![]));
+        assert_eq!(told.take(11, ended(1000, 1)), Err(Err(TransferError::Cancelled)));
     }
 
     #[test]

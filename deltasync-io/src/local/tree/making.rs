@@ -310,12 +310,13 @@ impl Making {
         let is = dir.stat(&name)?;
         match &entry.kind {
             TreeKind::Directory => {
-                if is.is_none_or(|is| is.kind != DiskKind::Directory) {
+                if !is_directory(is) {
                     if let Some(is) = is {
                         self.check(entry, &is)?;
                         dir.remove(&name)?;
                     }
-                    if !dir.make_dir_for_now(&name, 0o777)? {
+                    // The transfer of a file in it may have made it.
+                    if !dir.make_dir_for_now(&name, 0o777)? && !is_directory(dir.stat(&name)?) {
                         return Err(Failed::Here("something has come to its place meanwhile".to_owned()));
                     }
                     state.touched.insert(parent);
@@ -615,6 +616,10 @@ impl From<io::Error> for Failed {
             _ => Self::Here(error.to_string()),
         }
     }
+}
+
+fn is_directory(is: Option<DiskStat>) -> bool {
+    is.is_some_and(|is| is.kind == DiskKind::Directory)
 }
 
 fn changed() -> Failed {
