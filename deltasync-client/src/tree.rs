@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deltasync_core::{ByteLen, InvalidPath, RelPath};
 use deltasync_io::{TreeMember, left_out, members_to_fetch, members_to_send};
 use deltasync_proto::{
-    Command, Condition, EventKind, Extra, FaultKind, Outcome, Place, Progress, RefusalCode, TransferError,
+    Command, Condition, EventKind, Extra, FaultKind, Filter, Outcome, Place, Progress, RefusalCode, TransferError,
 };
 
 use crate::route::Start;
@@ -132,12 +132,12 @@ impl Tree {
         self.round += 1;
         (self.own, self.has_moved) = (Own::Moving, false);
         self.forget_named();
-        let extra = self.extra;
+        let (extra, filter) = (self.extra, Filter::default());
         // What is replaced from the second round on is what the first has made.
         let condition = if self.round == 1 { self.condition } else { Condition::Any };
         let command = match self.way.clone() {
-            Way::Push(source, path) => Command::PushTree { source, path, extra, condition },
-            Way::Pull(path, place) => Command::PullTree { path, place, extra, condition },
+            Way::Push(source, path) => Command::PushTree { source, path, extra, filter, condition },
+            Way::Pull(path, place) => Command::PullTree { path, place, extra, filter, condition },
         };
         (self.index, command)
     }

@@ -51,6 +51,9 @@ mod fault;
 mod lock;
 mod source;
 
+mod patterns;
+pub use patterns::{InvalidPattern, check_filter};
+
 mod known;
 pub use known::{KeepForm, KnownFiles};
 

@@ -318,7 +318,7 @@ impl LocalStorage {
         Opened::of_partial(left.or_else(beside)?, file, &place.path, chunking)
     }
 
-    fn chunking(&self, cutting: Cutting, algorithm: Algorithm) -> Chunking<'_> {
+    fn chunking<'a>(&'a self, cutting: &'a Cutting, algorithm: Algorithm) -> Chunking<'a> {
         Chunking { cutting, algorithm, limits: &self.limits, helpers: &self.helpers, sums: None }
     }
 
@@ -432,7 +432,7 @@ impl BlockingStorage for LocalStorage {
         if let Some(answer) = self.answer_of_tree(&ask) {
             return answer;
         }
-        let describe = |place: &Place, cutting, algorithm, key: Option<&Known>| {
+        let describe = |place: &Place, cutting: &Cutting, algorithm, key: Option<&Known>| {
             let root = self.root(place)?;
             let sums = |source: &Source, looks: &Looks| self.known.as_ref()?.begin(key?, source, looks);
             let file = Opened::describe(root, place, self.chunking(cutting, algorithm), sums)?;
@@ -443,7 +443,7 @@ impl BlockingStorage for LocalStorage {
         };
         match ask {
             Ask::Describe { place, cutting, algorithm, remember } => {
-                let file = describe(&place, cutting, algorithm, remember.as_ref());
+                let file = describe(&place, &cutting, algorithm, remember.as_ref());
                 let Some(served) = &self.served else {
                     return file?.map(Answer::Described).ok_or_else(|| absent(&place));
                 };
@@ -456,11 +456,11 @@ impl BlockingStorage for LocalStorage {
                 let place = self.basis_place(destination)?;
                 // That it has the wanted root is not said for the sake of a list.
                 let other = |file: &OpenedFile| wanted.is_some_and(|(root, _)| root != file.chunks.root());
-                let listed = self.listed(&place, self.chunking(cutting, algorithm))?.filter(other);
+                let listed = self.listed(&place, self.chunking(&cutting, algorithm))?.filter(other);
                 let is_listed = listed.is_some();
                 let mut file = match listed {
                     Some(file) => Some(self.versioned(&place, file)?),
-                    None => describe(&place, cutting, algorithm, None)?,
+                    None => describe(&place, &cutting, algorithm, None)?,
                 };
                 if let (Some(served), Some(file)) = (&self.served, &mut file) {
                     let looks = opened(&file.file)?.looks();
@@ -478,7 +478,7 @@ impl BlockingStorage for LocalStorage {
                 let twin = twin().map(FileHandle::new);
                 let root = wanted.map_or(Digest::default(), |(root, _)| root);
                 let is_here = twin.is_some() || file.as_ref().is_some_and(|file| file.chunks.root() == root);
-                let chunking = self.chunking(cutting, algorithm);
+                let chunking = self.chunking(&cutting, algorithm);
                 let partial = || self.partial(&place, file.as_ref(), chunking, root);
                 let partial = (!is_here).then(partial).flatten();
                 Ok(Answer::Basis { place, file, twin, partial })

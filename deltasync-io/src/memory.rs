@@ -127,7 +127,7 @@ impl MemoryStorage {
     }
 
     fn open(&self, place: Place, cutting: Cutting, algorithm: Algorithm) -> Result<OpenedFile, StorageFault> {
-        if cutting == Cutting::TREE {
+        if let Cutting::Tree(_) = cutting {
             return Err(fault(FaultKind::WrongKind, &place.path, "trees are not kept in memory"));
         }
         let file = {

@@ -24,10 +24,10 @@ use alloc::boxed::Box;
 use deltasync_core::{ByteLen, Generation};
 
 use crate::context::{Answered, Context, Trouble, wrong_answer};
-use crate::receiving::{Aim, Intent, Receiving, Task, attributes, there};
+use crate::receiving::{Aim, Intent, Receiving, Task, attributes, cutting, there};
 use crate::{
-    Adorned, Answer, Ask, Condition, Confirm, Cutting, Destination, FaultKind, OpenedFile, Outcome, Phase, Progress,
-    Replaces, RequestId, StageHandle, TransferError, TransferMessage, Version,
+    Adorned, Answer, Ask, Condition, Confirm, Destination, FaultKind, OpenedFile, Outcome, Phase, Progress, Replaces,
+    RequestId, StageHandle, TransferError, TransferMessage, Version,
 };
 
 /// How often a sender is asked whether it means to replace what is there, before a transfer is given up.
@@ -169,7 +169,7 @@ impl Committing {
             Err(fault) if fault.kind == FaultKind::Conflict => {
                 let place = self.task.place.clone();
                 let offer = &self.task.offer;
-                let (cutting, algorithm) = (Cutting::Exactly(offer.cutter), offer.algorithm);
+                let (cutting, algorithm) = (cutting(&self.task.aim, offer), offer.algorithm);
                 let destination = Destination::exactly(place);
                 let wanted = Some((offer.root, offer.len));
                 self.step = Step::Looking(cx.ask(Ask::Basis { destination, cutting, algorithm, wanted }));

@@ -6,7 +6,7 @@ use deltasync_core::{Attributes, ByteLen, Digest, Generation, Name, Offset, RelP
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, Entry, Extra, FileHandle, Place, StageHandle, TransferError, TransferId, Version};
+use crate::{Destination, Entry, Extra, FileHandle, Filter, Place, StageHandle, TransferError, TransferId, Version};
 
 /// A transfer to start, or to stop. Only a client starts transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub enum Command {
         path: RelPath,
         /// What becomes of what only the server has.
         extra: Extra,
+        /// What takes part of both.
+        filter: Filter,
         /// What may be replaced.
         condition: Condition,
     },
@@ -53,6 +55,8 @@ pub enum Command {
         place: Place,
         /// What becomes of what only we have.
         extra: Extra,
+        /// What takes part of both.
+        filter: Filter,
         /// What may be replaced.
         condition: Condition,
     },

@@ -37,6 +37,9 @@ pub use message::{
     RootIs, TEXT_MAX, TransferMessage, Wish,
 };
 
+mod filter;
+pub use filter::{Filter, InvalidFilter};
+
 mod storage;
 pub use storage::{
     Adorned, Answer, Ask, Cutting, Destination, Entry, EntryKind, Extra, FaultKind, FileHandle, Kept, Known,

@@ -43,7 +43,7 @@ pub(crate) enum Mended {
 
 impl Mending {
     pub(crate) fn begin(
-        place: Place,
+        (place, cutting): (Place, Cutting),
         target: OpenedFile,
         repair: Repair,
         repairs: u32,
@@ -54,7 +54,7 @@ impl Mending {
             let cause = Malformed::Value("ranges that no receiver sums");
             return Err(InvalidMessage::Payload { kind: MessageKind::Repair, cause }.into());
         }
-        let (cutting, algorithm) = (Cutting::Exactly(target.chunks.cutter()), target.chunks.algorithm());
+        let algorithm = target.chunks.algorithm();
         let request = cx.ask(Ask::Describe { place, cutting, algorithm, remember: None });
         let key = cx.mend_key(repairs);
         Ok(Self { target, repair, key, state: State::Describing(request), sums: Vec::new() })

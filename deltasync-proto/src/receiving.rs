@@ -26,7 +26,7 @@ use crate::patching::{Basis, Patching};
 use crate::repairing::Repairing;
 use crate::surveying::Surveying;
 use crate::{
-    Adorned, Answer, Ask, Condition, Content, Cutting, Destination, EventKind, Extra, FaultKind, FileHandle,
+    Adorned, Answer, Ask, Condition, Content, Cutting, Destination, EventKind, Extra, FaultKind, FileHandle, Filter,
     InvalidMessage, JobId, MessageKind, Offer, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces, RequestId,
     RootId, StageHandle, StorageFault, TransferError, TransferMessage, Version,
 };
@@ -72,8 +72,8 @@ pub(crate) enum Aim {
 pub(crate) struct Ours {
     pub(crate) destination: Destination,
     pub(crate) condition: Condition,
-    /// For a tree, what becomes of what only we have.
-    pub(crate) tree: Option<Extra>,
+    /// For a tree, what becomes of what only we have, and what takes part.
+    pub(crate) tree: Option<(Extra, Filter)>,
     /// What the file gets beside its content.
     pub(crate) attributes: Option<Attributes>,
 }
@@ -175,7 +175,10 @@ impl Receiving {
     pub(crate) fn pull(path: RelPath, ours: Ours, cx: &mut Context<'_>) -> Self {
         cx.phase(Phase::Describing);
         let algorithm = cx.config.algorithm;
-        let cutting = if ours.tree.is_some() { Cutting::TREE } else { Cutting::ByContent };
+        let cutting = match &ours.tree {
+            Some((_, filter)) => Cutting::Tree(filter.clone()),
+            None => Cutting::ByContent,
+        };
         let destination = ours.destination.clone();
         let request = cx.ask(Ask::Basis { destination, cutting, algorithm, wanted: None });
         Self::Preparing(Preparing { ours, path, algorithm, request })
@@ -394,7 +397,7 @@ impl Task {
     /// For a tree: what becomes of what only the receiver has.
     pub(crate) fn extra(&self) -> Option<Extra> {
         (self.offer.cutter == Cutter::Entries).then(|| match &self.aim {
-            Aim::Ours(ours) => ours.tree.unwrap_or_default(),
+            Aim::Ours(ours) => ours.tree.as_ref().map(|(extra, _)| *extra).unwrap_or_default(),
             Aim::Theirs => self.offer.to.as_ref().map(|wish| wish.extra).unwrap_or_default(),
         })
     }
@@ -408,7 +411,7 @@ impl Task {
     /// What seemed to be a twin of the target is none: begins as if there had been none.
     pub(crate) fn without_twin(self, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let Self { aim, offer, place, .. } = self;
-        let request = open(Destination::exactly(place), &offer, false, cx);
+        let request = open(&aim, Destination::exactly(place), &offer, false, cx);
         Ok(Receiving::Opening(Box::new(Opening { aim, offer, request, early })))
     }
 }
@@ -418,7 +421,8 @@ impl Preparing {
         let Answer::Basis { place, file, partial, .. } = answer else { return Err(wrong_answer()) };
         // What an earlier pull has left is what we have: so a set comes, and not everything.
         let have = partial.as_ref().or(file.as_ref()).map(|file| (file.chunks.root(), file.chunks.len()));
-        cx.send(TransferMessage::Pull(Pull { path: self.path, algorithm: self.algorithm, have }));
+        let filter = self.ours.tree.as_ref().map_or_else(Filter::default, |(_, filter)| filter.clone());
+        cx.send(TransferMessage::Pull(Pull { path: self.path, algorithm: self.algorithm, have, filter }));
         cx.phase(Phase::Waiting);
         let found = Some(Found { place, file, twin: None, partial, told: true });
         Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.ours), found, stale: false }))
@@ -450,16 +454,25 @@ impl Requested {
             return decide(self.aim, offer, found, Early::default(), cx);
         }
         cx.phase(Phase::Describing);
-        let request = open(destination, &offer, true, cx);
+        let request = open(&self.aim, destination, &offer, true, cx);
         Ok(Receiving::Opening(Box::new(Opening { aim: self.aim, offer, request, early: Early::default() })))
     }
 }
 
 /// Opens the basis, and perhaps a twin of the target.
-fn open(destination: Destination, offer: &Offer, twin: bool, cx: &mut Context<'_>) -> RequestId {
-    let (cutting, algorithm) = (Cutting::Exactly(offer.cutter), offer.algorithm);
+fn open(aim: &Aim, destination: Destination, offer: &Offer, twin: bool, cx: &mut Context<'_>) -> RequestId {
+    let (cutting, algorithm) = (cutting(aim, offer), offer.algorithm);
     let wanted = twin.then_some((offer.root, offer.len));
     cx.ask(Ask::Basis { destination, cutting, algorithm, wanted })
+}
+
+/// As the target of an offer was cut.
+pub(crate) fn cutting(aim: &Aim, offer: &Offer) -> Cutting {
+    let filter = match aim {
+        Aim::Ours(ours) => ours.tree.as_ref().map(|(_, filter)| filter),
+        Aim::Theirs => offer.to.as_ref().map(|wish| &wish.filter),
+    };
+    Cutting::by(offer.cutter, filter.cloned().unwrap_or_default())
 }
 
 /// True when a basis that was cut before the offer came need not be cut again.

@@ -121,7 +121,7 @@ impl Sending {
     pub(crate) fn begin(origin: Origin, cx: &mut Context<'_>) -> Self {
         let root = origin.have.map(|(root, _)| root);
         // Trees are not remembered.
-        let may_have = (origin.to.is_some() || root.is_some()) && origin.cutting != Cutting::TREE;
+        let may_have = (origin.to.is_some() || root.is_some()) && !matches!(origin.cutting, Cutting::Tree(_));
         let recall = may_have.then(|| cx.ask(Ask::Recall { key: origin.key.clone(), root }));
         let common = Common {
             origin,
@@ -146,7 +146,7 @@ impl Sending {
         cx.phase(Phase::Describing);
         let (place, algorithm) = (common.origin.place.clone(), common.origin.algorithm);
         let like = common.remembered.as_ref().map(|remembered| remembered.chunks.cutter());
-        let cutting = like.map_or(common.origin.cutting, Cutting::Like);
+        let cutting = like.map_or_else(|| common.origin.cutting.clone(), Cutting::Like);
         let may_be = cx.config.remember && common.origin.to.is_some();
         let remember = may_be.then(|| common.origin.key.clone());
         let request = cx.ask(Ask::Describe { place, cutting, algorithm, remember });
@@ -422,8 +422,9 @@ impl Sending {
         common.repairs += 1;
         cx.event(EventKind::Repairing);
         cx.phase(Phase::Describing);
+        let cutting = Cutting::by(target.chunks.cutter(), common.origin.cutting.filter());
         let place = common.origin.place.clone();
-        let state = Mending::begin(place, target, repair, common.repairs, cx)?;
+        let state = Mending::begin((place, cutting), target, repair, common.repairs, cx)?;
         Ok(Self::Mending(common, Box::new(state)))
     }
 

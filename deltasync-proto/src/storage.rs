@@ -19,7 +19,7 @@ use deltasync_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{RequestId, RootId};
+use crate::{Filter, RequestId, RootId};
 
 /// A path below one of the directories that the storage was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +50,14 @@ impl Destination {
 }
 
 /// How a file is to be cut into chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cutting {
     /// As its length and its first bytes suggest, see [`Cutter::for_file`].
     ByContent,
-    /// A file as [`Cutting::ByContent`], a directory as [`Cutting::TREE`]: whichever is there.
-    ByKind,
+    /// A file as [`Cutting::ByContent`], a directory as [`Cutting::Tree`]: whichever is there.
+    ByKind(Filter),
+    /// A tree, and no file: the entries of it that take part.
+    Tree(Filter),
     /// So, because the peer's file was.
     Exactly(Cutter),
     /// So, because an earlier version was, unless its length has become quite another.
@@ -76,15 +78,29 @@ pub enum Extra {
 }
 
 impl Cutting {
-    /// A tree, and no file.
-    pub const TREE: Self = Self::Exactly(Cutter::Entries);
+    /// By this cutter and no other; of a tree, what takes part.
+    pub fn by(cutter: Cutter, filter: Filter) -> Self {
+        match cutter {
+            Cutter::Entries => Self::Tree(filter),
+            cutter => Self::Exactly(cutter),
+        }
+    }
+
+    /// What takes part, of a tree.
+    pub fn filter(&self) -> Filter {
+        match self {
+            Self::ByKind(filter) | Self::Tree(filter) => filter.clone(),
+            Self::ByContent | Self::Exactly(_) | Self::Like(_) => Filter::default(),
+        }
+    }
 
     /// The cutter for a file of `len` bytes that starts with `start`, which holds the first 100 bytes or all.
-    pub fn cutter(self, len: ByteLen, start: &[u8]) -> Cutter {
+    pub fn cutter(&self, len: ByteLen, start: &[u8]) -> Cutter {
         match self {
-            Self::Exactly(cutter) => cutter,
-            Self::Like(cutter) if cutter.suits(len) => cutter,
-            Self::ByContent | Self::ByKind | Self::Like(_) => Cutter::for_file(len, start),
+            Self::Tree(_) => Cutter::Entries,
+            Self::Exactly(cutter) => *cutter,
+            Self::Like(cutter) if cutter.suits(len) => *cutter,
+            Self::ByContent | Self::ByKind(_) | Self::Like(_) => Cutter::for_file(len, start),
         }
     }
 }
@@ -116,7 +132,7 @@ pub enum Ask {
     },
     /// Find out where a target goes; if a file is there, open it as the basis, cut it and compute its root. Answer:
     /// [`Answer::Basis`]. A file that is not there is no fault; a directory where the file should be is one. For a tree
-    /// ([`Cutting::TREE`]) the place is the directory itself, whatever its name, which is listed if it is there; it
+    /// ([`Cutting::Tree`]) the place is the directory itself, whatever its name, which is listed if it is there; it
     /// need not be durable.
     Basis {
         /// Where the target should go.

@@ -41,9 +41,10 @@ impl Machine {
                 let wish = Wish { name, directory, condition, ..Wish::exactly(path) };
                 Self::push(source, wish, key, Cutting::ByContent, cx)
             }
-            Command::PushTree { source, path, extra, condition } => {
+            Command::PushTree { source, path, extra, filter, condition } => {
                 let key = Known { path: path.clone(), name: None };
-                Self::push(source, Wish { extra, condition, ..Wish::exactly(path) }, key, Cutting::TREE, cx)
+                let cutting = Cutting::Tree(filter.clone());
+                Self::push(source, Wish { extra, filter, condition, ..Wish::exactly(path) }, key, cutting, cx)
             }
             Command::PushMember { source, path, attributes } => {
                 let key = Known { path: path.clone(), name: None };
@@ -54,9 +55,9 @@ impl Machine {
                 let ours = Ours { destination, condition, tree: None, attributes: None };
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }
-            Command::PullTree { path, place, extra, condition } => {
+            Command::PullTree { path, place, extra, filter, condition } => {
                 let destination = Destination::exactly(place);
-                let ours = Ours { destination, condition, tree: Some(extra), attributes: None };
+                let ours = Ours { destination, condition, tree: Some((extra, filter)), attributes: None };
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }
             Command::PullMember { path, place, attributes } => {
@@ -81,10 +82,10 @@ impl Machine {
     pub(crate) fn serve(message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match message {
             TransferMessage::Offer(_) => Receiving::push().on_message(message, cx).map(Self::Receiving),
-            TransferMessage::Pull(Pull { path, algorithm, have }) => {
+            TransferMessage::Pull(Pull { path, algorithm, have, filter }) => {
                 let key = Known { path: path.clone(), name: None };
                 let place = Place { root: RootId::new(0), path };
-                let cutting = Cutting::ByKind;
+                let cutting = Cutting::ByKind(filter);
                 Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm, key, cutting }, cx)))
             }
             TransferMessage::List(list) => Ok(Self::Answering(Answering::list(list, cx))),

@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Op, Ops, RelPath, TagKey};
 use deltasync_proto::{
-    Config, Content, Delta, Event, EventKind, Literals, Message, MessageKind, Offer, Pull, SetPart, TransferError,
-    TransferId, TransferMessage, Want, Wish,
+    Config, Content, Delta, Event, EventKind, Filter, Literals, Message, MessageKind, Offer, Pull, SetPart,
+    TransferError, TransferId, TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file};
 
@@ -196,7 +196,15 @@ fn a_hostile_session_stays_within_its_budget() {
         let most = peak(|| {
             let mut raw = server(BUDGET, &files, |_| false);
             for id in 1..=TRANSFERS {
-                raw.say(id, TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have }));
+                raw.say(
+                    id,
+                    TransferMessage::Pull(Pull {
+                        path: file(),
+                        algorithm: Algorithm::Blake3,
+                        have,
+                        filter: Filter::default(),
+                    }),
+                );
                 let offered = |message: &Message| matches!(message, Message::Transfer(_, TransferMessage::Offer(_)));
                 if have.is_some() && raw.messages().iter().any(offered) {
                     raw.say(id, TransferMessage::Want(Want::All));
@@ -214,7 +222,15 @@ fn a_hostile_session_stays_within_its_budget() {
         let mut raw = server(BUDGET, &files, |_| false);
         for id in 1..=TRANSFERS {
             let have = Some((Digest::default(), ByteLen::new(3)));
-            raw.say(id, TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have }));
+            raw.say(
+                id,
+                TransferMessage::Pull(Pull {
+                    path: file(),
+                    algorithm: Algorithm::Blake3,
+                    have,
+                    filter: Filter::default(),
+                }),
+            );
             let offered = |message: &Message| matches!(message, Message::Transfer(_, TransferMessage::Offer(_)));
             let offered = raw.messages().iter().any(offered);
             for _ in 0..20 {
@@ -265,7 +281,10 @@ fn transfers_that_wait_for_memory_all_get_their_turn() {
     raw.greet();
     for (id, name) in (1..).zip(&names) {
         let path = RelPath::new(name.as_bytes()).expect("a plain name");
-        raw.say(id, TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None }));
+        raw.say(
+            id,
+            TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None, filter: Filter::default() }),
+        );
     }
     let mut done = Vec::new();
     for _ in 0..40 {

@@ -95,7 +95,7 @@ impl From<LimitExceeded> for NoList {
 /// How the list of a file is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunking<'a> {
-    pub(super) cutting: Cutting,
+    pub(super) cutting: &'a Cutting,
     pub(super) algorithm: Algorithm,
     pub(super) limits: &'a Limits,
     pub(super) helpers: &'a Helpers,
@@ -205,7 +205,7 @@ mod tests {
     use crate::laws::noise;
 
     fn chunking<'a>(helpers: &'a Helpers, algorithm: Algorithm, limits: &'a Limits) -> Chunking<'a> {
-        Chunking { cutting: Cutting::ByContent, algorithm, limits, helpers, sums: None }
+        Chunking { cutting: &Cutting::ByContent, algorithm, limits, helpers, sums: None }
     }
 
     fn reader(bytes: &[u8]) -> impl Fn(&mut [u8], u64) -> io::Result<()> + Sync {
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(with(&one, &bytes, 500), 2);
         assert_eq!((with(&one, &bytes[1..], 20), with(&none, &bytes, 20)), (1, 1));
         let huge = Chunking {
-            cutting: Cutting::Exactly(Cutter::MinCdc { average: 2 << 20 }),
+            cutting: &Cutting::Exactly(Cutter::MinCdc { average: 2 << 20 }),
             ..chunking(&one, Algorithm::Blake3, &limits)
         };
         assert_eq!(readers(&huge, &bytes, 20), 1, "its chunks are too long");

@@ -2,7 +2,7 @@
 //!
 //! How a tree becomes an archive is told in [`TreeList`]. Here its bytes are looked up: a header in the list, a content in
 //! the file, which must still look as it was listed. `walk` makes the list, `making` makes a directory what an archive
-//! says, and `asked` answers a session.
+//! says, and `asked` answers a session. `filtering` tells what takes part.
 //!
 //! The bits of a mode that lend a user's or a group's rights, and the one that restricts deletion, are not ours to give:
 //! no list has them, and what has them keeps them. Devices, sockets and pipes are left out, and named.
@@ -23,9 +23,11 @@ use crate::fault::{fault, system_fault};
 use crate::lock::lock;
 
 mod asked;
+mod filtering;
 mod making;
 mod walk;
 
+use filtering::Excluded;
 use making::Making;
 use walk::walk;
 
@@ -66,7 +68,8 @@ pub fn members_to_fetch(stage: &StageHandle) -> Vec<TreeMember> {
     stage.downcast_ref::<Making>().map_or_else(Vec::new, Making::members)
 }
 
-/// What a described tree leaves out, and why, for people: devices, sockets and pipes, and what is not kept of others.
+/// What a described tree leaves out, and why, for people: devices, sockets and pipes, what is not kept of others, and lines
+/// of ignore files that mean nothing. Not what a filter excludes.
 pub fn left_out(tree: &FileHandle) -> Vec<(RelPath, String)> {
     tree.downcast_ref::<Tree>().map_or_else(Vec::new, |tree| tree.left_out.clone())
 }
@@ -88,6 +91,7 @@ pub(super) struct Tree {
     place: Place,
     list: Arc<TreeList>,
     left_out: Vec<(RelPath, String)>,
+    excluded: Arc<Excluded>,
     /// Entries whose content is not there, or not right: read as zeros.
     blank: BTreeSet<usize>,
     /// The content that was read last: a piece may end in the middle of one.
@@ -98,8 +102,9 @@ pub(super) struct Tree {
 const READ_MAX: u64 = 64 << 20;
 
 impl Tree {
-    fn new(place: Place, list: Arc<TreeList>, left_out: Vec<(RelPath, String)>, blank: BTreeSet<usize>) -> Self {
-        Self { place, list, left_out, blank, last: Mutex::default() }
+    fn new(place: Place, list: Arc<TreeList>) -> Self {
+        let (left_out, excluded, blank) = (Vec::new(), Arc::default(), BTreeSet::new());
+        Self { place, list, left_out, excluded, blank, last: Mutex::default() }
     }
 
     /// As it is described to a session.

@@ -5,9 +5,9 @@ use deltasync_core::{
     Algorithm, Break, ByteLen, Cutter, Digest, Generation, MendKey, Name, Offset, Op, RelPath, Sketch, SketchKey, Tag,
 };
 use deltasync_proto::{
-    AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello, List,
-    Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair, RootIs,
-    SetPart, TransferId, TransferMessage, Unsupported, Version, Want, Wish,
+    AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Extra,
+    Filter, Hello, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
+    RefusalCode, Repair, RootIs, SetPart, TransferId, TransferMessage, Unsupported, Version, Want, Wish,
 };
 
 /// The nonces in the vectors.
@@ -136,6 +136,9 @@ fn offers() -> Vec<(&'static str, Message)> {
         let to = wish(b"file", "file", false).map(|wish| Wish { condition, ..wish });
         of(1, TransferMessage::Offer(offer(to, 1000, Content::Whole)))
     };
+    let (extra, filter) = (Extra::Delete { most: None }, Filter::default().ignore_files(true));
+    let to = Some(Wish { extra, filter, ..Wish::exactly(path(b"tree")) });
+    let tree = Offer { cutter: Cutter::Entries, ..offer(to, 1000, Content::Set { elements: 6 }) };
     let waits = Offer { attempt: 255, ..delta(16 << 40, 300, false) };
     vec![
         ("a push that carries its content", of(1, TransferMessage::Offer(whole))),
@@ -146,6 +149,7 @@ fn offers() -> Vec<(&'static str, Message)> {
         ("a delta that waits, after many offers", of(1, TransferMessage::Offer(waits))),
         ("a push to where nothing is", conditional(Condition::Absent)),
         ("a push over a version", conditional(Condition::Root(digest(0x80)))),
+        ("a push of a tree, by its ignore files", of(1, TransferMessage::Offer(tree))),
     ]
 }
 
@@ -260,10 +264,16 @@ fn repairs() -> Vec<(&'static str, Message)> {
 }
 
 fn pulls() -> Vec<(&'static str, Message)> {
-    let pull = |path, algorithm, have| of(1, TransferMessage::Pull(Pull { path, algorithm, have }));
+    let filter = Filter::default();
+    let part = filter.clone().exclude("*.o").and_then(|filter| filter.include("keep.o")).expect("valid");
+    let pull = |path, algorithm, have| Pull { path, algorithm, have, filter: filter.clone() };
+    let of_part = Pull { filter: part, ..pull(path(b"tree"), Algorithm::Blake3, None) };
+    let of_file = pull(path(b"dir/file"), Algorithm::Blake3, None);
+    let of_there = pull(path(b"\xff"), Algorithm::Sha256, Some((digest(0), ByteLen::new(10_000))));
     vec![
-        ("of a file that the receiver has not", pull(path(b"dir/file"), Algorithm::Blake3, None)),
-        ("of one that it has", pull(path(b"\xff"), Algorithm::Sha256, Some((digest(0), ByteLen::new(10_000))))),
+        ("of a file that the receiver has not", of(1, TransferMessage::Pull(of_file))),
+        ("of one that it has", of(1, TransferMessage::Pull(of_there))),
+        ("of a tree, but for a part of it", of(1, TransferMessage::Pull(of_part))),
     ]
 }
 

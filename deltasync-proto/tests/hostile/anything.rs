@@ -100,7 +100,12 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
     let questions = prop_oneof![
         (any_path(), algorithm.clone(), prop::option::of((any_root(), (0u64..20_000).prop_map(ByteLen::new))))
-            .prop_map(|(path, algorithm, have)| TransferMessage::Pull(Pull { path, algorithm, have })),
+            .prop_map(|(path, algorithm, have)| TransferMessage::Pull(Pull {
+                path,
+                algorithm,
+                have,
+                filter: Filter::default()
+            })),
         Just(pulls(None)),
         Just(pulls(other())),
         any_path().prop_map(|path| TransferMessage::List(List { path, after: None })),

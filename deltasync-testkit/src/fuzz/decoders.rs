@@ -7,10 +7,10 @@ use deltasync_core::{
     pack_ops, read_tags, rice_for, unpack_ops,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Frame, FrameDecoder, Hello, InvalidMessage,
-    List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal, RefusalCode, Repair,
-    RootIs, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want, Wish, encode_header,
-    our_algorithms,
+    AskRoot, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Filter, Frame, FrameDecoder, Hello,
+    InvalidMessage, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
+    RefusalCode, Repair, RootIs, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want, Wish,
+    encode_header, our_algorithms,
 };
 
 use super::take::{Split, Take};
@@ -347,6 +347,8 @@ fn messages() -> Vec<(String, Message)> {
             content,
         })
     };
+    let filter = Filter::default().exclude("*.o").and_then(|filter| filter.include("/keep/**/x[a-z].o"));
+    let filter = filter.expect("valid").ignore_files(true);
     let wish = Wish { name: name("file"), directory: true, ..Wish::exactly(path("some/where")) };
     let mut part = |start, count, len| SetPart { start, count, bytes: Bytes::from(rng.bytes(len)) };
     let survey = |last, bytes: &'static [u8]| TransferMessage::Want(Want::Survey { last, bytes: bytes.into() });
@@ -411,13 +413,22 @@ fn messages() -> Vec<(String, Message)> {
         ("cancel", TransferMessage::Cancel),
         ("credit", TransferMessage::Credit(1 << 20)),
         ("working", TransferMessage::Working),
-        ("pull", TransferMessage::Pull(Pull { path: path("a/b"), algorithm: Algorithm::Sha256, have: None })),
+        (
+            "pull",
+            TransferMessage::Pull(Pull {
+                path: path("a/b"),
+                algorithm: Algorithm::Sha256,
+                have: None,
+                filter: Filter::default(),
+            }),
+        ),
         (
             "pull-have",
             TransferMessage::Pull(Pull {
                 path: path("a"),
                 algorithm: Algorithm::Blake3,
                 have: Some((root, ByteLen::new(7))),
+                filter: filter.clone(),
             }),
         ),
         ("list", TransferMessage::List(List { path: RelPath::ROOT, after: Some(name("m")) })),

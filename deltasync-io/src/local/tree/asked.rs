@@ -2,7 +2,7 @@
 
 use deltasync_core::Algorithm;
 use deltasync_proto::{
-    Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, OpenedFile, Place, StageHandle, StorageFault,
+    Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, Filter, OpenedFile, Place, StageHandle, StorageFault,
 };
 
 use super::{Making, Tree, walk};
@@ -14,13 +14,13 @@ impl LocalStorage {
     /// The answer to what is asked of a tree; `None` when it is asked of something else.
     pub(in crate::local) fn answer_of_tree(&self, ask: &Ask) -> Option<Result<Answer, StorageFault>> {
         match ask {
-            Ask::Describe { place, cutting, algorithm, .. } if self.is_tree(place, *cutting) => {
-                let tree = self.tree(place, *algorithm);
+            Ask::Describe { place, cutting, algorithm, .. } if self.is_tree(place, cutting) => {
+                let tree = self.tree(place, *algorithm, &cutting.filter());
                 Some(tree.and_then(|tree| tree.map(Answer::Described).ok_or_else(|| absent(place))))
             }
-            Ask::Basis { destination, cutting, algorithm, .. } if *cutting == Cutting::TREE => {
+            Ask::Basis { destination, cutting: Cutting::Tree(filter), algorithm, .. } => {
                 let place = destination.place.clone();
-                let tree = self.tree(&place, *algorithm);
+                let tree = self.tree(&place, *algorithm, filter);
                 Some(tree.map(|file| Answer::Basis { place, file, twin: None, partial: None }))
             }
             Ask::Read { file, ranges } => {
@@ -58,15 +58,18 @@ impl LocalStorage {
         }
     }
 
-    fn tree(&self, place: &Place, algorithm: Algorithm) -> Result<Option<OpenedFile>, StorageFault> {
-        Ok(walk(self.root(place)?, place, algorithm, &self.limits)?.map(Tree::described))
+    fn tree(&self, place: &Place, algorithm: Algorithm, filter: &Filter) -> Result<Option<OpenedFile>, StorageFault> {
+        Ok(walk(self.root(place)?, place, filter, algorithm, &self.limits)?.map(Tree::described))
     }
 
     /// True when a description is one of a tree.
-    fn is_tree(&self, place: &Place, cutting: Cutting) -> bool {
+    fn is_tree(&self, place: &Place, cutting: &Cutting) -> bool {
         let is = || self.root(place).ok()?.stat(&place.path).ok()?;
-        cutting == Cutting::TREE
-            || cutting == Cutting::ByKind && is().is_some_and(|is| entry_kind(&is) == EntryKind::Directory)
+        match cutting {
+            Cutting::Tree(_) => true,
+            Cutting::ByKind(_) => is().is_some_and(|is| entry_kind(&is) == EntryKind::Directory),
+            Cutting::ByContent | Cutting::Exactly(_) | Cutting::Like(_) => false,
+        }
     }
 }
 

@@ -8,6 +8,9 @@
 //! The commit takes away what is extra, if that is wanted and not too much, gives directories their permissions and times,
 //! and syncs them. What could not be made is named by its fault, and then nothing is taken away.
 //!
+//! What the filter of the tree that is there excludes is never taken away, and neither is a directory that holds some of it.
+//! What the sender wants in its place comes there: the two ends may have other ignore files.
+//!
 //! Invariant: each file is the old one or the new one, whole, at any moment, and what is not of this tree is not touched.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +23,7 @@ use deltasync_core::{
 };
 use deltasync_proto::{Extra, FaultKind, Place, StorageFault};
 
+use super::filtering::Excluded;
 use super::{Tree, TreeMember, below, looks_like, mode_of};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
@@ -35,6 +39,8 @@ pub(in crate::local) struct Making {
     extra: Extra,
     /// What was there when it began.
     there: Option<Arc<TreeList>>,
+    /// What is there and takes no part.
+    excluded: Arc<Excluded>,
     state: Mutex<State>,
 }
 
@@ -139,8 +145,9 @@ impl Making {
             directories: Vec::new(),
             ended: false,
         });
-        let there = there.map(|tree| Arc::clone(&tree.list));
-        Ok(Self { place, len: len.get(), algorithm, extra, there, state })
+        let (there, excluded) = there.map(|tree| (Arc::clone(&tree.list), Arc::clone(&tree.excluded))).unzip();
+        let excluded = excluded.unwrap_or_default();
+        Ok(Self { place, len: len.get(), algorithm, extra, there, excluded, state })
     }
 
     /// Where the tree is.
@@ -199,7 +206,7 @@ impl Making {
         let mut state = self.open()?;
         self.put_in_place(&mut state)?;
         let list = state.made();
-        Ok(Tree::new(self.place.clone(), list, Vec::new(), state.blank.clone()))
+        Ok(Tree { blank: state.blank.clone(), ..Tree::new(self.place.clone(), list) })
     }
 
     /// Takes away what is extra, and gives directories what they are to have, all of it durable.
@@ -404,6 +411,9 @@ impl Making {
             Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => return Err(error.into()),
             Err(_) => {}
         }
+        if self.excluded.covers(&entry.path) || self.excluded.are_in(&entry.path) {
+            return Err(Failed::Here("a directory stands there that is excluded or holds what is".to_owned()));
+        }
         let (Some(there), Some(allowed)) = (&self.there, self.allowed()) else {
             return Err(Failed::Here("a directory that is not empty stands there".to_owned()));
         };
@@ -426,7 +436,9 @@ impl Making {
     fn check(&self, entry: &TreeEntry, is: &DiskStat) -> Result<(), Failed> {
         let listed = self.there.as_ref().and_then(|there| Some(there.entry(there.find(&entry.path)?)));
         let as_listed = listed.is_some_and(|listed| looks_like(is, &listed));
-        if as_listed || looks_like(is, entry) { Ok(()) } else { Err(changed()) }
+        // How it looked is not known where it took no part here.
+        let may = as_listed || looks_like(is, entry) || self.excluded.covers(&entry.path);
+        if may { Ok(()) } else { Err(changed()) }
     }
 
     /// Takes away what was listed, if it is still that.
@@ -471,7 +483,7 @@ impl Making {
         for index in 0..there.len() {
             let path = there.entry(index).path;
             while wanted.next_if(|wanted| tree_order(wanted, &path).is_lt()).is_some() {}
-            if wanted.peek() != Some(&path) {
+            if wanted.peek() != Some(&path) && !self.excluded.are_in(&path) {
                 extra.push(index);
             }
         }
@@ -546,7 +558,9 @@ impl Making {
         {
             return Ok(());
         }
-        for path in wanted.keys() {
+        // In a directory that stays for what is excluded in it something may have been deleted.
+        let others = state.touched.iter().filter(|path| !wanted.contains_key(*path));
+        for path in wanted.keys().chain(others) {
             let at = below(&self.place.path, path)?;
             if let Ok(dir) = root.directory(&at) {
                 dir.sync().map_err(at_place)?;

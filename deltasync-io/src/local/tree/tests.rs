@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use deltasync_core::{Algorithm, Op, Ops, Planner};
-use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, RootId};
+use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, Filter, RootId};
 use rustix::fs::{CWD, FileType, Mode};
 use tempfile::TempDir;
 
@@ -48,6 +48,8 @@ fn see(directory: &Path) -> Seen {
 struct Ground {
     storage: LocalStorage,
     directory: TempDir,
+    /// What takes part.
+    filter: Filter,
 }
 
 impl Ground {
@@ -58,7 +60,7 @@ impl Ground {
             true => LocalStorage::serve(directory.path(), options),
             false => LocalStorage::roots(vec![directory.path().to_owned()], options),
         };
-        Self { storage: storage.expect("it can be opened"), directory }
+        Self { storage: storage.expect("it can be opened"), directory, filter: Filter::default() }
     }
 
     fn put(&self, path: &str, content: &[u8]) {
@@ -77,7 +79,12 @@ impl Ground {
 
     fn describe(&self) -> OpenedFile {
         let (place, algorithm) = (place(), Algorithm::Blake3);
-        match self.storage.answer(Ask::Describe { place, cutting: Cutting::ByKind, algorithm, remember: None }) {
+        match self.storage.answer(Ask::Describe {
+            place,
+            cutting: Cutting::ByKind(self.filter.clone()),
+            algorithm,
+            remember: None,
+        }) {
             Ok(Answer::Described(tree)) => tree,
             other => panic!("{other:?}"),
         }
@@ -86,7 +93,12 @@ impl Ground {
     fn basis(&self) -> Option<OpenedFile> {
         let destination = Destination { place: place(), name: deltasync_core::Name::any(), directory: false };
         let (algorithm, wanted) = (Algorithm::Blake3, None);
-        match self.storage.answer(Ask::Basis { destination, cutting: Cutting::TREE, algorithm, wanted }) {
+        match self.storage.answer(Ask::Basis {
+            destination,
+            cutting: Cutting::Tree(self.filter.clone()),
+            algorithm,
+            wanted,
+        }) {
             Ok(Answer::Basis { file, .. }) => file,
             other => panic!("{other:?}"),
         }
@@ -519,4 +531,85 @@ fn deep_trees_and_long_names_are_listed() {
     from.put("d/after", b"the handle was closed meanwhile");
     let to = Ground::new(true);
     check_brought(&from, &to, 1 << 20);
+}
+
+/// The paths of what takes part, but for the top.
+fn listed(ground: &Ground) -> Vec<String> {
+    let tree = ground.describe();
+    let list = &tree.file.downcast_ref::<Tree>().expect("ours").list;
+    list.entries().skip(1).map(|entry| entry.path.to_string()).collect()
+}
+
+fn excluding(patterns: &[&str]) -> Filter {
+    let add = |filter: Filter, pattern: &&str| filter.exclude(pattern).expect("a line");
+    patterns.iter().fold(Filter::default(), add)
+}
+
+#[test]
+fn what_a_filter_excludes_is_not_looked_at() {
+    let mut ground = Ground::new(true);
+    for path in ["a", "a.x", "b/a", "b/y/z", "b/y.x/deep/z", "c"] {
+        ground.put(path, b"content");
+    }
+    symlink("a", ground.at("link.x")).expect("made");
+    rustix::fs::mknodat(CWD, ground.at("pipe.x"), FileType::Fifo, Mode::RUSR, 0).expect("made");
+    assert_eq!(left_out(&ground.describe().file).len(), 1);
+    ground.filter = excluding(&["*.x", "/b/y"]);
+    assert_eq!(listed(&ground), ["a", "b", "b/a", "c"]);
+    assert!(left_out(&ground.describe().file).is_empty(), "what is excluded is not named");
+    let whole = ground.describe().chunks.root();
+    ground.put("b/y/z", b"changed");
+    assert_eq!(ground.describe().chunks.root(), whole);
+}
+
+#[test]
+fn an_ignore_file_is_a_short_file_of_the_tree_itself() {
+    let mut ground = Ground::new(true);
+    let outside = TempDir::new().expect("a temporary directory");
+    fs::write(outside.path().join("all"), b"*").expect("made");
+    ground.put("a/x", b"x");
+    ground.put("b/x", b"x");
+    symlink(outside.path().join("all"), ground.at(".gitignore")).expect("made");
+    fs::create_dir(ground.at(".deltasyncignore")).expect("made");
+    fs::write(ground.directory.path().join(".gitignore"), b"*").expect("above the tree");
+    ground.filter = Filter::default().ignore_files(true);
+    assert_eq!(listed(&ground), [".deltasyncignore", ".gitignore", "a", "a/x", "b", "b/x"]);
+    ground.put("a/.gitignore", b"x");
+    assert_eq!(listed(&ground), [".deltasyncignore", ".gitignore", "a", "a/.gitignore", "b", "b/x"]);
+    let too_long = vec![b'#'; filtering::FILE_MAX as usize + 1];
+    ground.put("b/.deltasyncignore", &too_long[1..]);
+    assert_eq!(listed(&ground).len(), 7);
+    ground.put("b/.deltasyncignore", &too_long);
+    let (place, cutting) = (place(), Cutting::Tree(ground.filter.clone()));
+    let ask = Ask::Describe { place, cutting, algorithm: Algorithm::Blake3, remember: None };
+    let fault = ground.storage.answer(ask).expect_err("too long");
+    assert_eq!(fault.kind, FaultKind::TooLarge);
+    assert!(fault.message.starts_with("t/b/.deltasyncignore: bytes of an ignore file"), "{fault}");
+}
+
+#[test]
+fn a_pattern_that_means_nothing_is_refused_by_its_name() {
+    let ground = Ground::new(true);
+    ground.put("a", b"x");
+    let (place, cutting) = (place(), Cutting::ByKind(excluding(&["*.o", "[z-a]"])));
+    let ask = Ask::Describe { place, cutting, algorithm: Algorithm::Blake3, remember: None };
+    let fault = ground.storage.answer(ask).expect_err("no pattern");
+    assert!(fault.message.starts_with("t: the pattern \"[z-a]\" is not valid: "), "{fault}");
+}
+
+#[test]
+fn a_directory_that_holds_what_is_excluded_stays_and_does_not_count() {
+    let (from, mut to) = (Ground::new(false), Ground::new(true));
+    from.put("kept", b"kept");
+    for path in ["gone/in/a", "gone/in/b.x", "gone/c", "plain/d"] {
+        to.put(path, b"there");
+    }
+    to.filter = excluding(&["*.x"]);
+    // Of what is listed these go: a, c, and plain with d.
+    let (_, refused) = bring(&from, &to, Extra::Delete { most: Some(3) }, 1 << 20);
+    assert!(refused.expect_err("too much").message.contains("4 of 6 entries would be deleted"));
+    let (_, done) = bring(&from, &to, Extra::Delete { most: Some(4) }, 1 << 20);
+    done.expect("few enough");
+    let there: Vec<_> = to.see().into_keys().map(|path| String::from_utf8(path).expect("plain")).collect();
+    assert_eq!(there, ["", "gone", "gone/in", "gone/in/b.x", "kept"]);
 }

@@ -1,14 +1,19 @@
 //! The list of a tree: its directories are read one after the other, each sorted, and no file is opened.
 //!
-//! Memory: the list, and the names that are left of the directories on the way. At most [`HANDLES`] of those are open at a
-//! time; others are opened again when their turn comes.
+//! A filter leaves out entries with all that is in them; only ignore files are read then.
+//!
+//! Memory: the list, what a filter has left out, and the names that are left of the directories on the way. At most
+//! [`HANDLES`] of those are open at a time; others are opened again when their turn comes.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use deltasync_core::{Algorithm, ByteLen, InvalidTree, Limits, Name, RelPath, TreeEntry, TreeKind, TreeLister};
-use deltasync_proto::{FaultKind, Place, StorageFault};
+use deltasync_core::{
+    Algorithm, ByteLen, InvalidTree, LimitExceeded, Limits, Name, RelPath, TreeEntry, TreeKind, TreeLister,
+};
+use deltasync_proto::{FaultKind, Filter, Place, StorageFault};
 
+use super::filtering::{Excluded, FILE_MAX, Filtering, IGNORE_FILES};
 use super::{MODE, Tree, attributes, below};
 use crate::disk::DiskKind;
 use crate::fault::{fault, system_fault};
@@ -17,15 +22,17 @@ use crate::local::root::{Dir, Root, Trouble};
 /// How many directories are held open.
 const HANDLES: usize = 32;
 
-/// Lists what is below a directory; `None` when nothing is there.
+/// Lists what is below a directory and takes part; `None` when nothing is there.
 ///
 /// # Errors
 ///
-/// A fault when something else stands there or on the way, or a directory cannot be read; of kind
-/// [`FaultKind::TooLarge`] when there are more entries than `limits` allow chunks.
+/// A fault when something else stands there or on the way, a directory or an ignore file cannot be read, or a pattern means
+/// nothing; of kind [`FaultKind::TooLarge`] when there are more entries than `limits` allow chunks, or matching them with
+/// patterns takes too much.
 pub(in crate::local) fn walk(
     root: &Root,
     place: &Place,
+    filter: &Filter,
     algorithm: Algorithm,
     limits: &Limits,
 ) -> Result<Option<Tree>, StorageFault> {
@@ -39,7 +46,10 @@ pub(in crate::local) fn walk(
         Err(trouble) if trouble.is_absent() => return Ok(None),
         Err(trouble) => return Err(trouble.at(&place.path)),
     };
-    let mut walk = Walk { root, place, lister: TreeLister::new(algorithm, limits), left_out: Vec::new() };
+    let filtering = (!filter.is_empty()).then(|| Filtering::begin(filter, &place.path)).transpose()?;
+    let lister = TreeLister::new(algorithm, limits);
+    let (left_out, excluded) = (Vec::new(), Excluded::default());
+    let mut walk = Walk { root, place, limits, filtering, lister, left_out, excluded };
     walk.push(TreeEntry { path: RelPath::ROOT, kind: TreeKind::Directory, attributes: attributes(&start) })?;
     let mut open = vec![walk.open(RelPath::ROOT)?];
     while let Some(level) = open.last_mut() {
@@ -54,15 +64,19 @@ pub(in crate::local) fn walk(
             open.push(walk.open(path)?);
         }
     }
-    let Walk { lister, left_out, .. } = walk;
-    Ok(Some(Tree::new(place.clone(), Arc::new(lister.finish()), left_out, std::collections::BTreeSet::new())))
+    let Walk { lister, left_out, excluded, .. } = walk;
+    Ok(Some(Tree { left_out, excluded: Arc::new(excluded), ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
 }
 
 struct Walk<'a> {
     root: &'a Root,
     place: &'a Place,
+    limits: &'a Limits,
+    /// `None` where all takes part.
+    filtering: Option<Filtering>,
     lister: TreeLister,
     left_out: Vec<(RelPath, String)>,
+    excluded: Excluded,
 }
 
 /// A directory on the way.
@@ -91,6 +105,13 @@ impl Walk<'_> {
         let at = |error: io::Error| system_fault(&path, &error);
         // A name may have gone since it was read.
         let Some(is) = dir.stat(&name).map_err(at)? else { return Ok(None) };
+        if let Some(filtering) = &mut self.filtering
+            && filtering.excludes(&path, is.kind == DiskKind::Directory)?
+        {
+            let excluded = self.excluded.push(path, self.limits.chunks);
+            excluded.map_err(|error| fault(FaultKind::TooLarge, &self.place.path, error))?;
+            return Ok(None);
+        }
         let kind = match is.kind {
             DiskKind::Directory => TreeKind::Directory,
             DiskKind::File => TreeKind::File { len: ByteLen::new(is.len), root: None },
@@ -129,13 +150,51 @@ impl Walk<'_> {
         Ok((at, dir))
     }
 
-    /// A directory with its names.
-    fn open(&self, path: RelPath) -> Result<Level, StorageFault> {
+    /// A directory with its names, its ignore files read.
+    fn open(&mut self, path: RelPath) -> Result<Level, StorageFault> {
         let (at, dir) = self.directory(&path)?;
         let shown = |name: &io::Result<Name>| name.as_ref().map_or(true, |name| !self.root.hides(&at, name.as_bytes()));
         let names = dir.names().and_then(|names| names.filter(shown).collect::<io::Result<Vec<_>>>());
         let mut names = names.map_err(|error| system_fault(&at, &error))?;
         names.sort_unstable_by(|a, b| b.cmp(a));
+        if let Some(filtering) = &mut self.filtering
+            && names.iter().any(|name| filtering.reads(name))
+        {
+            let mut files = Vec::with_capacity(IGNORE_FILES.len());
+            for name in IGNORE_FILES {
+                files.push(ignore_file(self.root, &at.below(&file_name(name)).unwrap_or_default())?);
+            }
+            for (file, line, reason) in filtering.enter(&path, &files)? {
+                let path = path.below(&file_name(IGNORE_FILES[file])).unwrap_or_default();
+                self.left_out.push((path, format!("line {line} is no pattern: it {reason}")));
+            }
+        }
         Ok(Level { path, dir: Some(dir), names })
     }
+}
+
+fn file_name(name: &[u8]) -> RelPath {
+    RelPath::new(name).expect("the name of an ignore file is a path")
+}
+
+/// What an ignore file says: nothing when there is none, or something else of its name.
+fn ignore_file(root: &Root, path: &RelPath) -> Result<Vec<u8>, StorageFault> {
+    let file = match root.file(path) {
+        Ok(file) => file,
+        Err(Trouble::System(error)) if error.kind() != ErrorKind::NotFound => return Err(system_fault(path, &error)),
+        Err(_) => return Ok(Vec::new()),
+    };
+    let read = || {
+        let len = file.stat()?.len;
+        let mut bytes = vec![0; usize::try_from(len.min(FILE_MAX + 1)).expect("it is short")];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|error: io::Error| match error.kind() {
+        ErrorKind::UnexpectedEof => fault(FaultKind::Changed, path, "changed while it was read"),
+        _ => system_fault(path, &error),
+    })?;
+    LimitExceeded::check("bytes of an ignore file", bytes.len() as u64, FILE_MAX)
+        .map_err(|error| fault(FaultKind::TooLarge, path, error))?;
+    Ok(bytes)
 }
