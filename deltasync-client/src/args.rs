@@ -10,6 +10,7 @@ use deltasync_core::{Algorithm, ByteLen, Digest};
 use deltasync_io::KeepForm;
 use deltasync_proto::{Condition, Config, Extra};
 
+use crate::filter_args::FilterArgs;
 use crate::{Options, Place, Retries, State};
 
 /// Bring a file or directory up to date with another one by moving only what differs, and prove the result.
@@ -33,6 +34,13 @@ Directories:
   A pull goes likewise; a URL that ends in `/` is a directory. Names, permissions, times and symbolic links (as links) are
   kept, owners and the bits set-user-id, set-group-id and sticky are not. What only DST has stays, unless --delete is
   given. Devices, sockets and pipes are left out and named: status 1.
+
+What takes part of a directory:
+  A PATTERN of --exclude or --include is what a line of a .gitignore at the top of DIR would be: *.o anywhere, /build at the
+  top, cache/ only a directory. Of all that match, the last one on the command line counts. What is excluded, with all that
+  is in it, is neither sent, nor replaced or deleted at DST; a directory that holds some of it stays.
+  With --ignore-files the .gitignore and .deltasyncignore files in the tree count too, behind all PATTERN. Each end goes by
+  those that it has: what only those at DST exclude is not deleted there, but comes when SRC sends it, each time anew.
 
 Exit status:
     0  done
@@ -128,6 +136,8 @@ pub(crate) struct CopyArgs {
     if_match: Option<Condition>,
     #[command(flatten)]
     delete: DeleteArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
 }
@@ -293,7 +303,8 @@ impl SessionArgs {
 
 impl CopyArgs {
     pub(crate) fn options(&self) -> Options {
-        self.session.options().condition(self.if_match.unwrap_or_default()).extra(self.delete.extra())
+        let options = self.session.options().condition(self.if_match.unwrap_or_default());
+        options.extra(self.delete.extra()).filter(self.filter.filter.clone())
     }
 }
 
@@ -414,6 +425,23 @@ mod tests {
         assert_eq!(extra(&["--delete", "--force"]), Some(Extra::Delete { most: Some(u64::MAX) }));
         for wrong in [&["--force"][..], &["--max-delete", "7"], &["--delete", "--force", "--max-delete", "7"]] {
             assert_eq!(extra(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_count_in_the_order_of_the_command_line() {
+        let filter = |more: &[&str]| {
+            let args = ["deltasync", "pull", "a", "b"].iter().chain(more);
+            let ArgsVerb::Pull(args) = Args::try_parse_from(args).ok()?.verb else { panic!("pull") };
+            Some(args.options().filter)
+        };
+        assert!(filter(&[]).is_some_and(|filter| filter.is_empty()));
+        let some = filter(&["--exclude", "*.o", "--include=keep.o", "--ignore-files", "--exclude", "/x"]);
+        let some = some.expect("valid");
+        assert_eq!(some.patterns(), ["*.o", "!keep.o", "/x"]);
+        assert!(some.has_ignore_files());
+        for wrong in [&["--exclude", ""][..], &["--exclude", "!x"], &["--include", "a\nb"], &["--ignore-files=x"]] {
+            assert_eq!(filter(wrong), None, "{wrong:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use deltasync_core::{BasisChanged, Digest, InvalidPath, InvalidShape, InvalidSignature, PatchError, TargetChanged};
-use deltasync_io::DriveError;
+use deltasync_io::{DriveError, InvalidPattern};
 use deltasync_proto::{FaultKind, RefusalCode, SessionError, TransferError, Version};
 
 use crate::ConnectError;
@@ -147,6 +147,12 @@ pub enum UsageError {
         "what only the destination has can be deleted (--delete) where a directory is transferred, and none is given"
     )]
     DeleteForFiles,
+    /// Something is to take no part, and no source is a directory.
+    #[error("what takes part (--exclude, --include, --ignore-files) can be said of a directory, and none is given")]
+    FilterForFiles,
+    /// A pattern of what takes part means nothing.
+    #[error(transparent)]
+    Pattern(#[from] InvalidPattern),
     /// Several sources, or a `/` at the end, and a file in that place.
     #[error("{0} is not a directory")]
     NotADirectory(String),

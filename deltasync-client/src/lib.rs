@@ -88,6 +88,8 @@ pub use bars::Bars;
 
 mod face;
 
+mod filter_args;
+
 mod args;
 pub use args::Args;
 

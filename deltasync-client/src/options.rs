@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deltasync_core::Algorithm;
-use deltasync_proto::{Condition, Config, Extra};
+use deltasync_proto::{Condition, Config, Extra, Filter};
 
 use crate::{Retries, State};
 
@@ -21,6 +21,8 @@ pub struct Options {
     pub retries: Retries,
     /// What becomes of what only the destination has, where a directory is transferred (default [`Extra::Keep`]: it stays).
     pub extra: Extra,
+    /// What takes part of a directory that is transferred, at both ends (default: all of it).
+    pub filter: Filter,
     /// What a push or pull of a single file or directory may replace (default [`Condition::Any`]: whatever is there). A root is in the
     /// algorithm of the session. Other verbs replace nothing.
     pub condition: Condition,
@@ -34,6 +36,7 @@ impl Default for Options {
             state: None,
             retries: Retries::default(),
             extra: Extra::Keep,
+            filter: Filter::default(),
             condition: Condition::Any,
         }
     }
@@ -79,6 +82,13 @@ impl Options {
     #[must_use]
     pub fn extra(mut self, extra: Extra) -> Self {
         self.extra = extra;
+        self
+    }
+
+    /// Sets what takes part of a directory that is transferred.
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
         self
     }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use deltasync_core::{ByteLen, Name, RelPath};
+use deltasync_io::check_filter;
 use deltasync_proto::{
     Command, Condition, Destination, EventKind, Extra, Outcome, Place as StoragePlace, RootId, TransferError, Verb,
 };
@@ -40,8 +41,8 @@ use crate::{ClientError, FileReport, Options, Place, Shown, Summary, Update, Usa
 /// A directory goes with all that is in it: files, directories and symbolic links as such, with their permissions and
 /// times. It becomes the destination itself, or one of its name in a destination that ends in `/` or takes several
 /// sources; `dir/` means what is in it, and becomes the destination itself. What only the destination has stays, unless
-/// [`Options::extra`] says otherwise. What cannot be transferred, or has failed by itself, is told in
-/// [`FileReport::tree`]; all else is done.
+/// [`Options::extra`] says otherwise, and only what [`Options::filter`] says takes part. What cannot be transferred, or has
+/// failed by itself, is told in [`FileReport::tree`]; all else is done.
 ///
 /// A connection that cannot be made or is lost is made again, see [`Options::retries`]. A transfer that had not ended is
 /// then asked again, also where the server had published it and only its last word was lost: it ends as being there
@@ -51,9 +52,9 @@ use crate::{ClientError, FileReport, Options, Place, Shown, Summary, Update, Usa
 ///
 /// # Errors
 ///
-/// [`ClientError::Usage`] or [`ClientError::File`] when a source or the destination cannot be used, or there is a
-/// condition and more than one source; nothing has begun then. What goes wrong later stands in the summary, so that it
-/// tells of every file.
+/// [`ClientError::Usage`] or [`ClientError::File`] when a source or the destination cannot be used, there is a
+/// condition and more than one source, or a pattern means nothing; nothing has begun then. What goes wrong later
+/// stands in the summary, so that it tells of every file.
 pub async fn push(
     sources: &[PathBuf],
     destination: &Place,
@@ -66,9 +67,7 @@ pub async fn push(
     check_condition(options, sources.len())?;
     let found = sources.iter().map(|source| LocalFound::find(source)).collect::<Result<Vec<_>, _>>()?;
     let has_tree = found.iter().any(|found| matches!(found, LocalFound::Tree(_)));
-    if options.extra != Extra::Keep && !has_tree {
-        return Err(UsageError::DeleteForFiles.into());
-    }
+    check_for_trees(options, has_tree)?;
     let into = several || goes_into(destination);
     let (peer, path, directory) = match destination {
         Place::Remote(place) => (Peer::Server(place.server.clone()), place.path.clone(), into),
@@ -137,9 +136,7 @@ pub async fn pull(
     check_condition(options, sources.len())?;
     let found = sources.iter().map(|source| Pulled::find(source, options)).collect::<Result<Vec<_>, _>>()?;
     let has_tree = found.iter().any(|found| found.is == Is::Tree);
-    if options.extra != Extra::Keep && !has_tree {
-        return Err(UsageError::DeleteForFiles.into());
-    }
+    check_for_trees(options, has_tree)?;
     let target = LocalTarget::find(destination, several || has_tree)?;
     let place = Place::Local(destination.to_owned());
     let into = several || goes_into(&place);
@@ -217,8 +214,9 @@ impl Pulled {
             Place::Remote(place) => {
                 let (peer, path) = (Peer::Server(place.server.clone()), place.path.clone());
                 let name = place.name().filter(|_| !place.directory);
-                // Where something is to be deleted, a tree is meant.
-                let is = if name.is_none() || options.extra != Extra::Keep { Is::Tree } else { Is::Either };
+                // Where something is to be deleted, or to take no part, a tree is meant.
+                let is_tree = name.is_none() || options.extra != Extra::Keep || !options.filter.is_empty();
+                let is = if is_tree { Is::Tree } else { Is::Either };
                 Self { peer, path, name, is }
             }
             Place::Local(path) => match LocalFound::find(path)? {
@@ -231,6 +229,17 @@ impl Pulled {
             },
         })
     }
+}
+
+/// What is said of directories means nothing without any, and what is said must mean something.
+fn check_for_trees(options: &Options, has_tree: bool) -> Result<(), UsageError> {
+    if options.extra != Extra::Keep && !has_tree {
+        return Err(UsageError::DeleteForFiles);
+    }
+    if !options.filter.is_empty() && !has_tree {
+        return Err(UsageError::FilterForFiles);
+    }
+    Ok(check_filter(&options.filter)?)
 }
 
 fn check_condition(options: &Options, sources: usize) -> Result<(), UsageError> {

@@ -42,6 +42,7 @@ pub(crate) struct Tree {
     index: usize,
     way: Way,
     extra: Extra,
+    filter: Filter,
     condition: Condition,
     /// Source and destination, as they are shown.
     shown: (String, String),
@@ -63,6 +64,8 @@ pub(crate) struct Tree {
     left_out: Vec<(RelPath, String)>,
     /// Members that are done, and their bytes.
     done: (usize, ByteLen),
+    /// As what each of them is done.
+    moved: BTreeMap<RelPath, TreeMember>,
     /// The last of its own transfers, with what all transfers together have moved.
     outcome: Outcome,
     first: First,
@@ -103,6 +106,7 @@ impl Tree {
             index,
             way,
             extra: options.extra,
+            filter: options.filter.clone(),
             condition: options.condition,
             shown,
             no_file: None,
@@ -115,6 +119,7 @@ impl Tree {
             failed: BTreeMap::new(),
             left_out: Vec::new(),
             done: (0, ByteLen::ZERO),
+            moved: BTreeMap::new(),
             outcome: Outcome::default(),
             first: First::default(),
             progress: TreeProgress::default(),
@@ -132,7 +137,7 @@ impl Tree {
         self.round += 1;
         (self.own, self.has_moved) = (Own::Moving, false);
         self.forget_named();
-        let (extra, filter) = (self.extra, Filter::default());
+        let (extra, filter) = (self.extra, self.filter.clone());
         // What is replaced from the second round on is what the first has made.
         let condition = if self.round == 1 { self.condition } else { Condition::Any };
         let command = match self.way.clone() {
@@ -274,7 +279,9 @@ impl Tree {
         let moving: BTreeSet<RelPath> = self.moving.values().map(|(member, _)| member.path.clone()).collect();
         let mut start = Vec::new();
         for member in std::mem::take(&mut self.waiting) {
-            if moving.contains(&member.path) || self.failed.contains_key(&member.path) {
+            // One that is done is named again where the receiver's list does not show it: it takes no part there.
+            let is_done = self.moved.get(&member.path) == Some(&member);
+            if is_done || moving.contains(&member.path) || self.failed.contains_key(&member.path) {
                 continue;
             }
             if self.round == ROUNDS {
@@ -336,6 +343,7 @@ impl Tree {
                 Ok(outcome) => {
                     self.done = (self.done.0 + 1, self.done.1 + outcome.len);
                     self.add(&outcome);
+                    self.moved.insert(member.path.clone(), member);
                 }
                 // Its directory may not be made yet, or something stand in its place.
                 Err(_) if matches!(self.own, Own::Moving) => self.waiting.push(member),
@@ -558,6 +566,19 @@ mod tests {
         let (_, report) = told.tree.into_report();
         let failed: Vec<_> = report.failed.iter().map(|file| (file.source.as_str(), file.target.as_str())).collect();
         assert_eq!(failed, [("src/denied", "dst/denied")]);
+    }
+
+    #[test]
+    fn what_the_receiver_does_not_list_is_sent_once() {
+        let mut told = Told::new();
+        told.tree.name(vec![member("excluded-there", 1000)]);
+        assert_eq!(told.take(OWN, ended(100, 100)), Ok(vec![10]));
+        assert_eq!(told.take(10, ended(1000, 1000)), Ok(vec![OWN]));
+        told.tree.name(vec![member("excluded-there", 1000)]);
+        assert!(matches!(told.take(OWN, ended(100, 0)), Err(Ok(_))), "it is done");
+        told.check_progress();
+        let (_, report) = told.tree.into_report();
+        assert_eq!((report.members, report.failed.len()), (1, 0));
     }
 
     #[test]
