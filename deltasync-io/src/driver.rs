@@ -11,29 +11,26 @@
 //! Dropping the future leaks nothing: the session goes and with it every opened file and stage; a storage request under
 //! way ends for itself and its answer is dropped.
 
-use std::collections::VecDeque;
-use std::future::{pending, poll_fn};
-use std::io::{self, IoSlice};
+use std::future::pending;
+use std::io;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll, ready};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
 use deltasync_proto::{
     Answer, ApiMisuse, Command, Computed, Event, Input, Job, JobId, Output, Request, RequestId, Session, SessionError,
     Stats, StorageFault, Timestamp, TransferId,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::buffers::Buffer;
-use crate::{Reply, Storage};
+use crate::line::{Line, Moved};
+use crate::{Bandwidth, Reply, Storage};
 
 /// What an embedder tells a connection while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +43,9 @@ pub enum Control {
         /// What to do.
         command: Command,
     },
+    /// Carry no more than this from now on, both directions together; `None` for no limit. Told before the first command, it
+    /// holds for all but the hello and the last words.
+    Limit(Option<Bandwidth>),
     /// Take no more transfers and end when those that run have ended. Dropping the sender means the same.
     Finish,
 }
@@ -79,10 +79,6 @@ pub enum DriveError {
 const STATS_EVERY: Duration = Duration::from_millis(100);
 /// How long the last bytes may take to leave, and a peer that was told of an error to close.
 const CLOSING: Duration = Duration::from_secs(2);
-/// The least and the most that one read asks for, in bytes: an idle connection holds the least.
-const READ: (usize, usize) = (16 << 10, 256 << 10);
-/// The most pieces that one call writes.
-const PIECES: usize = 64;
 
 /// Runs a session over a stream until it ends, and returns what the connection carried.
 ///
@@ -159,6 +155,7 @@ where
             }
             control = controls.recv(), if !finishing => match control {
                 Some(Control::Command { transfer, command }) => driver.input(Input::Command { transfer, command })?,
+                Some(Control::Limit(bandwidth)) => driver.line.limit(bandwidth),
                 Some(Control::Finish) | None => {
                     finishing = true;
                     driver.input(Input::Finish)?;
@@ -283,132 +280,5 @@ async fn sound<T>(result: Result<T, JoinError>) -> T {
         Err(Ok(panic)) => resume_unwind(panic),
         // The runtime is shutting down, and takes us with it.
         Err(Err(_cancelled)) => pending().await,
-    }
-}
-
-/// The stream with what is to be written to it, and what it is read into.
-struct Line<S> {
-    stream: S,
-    outgoing: VecDeque<Bytes>,
-    /// Bytes were written since the last flush.
-    unflushed: bool,
-    /// How much the next read asks for, in bytes.
-    wanted: usize,
-    buffer: Option<Buffer>,
-}
-
-/// What a stream has done.
-enum Moved {
-    Written(usize),
-    WriteFailed(io::Error),
-    Received(Bytes),
-    /// It ended, or failed.
-    ReadEnded(Option<io::Error>),
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    /// The next that it does of what it may. What is written is told first, so that there is more to write.
-    async fn next(&mut self, reading: bool, writing: bool) -> Moved {
-        poll_fn(|cx| {
-            if writing {
-                match self.poll_write(cx) {
-                    Poll::Ready(Ok(len)) => return Poll::Ready(Moved::Written(len)),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Moved::WriteFailed(error)),
-                    Poll::Pending => {}
-                }
-            }
-            if reading { self.poll_read(cx) } else { Poll::Pending }
-        })
-        .await
-    }
-
-    /// Writes as much as the stream takes at once; pending when all is written and flushed.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut all = 0;
-        while !self.outgoing.is_empty() {
-            let mut slices = [IoSlice::new(&[]); PIECES];
-            self.outgoing.iter().zip(&mut slices).for_each(|(piece, slice)| *slice = IoSlice::new(piece));
-            let pieces = &slices[..self.outgoing.len().min(PIECES)];
-            let written = match Pin::new(&mut self.stream).poll_write_vectored(cx, pieces) {
-                Poll::Ready(Ok(0)) if pieces.iter().any(|piece| !piece.is_empty()) => {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                Poll::Ready(written) => written?,
-                Poll::Pending => break,
-            };
-            advance(&mut self.outgoing, written);
-            self.unflushed = true;
-            all += written;
-        }
-        if all > 0 {
-            return Poll::Ready(Ok(all));
-        }
-        if self.unflushed && self.outgoing.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Pending
-    }
-
-    /// Reads a piece; asks for more the next time when much came at once.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Moved> {
-        let (least, most) = READ;
-        let mut buffer = self.buffer.take().filter(|buffer| buffer.len() == self.wanted);
-        let filled = {
-            let buffer = buffer.get_or_insert_with(|| Buffer::new(self.wanted));
-            let mut into = ReadBuf::new(buffer);
-            Pin::new(&mut self.stream).poll_read(cx, &mut into).map_ok(|()| into.filled().len())
-        };
-        let len = match filled {
-            Poll::Pending => {
-                // An idle connection holds the least.
-                self.buffer = buffer.filter(|buffer| buffer.len() == least);
-                return Poll::Pending;
-            }
-            Poll::Ready(Err(error)) => return Poll::Ready(Moved::ReadEnded(Some(error))),
-            Poll::Ready(Ok(0)) => return Poll::Ready(Moved::ReadEnded(None)),
-            Poll::Ready(Ok(len)) => len,
-        };
-        match len {
-            len if len == self.wanted => self.wanted = (2 * self.wanted).min(most),
-            len if len < self.wanted / 4 => self.wanted = (self.wanted / 2).max(least),
-            _ => {}
-        }
-        Poll::Ready(Moved::Received(buffer.map_or_else(Bytes::new, |buffer| buffer.freeze(len))))
-    }
-
-    /// Writes what is left and shuts that direction down, where writing still works; then, where that is asked for, reads
-    /// to the end.
-    async fn close(&mut self, writing: bool, reading: bool) {
-        if writing {
-            while !self.outgoing.is_empty() || self.unflushed {
-                let moved = poll_fn(|cx| match self.poll_write(cx) {
-                    Poll::Pending if self.outgoing.is_empty() && !self.unflushed => Poll::Ready(Ok(0)),
-                    moved => moved,
-                });
-                if moved.await.is_err() {
-                    break;
-                }
-            }
-            let _ = self.stream.shutdown().await;
-        }
-        while reading && matches!(poll_fn(|cx| self.poll_read(cx)).await, Moved::Received(_)) {}
-    }
-}
-
-impl<S> Line<S> {
-    fn new(stream: S) -> Self {
-        Self { stream, outgoing: VecDeque::new(), unflushed: false, wanted: READ.0, buffer: None }
-    }
-}
-
-/// Takes `written` bytes, and pieces without any, off the front.
-fn advance(pieces: &mut VecDeque<Bytes>, mut written: usize) {
-    while let Some(first) = pieces.front_mut() {
-        if first.len() > written {
-            return first.advance(written);
-        }
-        written -= first.len();
-        pieces.pop_front();
     }
 }

@@ -67,6 +67,14 @@ pub use local::{
 };
 
 #[cfg(feature = "tokio")]
+mod bandwidth;
+#[cfg(feature = "tokio")]
+pub use bandwidth::{Bandwidth, BandwidthTooLow};
+
+#[cfg(feature = "tokio")]
+mod line;
+
+#[cfg(feature = "tokio")]
 mod driver;
 #[cfg(feature = "tokio")]
 pub use driver::{Control, DriveError, Report, drive};
