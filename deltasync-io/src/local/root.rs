@@ -224,6 +224,20 @@ impl Dir {
         uninterrupted(|| self.0.remove_dir(name))
     }
 
+    /// Removes a directory that is empty but for files that were staged in it and came to nothing.
+    pub(super) fn remove_dir_and_staged(&self, name: &Name) -> io::Result<()> {
+        match self.remove_dir(name) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
+        let dir = self.open_dir(name)?;
+        let names = dir.names()?.collect::<io::Result<Vec<_>>>()?;
+        if names.iter().all(|name| is_staged(name.as_bytes())) {
+            names.iter().try_for_each(|name| dir.remove(name))?;
+        }
+        self.remove_dir(name)
+    }
+
     /// Makes a directory, which is durable when this one is synced; false when the name was taken.
     pub(super) fn make_dir_for_now(&self, name: &Name, mode: u32) -> io::Result<bool> {
         match uninterrupted(|| self.0.make_dir(name, mode)) {

@@ -2,8 +2,9 @@
 //!
 //! Whole entries that are copied from the tree that is there need nothing. Of all others the bytes come, are read back as
 //! entries, and each is made at once: a directory, a symbolic link, or a file, written beside its place under a hidden
-//! name, with its permissions and time, and put in place by a rename when its data is durable. Many share one sync. What is
-//! replaced must look as it was listed: what somebody has changed meanwhile stays, and is named.
+//! name, with its permissions and time, and put in place by a rename when its data is durable. Many share one sync, but what
+//! comes slowly does not wait for others. What is replaced must look as it was listed: what somebody has changed meanwhile
+//! stays, and is named.
 //!
 //! The commit takes away what is extra, if that is wanted and not too much, gives directories their permissions and times,
 //! and syncs them. What could not be made is named by its fault, and then nothing is taken away.
@@ -16,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use deltasync_core::{
     Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Digest, Generation, InvalidTree, LimitExceeded,
@@ -66,6 +68,8 @@ struct State {
     /// Files that wait to be put in place.
     ready: Vec<Ready>,
     ready_bytes: usize,
+    /// When files were last put in place, or it began.
+    put: Instant,
     /// The directory that was used last.
     last: Option<(RelPath, Arc<Dir>)>,
     /// Directories in which something was made or taken away.
@@ -106,6 +110,8 @@ fn sync(ready: &[Ready]) -> io::Result<()> {
 
 /// So many files, or bytes of them, share a sync at most.
 const TOGETHER: (usize, usize) = (512, 16 << 20);
+/// What comes slowly is put in place so often, for a transfer that is cut goes on from what is in place.
+const APART: Duration = Duration::from_secs(1);
 /// From so many files or directories on a sync of the whole disk costs less than one for each.
 const DISK: usize = 8;
 /// How many troubles are told.
@@ -140,6 +146,7 @@ impl Making {
             troubles: 0,
             ready: Vec::new(),
             ready_bytes: 0,
+            put: Instant::now(),
             last: None,
             touched: BTreeSet::new(),
             directories: Vec::new(),
@@ -185,6 +192,9 @@ impl Making {
                 }
             }
             state.written += len;
+        }
+        if !state.ready.is_empty() && state.put.elapsed() >= APART {
+            self.put_in_place(&mut state)?;
         }
         Ok(())
     }
@@ -456,7 +466,7 @@ impl Making {
         }
         match listed.kind {
             TreeKind::Directory => {
-                dir.remove_dir(&name)?;
+                dir.remove_dir_and_staged(&name)?;
                 state.touched.remove(&listed.path);
                 state.last = None;
             }
@@ -509,6 +519,7 @@ impl Making {
     fn put_in_place(&self, state: &mut State) -> Result<(), StorageFault> {
         let ready = std::mem::take(&mut state.ready);
         state.ready_bytes = 0;
+        state.put = Instant::now();
         if let Err(error) = sync(&ready) {
             ready.iter().for_each(Ready::give_up);
             return Err(system_fault(&self.place.path, &error));

@@ -279,6 +279,18 @@ fn a_directory_becomes_the_tree() {
 }
 
 #[test]
+fn what_a_killed_one_has_left_does_not_keep_a_directory() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    fill(&from);
+    check_brought(&from, &to, 1 << 20);
+    fs::write(to.at("b/y/.z.deltasync-0123abcd"), b"left").expect("space");
+    fs::remove_dir_all(from.at("b/y")).expect("there");
+    let (_, done) = bring(&from, &to, Extra::Delete { most: None }, 1 << 20);
+    done.expect("deleted");
+    assert!(to.at("b").exists() && !to.at("b/y").exists());
+}
+
+#[test]
 fn what_is_extra_stays_unless_it_is_to_go_and_is_not_too_much() {
     let (from, to) = (Ground::new(false), Ground::new(true));
     fill(&from);

@@ -57,15 +57,30 @@ pub(in crate::local) fn walk(
             open.pop();
             continue;
         };
-        if let Some(path) = walk.entry(level, name)? {
+        let path = match walk.entry(level, name) {
+            Err(fault) if is_gone(&fault) => {
+                open.pop();
+                continue;
+            }
+            listed => listed?,
+        };
+        if let Some(path) = path {
             if let Some(above) = open.len().checked_sub(HANDLES) {
                 open[above].dir = None;
             }
-            open.push(walk.open(path)?);
+            match walk.open(path) {
+                Err(fault) if is_gone(&fault) => {}
+                opened => open.push(opened?),
+            }
         }
     }
     let Walk { lister, left_out, excluded, .. } = walk;
     Ok(Some(Tree { left_out, excluded: Arc::new(excluded), ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
+}
+
+/// A directory has gone since its name was read, or is something else now: it was there, with what is listed of it.
+fn is_gone(fault: &StorageFault) -> bool {
+    matches!(fault.kind, FaultKind::NotFound | FaultKind::WrongKind)
 }
 
 struct Walk<'a> {
