@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use deltasync_core::{Algorithm, ByteLen, Digest};
-use deltasync_io::KeepForm;
+use deltasync_io::{Bandwidth, KeepForm};
 use deltasync_proto::{Condition, Config, Extra};
 
 use crate::filter_args::FilterArgs;
-use crate::{Options, Place, Retries, State};
+use crate::{Options, Place, Retries, State, WatchOptions};
 
 /// Bring a file or directory up to date with another one by moving only what differs, and prove the result.
 #[derive(Clone, Debug, Parser)]
@@ -89,6 +89,20 @@ What is remembered:
     json_help!()
 );
 
+const WATCH_HELP: &str = "\
+Each time it is as `push DIR DST` with the same options: what only DST has stays, unless --delete is given, and
+--if-match is on what the first push replaces. Everything is compared, whatever has changed; that costs some 1,000 bytes
+where little differs. A line is printed for each push that found something to do: with --json its object, as of `push`.
+
+A server that is away is tried again without end (--retries does not count), and then gets what has changed meanwhile.
+What fails otherwise is said once and tried again after 1 s, 2 s and so on up to --every; what fails at the start ends it.
+It ends with status 1 when DIR goes or another directory takes its place, and with 130 and a summary on Ctrl-C.
+
+Where the system cannot watch so many directories (fs.inotify.max_user_watches), that is said, and DIR is compared every 15
+seconds, or --every if that is less. On network file systems it may not tell of what others change: --every helps there.
+
+JSON at the end: compared (how often), changed (how many of these are lines), wire_sent, wire_received, elapsed_ms.";
+
 const JSON_HELP: &str = json_help!();
 
 #[derive(Clone, Debug, Subcommand)]
@@ -99,6 +113,9 @@ pub(crate) enum ArgsVerb {
     /// Bring files and directories of this machine at DST up to date with those at a server
     #[command(after_help = JSON_HELP)]
     Pull(CopyArgs),
+    /// Keep DST equal to DIR: push it now, and again whenever something in it has changed
+    #[command(after_help = WATCH_HELP, override_usage = "deltasync watch [OPTIONS] <DIR> <DST>")]
+    Watch(WatchArgs),
     /// List a directory at a server: size, time of the last change in UTC, name
     Ls(ListArgs),
     /// Compare a file with one at a server by their roots, without moving either; status 5 when they differ
@@ -134,6 +151,9 @@ pub(crate) struct CopyArgs {
     /// Replace only the file with this root (64 hexadecimal digits, as `verify` prints them), or none: status 4 otherwise
     #[arg(long, value_name = "ROOT|absent", value_parser = condition)]
     if_match: Option<Condition>,
+    /// Move at most so many KiB a second, both ways together, or bytes with a suffix K, M or G; 32K at least
+    #[arg(long, value_name = "RATE", value_parser = bandwidth)]
+    bwlimit: Option<Bandwidth>,
     #[command(flatten)]
     delete: DeleteArgs,
     #[command(flatten)]
@@ -161,6 +181,18 @@ pub(crate) struct PushArgs {
     pub(crate) copy: CopyArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) push: PushArgs,
+    /// Milliseconds without a change after which DIR is pushed, 0 to 60000; ten times that while changes go on
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    settle: u64,
+    /// Seconds after which DIR is compared though no change was seen, 1 to 86400
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    every: u64,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -304,7 +336,15 @@ impl SessionArgs {
 impl CopyArgs {
     pub(crate) fn options(&self) -> Options {
         let options = self.session.options().condition(self.if_match.unwrap_or_default());
-        options.extra(self.delete.extra()).filter(self.filter.filter.clone())
+        let mut options = options.extra(self.delete.extra()).filter(self.filter.filter.clone());
+        options.bandwidth = self.bwlimit;
+        options
+    }
+}
+
+impl WatchArgs {
+    pub(crate) fn watching(&self) -> WatchOptions {
+        WatchOptions { settle: Duration::from_millis(self.settle), every: Duration::from_secs(self.every) }
     }
 }
 
@@ -348,6 +388,23 @@ fn condition(text: &str) -> Result<Condition, String> {
     }
     let root = text.parse::<Digest>().map_err(|_| "expected `absent` or a root, 64 hexadecimal digits".to_owned())?;
     Ok(Condition::Root(root))
+}
+
+/// A number of KiB a second, or of bytes with a suffix, maybe with a decimal point.
+fn bandwidth(text: &str) -> Result<Bandwidth, String> {
+    let (number, unit) = match text.strip_suffix(|c: char| c.is_ascii_alphabetic()) {
+        None => (text, 1 << 10),
+        Some(number) => match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+            Some(b'K') => (number, 1 << 10),
+            Some(b'M') => (number, 1 << 20),
+            Some(b'G') => (number, 1 << 30),
+            _ => return Err("the suffix may be K, M or G".to_owned()),
+        },
+    };
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number: f64 = number.parse().ok().filter(|_| is_number).ok_or("expected a number, maybe with K, M or G")?;
+    // Too large a number is no limit at all.
+    Bandwidth::new((number * f64::from(unit)) as u64).map_err(|error| error.to_string())
 }
 
 fn place() -> impl TypedValueParser<Value = Place> {
@@ -443,6 +500,41 @@ mod tests {
         for wrong in [&["--exclude", ""][..], &["--exclude", "!x"], &["--include", "a\nb"], &["--ignore-files=x"]] {
             assert_eq!(filter(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_rate_is_in_kib_or_has_its_unit() {
+        let rate = |text| bandwidth(text).map(Bandwidth::bytes).ok();
+        for (text, bytes) in [
+            ("32", 32 << 10),
+            ("100", 100 << 10),
+            ("100k", 100 << 10),
+            ("1.5M", 3 << 19),
+            ("2G", 2 << 30),
+            ("0.5m", 1 << 19),
+        ] {
+            assert_eq!(rate(text), Some(bytes), "{text}");
+        }
+        for wrong in ["", "0", "31", "-5", "1e9", "inf", "NaN", "K", "5T", "5KB", "1 M", "0x10", "1.2.3"] {
+            assert_eq!(rate(wrong), None, "{wrong}");
+        }
+        let args = ["deltasync", "pull", "a", "b", "--bwlimit=64"];
+        let ArgsVerb::Pull(args) = Args::try_parse_from(args).expect("valid").verb else { panic!("pull") };
+        assert_eq!(args.options().bandwidth.map(Bandwidth::bytes), Some(64 << 10));
+    }
+
+    #[test]
+    fn a_watch_takes_the_options_of_a_push() {
+        let watch = |more: &[&str]| {
+            let args = ["deltasync", "watch", "a", "b"].iter().chain(more);
+            let ArgsVerb::Watch(args) = Args::try_parse_from(args).ok()?.verb else { panic!("watch") };
+            Some((args.watching(), args.push.copy.options().extra))
+        };
+        assert_eq!(watch(&[]), Some((WatchOptions::default(), Extra::Keep)));
+        let watching = WatchOptions { settle: Duration::from_secs(1), every: Duration::from_secs(7) };
+        let extra = Extra::Delete { most: None };
+        assert_eq!(watch(&["--settle=1000", "--every=7", "--delete", "--no-state"]), Some((watching, extra)));
+        assert!(watch(&["--every=0"]).is_none() && watch(&["--settle=60001"]).is_none());
     }
 
     fn state(more: &[&str]) -> Option<State> {

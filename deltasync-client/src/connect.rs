@@ -7,10 +7,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use deltasync_io::Bandwidth;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use crate::Server;
+use crate::{Options, Server};
+
+/// The least and the most that the system takes in for a connection of limited bandwidth, in bytes.
+const RECEIVE_BUFFER: (u32, u32) = (64 << 10, 4 << 20);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +44,13 @@ fn addresses(tried: usize) -> String {
     if tried > 1 { format!(" ({tried} addresses tried)") } else { String::new() }
 }
 
-/// Connects within `within`, which also covers the look-up of the name.
+/// Connects within the time that the options allow, which also covers the look-up of the name.
 ///
 /// # Errors
 ///
 /// [`ConnectError`] with the last address's cause; one that ran out of time has the kind [`io::ErrorKind::TimedOut`].
-pub(crate) async fn connect(server: &Server, within: Duration) -> Result<TcpStream, ConnectError> {
+pub(crate) async fn connect(server: &Server, options: &Options) -> Result<TcpStream, ConnectError> {
+    let within = options.connect_timeout;
     let deadline = Instant::now() + within;
     let resolve = |source| ConnectError::Resolve { host: server.host().to_owned(), source };
     let lookup = tokio::net::lookup_host((server.host(), server.port()));
@@ -60,13 +65,24 @@ pub(crate) async fn connect(server: &Server, within: Duration) -> Result<TcpStre
     for (i, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - i).unwrap_or(u32::MAX);
-        let attempt = timeout(share, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(no_answer(share)));
+        let attempt = timeout(share, open(*address, options.bandwidth)).await.unwrap_or_else(|_| Err(no_answer(share)));
         match attempt.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
     Err(ConnectError::Connect { server: server.clone(), tried: addresses.len(), source: last })
+}
+
+/// Where the bandwidth is limited, the system is not to take in more than we read in a moment: what it has taken in has
+/// moved, and what waits there for long keeps the peer waiting for our word.
+async fn open(address: SocketAddr, bandwidth: Option<Bandwidth>) -> io::Result<TcpStream> {
+    let Some(bandwidth) = bandwidth else { return TcpStream::connect(address).await };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let (least, most) = RECEIVE_BUFFER;
+    let len = u32::try_from(bandwidth.bytes() / 4).unwrap_or(u32::MAX);
+    socket.set_recv_buffer_size(len.clamp(least, most))?;
+    socket.connect(address).await
 }
 
 fn no_answer(within: Duration) -> io::Error {
@@ -89,14 +105,20 @@ mod tests {
         }
     }
 
+    fn patient() -> Options {
+        Options::default().connect_timeout(Duration::from_secs(5))
+    }
+
     #[tokio::test]
     async fn a_listening_server_is_reached_by_name_and_by_address() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let port = listener.local_addr().expect("bound").port();
         for host in ["127.0.0.1", "localhost"] {
             let server = server(&format!("deltasync://{host}:{port}/"));
-            let stream = connect(&server, Duration::from_secs(5)).await.expect("listening");
-            assert_eq!(stream.peer_addr().expect("connected").port(), port);
+            for options in [patient(), patient().bandwidth(Bandwidth::LEAST)] {
+                let stream = connect(&server, &options).await.expect("listening");
+                assert_eq!(stream.peer_addr().expect("connected").port(), port);
+            }
         }
     }
 
@@ -106,7 +128,7 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         drop(listener);
         let server = server(&format!("deltasync://127.0.0.1:{port}/"));
-        let error = connect(&server, Duration::from_secs(5)).await.expect_err("nobody listens");
+        let error = connect(&server, &patient()).await.expect_err("nobody listens");
         assert_eq!(error.to_string(), format!("cannot connect to 127.0.0.1:{port}"));
         let ConnectError::Connect { source, .. } = error else { panic!("resolved") };
         assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
@@ -114,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_without_address_is_told_apart() {
-        let error = connect(&server("deltasync://host.invalid/"), Duration::from_secs(5)).await.expect_err("reserved");
+        let error = connect(&server("deltasync://host.invalid/"), &patient()).await.expect_err("reserved");
         assert!(matches!(error, ConnectError::Resolve { .. }), "{error:?}");
     }
 }

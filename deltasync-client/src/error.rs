@@ -3,7 +3,7 @@
 use std::io;
 
 use deltasync_core::{BasisChanged, Digest, InvalidPath, InvalidShape, InvalidSignature, PatchError, TargetChanged};
-use deltasync_io::{DriveError, InvalidPattern};
+use deltasync_io::{BandwidthTooLow, DriveError, InvalidPattern};
 use deltasync_proto::{FaultKind, RefusalCode, SessionError, TransferError, Version};
 
 use crate::ConnectError;
@@ -93,6 +93,12 @@ pub enum ClientError {
         /// What is wrong.
         source: PatchError,
     },
+    /// A directory that was watched is another one now.
+    #[error("{path} is not the directory any more that was watched; begin again if it is the one to watch now")]
+    Replaced {
+        /// The directory as it was named, safe to print.
+        path: String,
+    },
     /// Whoever called the verb ended it.
     #[error("interrupted")]
     Interrupted,
@@ -142,6 +148,9 @@ pub enum UsageError {
         /// The destination.
         target: String,
     },
+    /// A watch of several directories.
+    #[error("watch takes a single directory of this machine, {0} sources are given")]
+    WatchOfSeveral(usize),
     /// Something is to be deleted, and no source is a directory.
     #[error(
         "what only the destination has can be deleted (--delete) where a directory is transferred, and none is given"
@@ -177,6 +186,9 @@ pub enum UsageError {
         /// What is wrong with it.
         cause: InvalidPath,
     },
+    /// A bandwidth that is too low, shared by all connections of a pull.
+    #[error("cannot share the bandwidth among the connections (--bwlimit): {0}")]
+    Bandwidth(BandwidthTooLow),
     /// Nothing to transfer.
     #[error("no source is given")]
     NoSource,
@@ -245,6 +257,7 @@ impl ClientError {
             | Self::Shape(_)
             | Self::LeftOut { .. }
             | Self::Changed(_)
+            | Self::Replaced { .. }
             | Self::Interrupted => None,
         }
     }

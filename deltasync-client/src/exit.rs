@@ -54,7 +54,10 @@ impl From<&ClientError> for ExitStatus {
     fn from(error: &ClientError) -> Self {
         match error {
             ClientError::Usage(_) | ClientError::Shape(_) => Self::Usage,
-            ClientError::File { .. } | ClientError::Changed(_) | ClientError::LeftOut { .. } => Self::Failed,
+            ClientError::File { .. }
+            | ClientError::Changed(_)
+            | ClientError::LeftOut { .. }
+            | ClientError::Replaced { .. } => Self::Failed,
             ClientError::Connect(_) => Self::Connect,
             ClientError::Connection { source, .. } => match source {
                 DriveError::Session(error) => error.into(),

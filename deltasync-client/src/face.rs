@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use crate::run::say;
-use crate::shown::Span;
+use crate::shown::{Span, Tries};
 use crate::{Bars, Update, Waits};
 
 /// How far apart looks at the clock are.
@@ -38,14 +38,22 @@ impl Face {
         Self { begun: Instant::now(), state: RefCell::new((Waits::default(), look)) }
     }
 
+    /// Begins anew, as another look, with nothing to wait for.
+    pub(crate) fn change(&self, look: Look) {
+        let before = self.state.replace((Waits::default(), look));
+        if let (_, Look::Bars(bars)) = before {
+            bars.clear();
+        }
+    }
+
     /// Takes in one update.
     pub(crate) fn update(&self, update: &Update) {
         let (waits, look) = &mut *self.state.borrow_mut();
         waits.update(self.begun.elapsed(), update);
         let line = match update {
             Update::Retrying(retry) => {
-                let (after, number, of) = (Span(retry.after), retry.number, retry.of);
-                Some(format!("{}; trying again in {after} ({number} of {of})", retry.why))
+                let (after, tries) = (Span(retry.after), Tries(retry.number, retry.of));
+                Some(format!("{}; trying again in {after} ({tries})", retry.why))
             }
             _ => None,
         };

@@ -6,7 +6,8 @@
 //! it but large files; each of these follows by a transfer of its own. What happens comes back as a stream of [`Update`]s
 //! for whoever draws it ([`Bars`] does on a terminal). A connection that is lost is made again as often as [`Retries`]
 //! says, and what had not ended is asked again; when nothing moves, [`Waits`] says what it waits for. At the end a
-//! [`Summary`] tells for each file how it ended and where its bytes came from. A token cancels it.
+//! [`Summary`] tells for each file how it ended and where its bytes came from. A token cancels it. [`watch`] pushes a
+//! directory whenever something in it has changed.
 //!
 //! ```
 //! use deltasync_client::{Options, Place, push};
@@ -71,6 +72,14 @@ mod tree;
 
 mod transfer;
 pub use transfer::{pull, push};
+
+mod notices;
+
+mod schedule;
+pub use schedule::WatchOptions;
+
+mod watch;
+pub use watch::{WatchSummary, WatchUpdate, watch};
 
 mod list;
 pub use list::{list, root_at};

@@ -79,6 +79,9 @@ impl Link {
         events: UnboundedSender<(LinkId, LinkEvent)>,
     ) -> Self {
         let (controls, received) = unbounded_channel();
+        if options.bandwidth.is_some() {
+            let _ = controls.send(Control::Limit(options.bandwidth));
+        }
         let task = tokio::spawn(async move {
             // Where nobody listens any more, nobody misses an event.
             let tell = |event| drop(events.send((id, event)));
@@ -114,13 +117,16 @@ async fn run(
     controls: UnboundedReceiver<Control>,
     tell: &(impl Fn(LinkEvent) + Sync),
 ) -> Result<(), ClientError> {
-    let config = options.config.clone().remember(plan.known.is_some());
+    let mut config = options.config.clone().remember(plan.known.is_some());
+    if let Some(bandwidth) = options.bandwidth {
+        config.transfers = config.transfers.min(bandwidth.transfers());
+    }
     let storage = open_storage(plan.roots, plan.known)?;
     match plan.peer {
         Peer::Server(server) => {
             tell(LinkEvent::Connecting);
             let stream = tokio::select! {
-                stream = connect(&server, options.connect_timeout) => stream?,
+                stream = connect(&server, options) => stream?,
                 () = cancel.cancelled() => return Err(ClientError::Interrupted),
             };
             tell(LinkEvent::Connected);

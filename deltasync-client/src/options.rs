@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use deltasync_core::Algorithm;
+use deltasync_io::{Bandwidth, BandwidthTooLow};
 use deltasync_proto::{Condition, Config, Extra, Filter};
 
 use crate::{Retries, State};
@@ -19,6 +20,9 @@ pub struct Options {
     pub state: Option<State>,
     /// How often and how patiently a connection to a server is tried again (default 5 times in a row).
     pub retries: Retries,
+    /// How many bytes a second a verb may move over its connections, both ways together (default: any number). As many
+    /// transfers run at once as [`Bandwidth::transfers`] says.
+    pub bandwidth: Option<Bandwidth>,
     /// What becomes of what only the destination has, where a directory is transferred (default [`Extra::Keep`]: it stays).
     pub extra: Extra,
     /// What takes part of a directory that is transferred, at both ends (default: all of it).
@@ -35,6 +39,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             state: None,
             retries: Retries::default(),
+            bandwidth: None,
             extra: Extra::Keep,
             filter: Filter::default(),
             condition: Condition::Any,
@@ -76,6 +81,22 @@ impl Options {
     pub fn retries(mut self, retries: Retries) -> Self {
         self.retries = retries;
         self
+    }
+
+    /// Sets how many bytes a second a verb may move.
+    #[must_use]
+    pub fn bandwidth(mut self, bandwidth: Bandwidth) -> Self {
+        self.bandwidth = Some(bandwidth);
+        self
+    }
+
+    /// With an equal share of the bandwidth for each of so many connections.
+    pub(crate) fn shared(&self, connections: usize) -> Result<Self, BandwidthTooLow> {
+        let mut options = self.clone();
+        if let Some(bandwidth) = self.bandwidth {
+            options.bandwidth = Some(Bandwidth::new(bandwidth.bytes() / connections.max(1) as u64)?);
+        }
+        Ok(options)
     }
 
     /// Sets what becomes of what only the destination has, where a directory is transferred.

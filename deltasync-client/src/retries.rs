@@ -22,7 +22,8 @@ use crate::{ClientError, ConnectError};
 /// How often and how patiently a connection to a server is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retries {
-    /// The most tries in a row that bring no transfer further, beyond the first (default 5; 0 for none).
+    /// The most tries in a row that bring no transfer further, beyond the first (default 5; 0 for none,
+    /// [`Retries::ENDLESS`] for any number).
     pub most: u32,
     /// The longest first wait (default 0.25 s); each that follows may be twice as long.
     pub first: Duration,
@@ -40,6 +41,9 @@ impl Retries {
     /// The first failure is the last.
     pub const NONE: Self = Self { most: 0, first: Duration::ZERO, longest: Duration::ZERO };
 
+    /// As many tries as it takes.
+    pub const ENDLESS: u32 = u32::MAX;
+
     /// How long to wait before the `number`-th try beyond the first, from 1; `random` is any number.
     pub fn wait(&self, number: u32, random: u64) -> Duration {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(number.saturating_sub(1)).unwrap_or(u32::MAX));
@@ -50,10 +54,13 @@ impl Retries {
 
     /// As [`Retries::wait`], with a number of the system's.
     pub(crate) fn wait_at_random(&self, number: u32) -> Duration {
-        // Without random numbers no session can start either, and says so.
-        let random = entropy().ok().and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_le_bytes);
-        self.wait(number, random)
+        self.wait(number, random())
     }
+}
+
+/// A number of the system's. Without any no session can start either, and says so.
+pub(crate) fn random() -> u64 {
+    entropy().ok().and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_le_bytes)
 }
 
 /// A try that is about to be made.
@@ -68,7 +75,7 @@ pub struct Retry {
     pub after: Duration,
     /// Which try in a row this is, from 1.
     pub number: u32,
-    /// How many there are at most.
+    /// How many there are at most; [`Retries::ENDLESS`] for any number.
     pub of: u32,
 }
 

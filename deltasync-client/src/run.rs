@@ -15,13 +15,15 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{ArgsVerb, CopyArgs, ListArgs, PushArgs, VerifyArgs};
+use crate::args::{ArgsVerb, CopyArgs, ListArgs, PushArgs, VerifyArgs, WatchArgs};
 use crate::face::{Face, Look};
 use crate::place::ENCODED;
-use crate::shown::{Grouped, Moment, Percent};
+use crate::shown::{Grouped, Moment, Percent, Span};
 use crate::summary::{chain, json_of_failure};
-use crate::{Args, Bars, ClientError, ExitStatus, Options, Place, Shown, State, Summary, UsageError, Verified};
-use crate::{delta, list, patch, pull, push, signature, verify};
+use crate::{
+    Args, Bars, ClientError, ExitStatus, Options, Place, Shown, State, Summary, UsageError, Verified, WatchUpdate,
+};
+use crate::{delta, list, patch, pull, push, signature, verify, watch};
 
 /// How long work on files may go on after it was cancelled.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,6 +47,7 @@ pub fn run(args: Args) -> ExitStatus {
                 let options = args.options();
                 copy(args, false, &options, &cancel).await
             }
+            ArgsVerb::Watch(args) => watch_directory(args, &cancel).await,
             ArgsVerb::Ls(args) => list_place(args, &cancel).await,
             ArgsVerb::Verify(args) => verify_file(args, &cancel).await,
             ArgsVerb::Signature(args) => {
@@ -98,12 +101,7 @@ fn watch_signals(cancel: CancellationToken) {
 }
 
 async fn copy(args: CopyArgs, pushing: bool, options: &Options, cancel: &CancellationToken) -> ExitStatus {
-    let look = match args.quiet {
-        true => Look::Nothing,
-        false if !args.no_progress && io::stderr().is_terminal() => Look::Bars(Bars::new(args.sources.len())),
-        false => Look::Lines,
-    };
-    let face = Face::new(look);
+    let face = Face::new(look(&args));
     let report = |update| face.update(&update);
     let work = async {
         if pushing {
@@ -118,10 +116,58 @@ async fn copy(args: CopyArgs, pushing: bool, options: &Options, cancel: &Cancell
     let result = face.watch(work).await;
     match result {
         Ok(summary) => conclude(&summary, &args),
-        Err(error) => {
-            let printed = if args.json { print(json_of_failure(&error) + "\n") } else { ExitStatus::Done };
-            printed.max(complain(&error))
+        Err(error) => conclude_failure(&error, &args),
+    }
+}
+
+fn conclude_failure(error: &ClientError, args: &CopyArgs) -> ExitStatus {
+    let printed = if args.json { print(json_of_failure(error) + "\n") } else { ExitStatus::Done };
+    printed.max(complain(error))
+}
+
+fn look(args: &CopyArgs) -> Look {
+    match args.quiet {
+        true => Look::Nothing,
+        false if !args.no_progress && io::stderr().is_terminal() => Look::Bars(Bars::new(args.sources.len())),
+        false => Look::Lines,
+    }
+}
+
+async fn watch_directory(args: WatchArgs, cancel: &CancellationToken) -> ExitStatus {
+    let watching = args.watching();
+    let PushArgs { copy: args, state } = args.push;
+    let options = state.add_to(args.options(), State::of_user);
+    let idle = || if args.quiet { Look::Nothing } else { Look::Lines };
+    let face = Face::new(idle());
+    // What goes on failing in the same way is said once.
+    let mut failing: Vec<String> = Vec::new();
+    let report = |update| match update {
+        WatchUpdate::Pushing => face.change(look(&args)),
+        WatchUpdate::Push(update) => face.update(&update),
+        WatchUpdate::Pushed { summary, changed } => {
+            face.change(idle());
+            let fails: Vec<_> = summary.errors().map(|(_, error)| chain(error)).collect();
+            if changed && (fails.is_empty() || fails != failing) {
+                conclude(&summary, &args);
+            }
+            failing = fails;
         }
+        WatchUpdate::NoNotices { why, every } => {
+            say(&format!("{why}; comparing every {} instead", Span(every)));
+        }
+    };
+    let work = async {
+        let sources = local_sources(&args.sources)?;
+        let [source] = &sources[..] else { return Err(UsageError::WatchOfSeveral(sources.len()).into()) };
+        watch(source, &args.destination, &options, &watching, cancel, report).await
+    };
+    match face.watch(work).await {
+        Ok(summary) => {
+            let text = if args.json { summary.to_json() } else { summary.line() };
+            let printed = if args.quiet && !args.json { ExitStatus::Done } else { print(text + "\n") };
+            printed.max(ExitStatus::Interrupted)
+        }
+        Err(error) => conclude_failure(&error, &args),
     }
 }
 

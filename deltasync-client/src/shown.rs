@@ -11,6 +11,8 @@ use std::time::Duration;
 use deltasync_core::Generation;
 use deltasync_proto::Version;
 
+use crate::Retries;
+
 /// Bytes of a name or path as text that is safe to print on one line of a terminal. Not meant to be read back.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a>(pub &'a [u8]);
@@ -79,6 +81,19 @@ impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.0 == 1 { "" } else { "s" };
         write!(f, "{} {}{plural}", Grouped(self.0), self.1)
+    }
+}
+
+/// Which try in a row it is, and of how many, as `2 of 5`, or as `try 2` where there is no end to them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tries(pub(crate) u32, pub(crate) u32);
+
+impl fmt::Display for Tries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Retries::ENDLESS => write!(f, "try {}", self.0),
+            most => write!(f, "{} of {most}", self.0),
+        }
     }
 }
 
@@ -202,6 +217,8 @@ mod tests {
         assert_eq!(Grouped(10_477_568).to_string(), "10,477,568");
         assert_eq!(Counted(1, "file").to_string(), "1 file");
         assert_eq!(Counted(1000, "round trip").to_string(), "1,000 round trips");
+        assert_eq!(Tries(2, 5).to_string(), "2 of 5");
+        assert_eq!(Tries(2, Retries::ENDLESS).to_string(), "try 2");
     }
 
     #[test]

@@ -186,8 +186,9 @@ pub async fn pull(
             }
         }
     }
+    let options = options.shared(batches.len()).map_err(UsageError::Bandwidth)?;
     let plan = Plan { verb: Verb::Pull, files: reports.finish()?, batches, spares, trees };
-    Ok(run(plan, options, cancel, report, begun).await)
+    Ok(run(plan, &options, cancel, report, begun).await)
 }
 
 /// A source of a pull.

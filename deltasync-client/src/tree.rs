@@ -396,7 +396,7 @@ fn is_wrong_kind(error: &TransferError) -> bool {
 }
 
 /// Whether the storage failed for the sake of some entries and made all others: it names them.
-fn is_of_entries(error: &TransferError) -> bool {
+pub(crate) fn is_of_entries(error: &TransferError) -> bool {
     match error {
         TransferError::Storage(fault) => fault.kind == FaultKind::Other,
         TransferError::Refused(refusal) => refusal.code == RefusalCode::Storage,

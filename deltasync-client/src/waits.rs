@@ -18,7 +18,7 @@ use deltasync_core::{ByteLen, RelPath};
 use deltasync_proto::{EventKind, Phase, Stats, Verb};
 
 use crate::Update;
-use crate::shown::Whole;
+use crate::shown::{Tries, Whole};
 
 /// Fewer bytes than these, both ways, are signs of life.
 const MOVED: u64 = 256;
@@ -86,7 +86,7 @@ pub enum WaitingFor {
         left: Duration,
         /// Which try in a row it is, from 1.
         number: u32,
-        /// How many there are at most.
+        /// How many there are at most, see [`Retry::of`](crate::Retry::of).
         of: u32,
     },
     /// The server to find out what a file has.
@@ -237,7 +237,7 @@ impl fmt::Display for Wait {
             WaitingFor::Connection(peer) => write!(f, "waiting {since} for a connection to {peer}"),
             WaitingFor::Greeting(peer) => write!(f, "waiting {since} for the first word of {peer}"),
             WaitingFor::NextTry { peer, left, number, of } => {
-                write!(f, "waiting for the next try at {peer} ({number} of {of}), in {}", Whole(*left))
+                write!(f, "waiting for the next try at {peer} ({}), in {}", Tries(*number, *of), Whole(*left))
             }
             WaitingFor::ServerToDescribe => write!(f, "waiting {since} for the server to look at its file"),
             WaitingFor::ServerToCompare => write!(f, "waiting {since} for the server to compare"),

@@ -3,52 +3,14 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 
+use common::program::Program;
 use common::{Ran, Scratch, Server, command, deltasync, noise};
-
-/// The real server program on a directory; ended with the test.
-struct Program {
-    child: Child,
-    address: String,
-}
-
-impl Program {
-    fn start(root: &Path) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_deltasync")).with_file_name("deltasync-server");
-        assert!(program.exists(), "build the whole workspace first: cargo test --workspace");
-        let mut child = Command::new(program)
-            .args(["--root".as_ref(), root.as_os_str(), "--listen=127.0.0.1:0".as_ref(), "--dashboard=off".as_ref()])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let line = lines.next().expect("a ready line").expect("text");
-        let address = line.strip_prefix("listening on ").expect("the ready line").to_owned();
-        Self { child, address }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("deltasync://{}/{path}", self.address)
-    }
-
-    /// The most memory that it ever held, in bytes.
-    fn peak(&self) -> u64 {
-        peak(self.child.id()).expect("the server runs")
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// The most memory that a process ever held, in bytes.
 fn peak(process: u32) -> Option<u64> {
@@ -127,9 +89,10 @@ fn a_sparse_file_of_4_gib_passes_within_128_mib_at_either_end() {
     let (ran, second) = watched(dir.path(), &["push", "sparse", &server.url(""), "--json"]);
     let summary = ran.fine().json();
     assert!(summary["wire_sent"].as_u64() < Some(10_000), "{summary}");
-    println!("peaks: {first}, {second} bytes in the client, {} in the server", server.peak());
+    let served = peak(server.child.id()).expect("the server runs");
+    println!("peaks: {first}, {second} bytes in the client, {served} in the server");
     assert!(first.max(second) < MOST, "{first}, {second} bytes in the client");
-    assert!(server.peak() < MOST, "{} bytes in the server", server.peak());
+    assert!(served < MOST, "{served} bytes in the server");
 }
 
 #[test]

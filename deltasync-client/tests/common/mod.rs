@@ -1,6 +1,9 @@
 //! What the tests of the program share: scratch directories, content from a seed, the program itself, a server.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod program;
+pub mod snapshot;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;

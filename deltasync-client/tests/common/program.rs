@@ -1,0 +1,51 @@
+//! The real server program, which can be killed and started again.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// The server program on a directory; killed with the test.
+pub struct Program {
+    pub child: Child,
+    pub address: String,
+}
+
+impl Program {
+    pub fn start(root: &Path) -> Self {
+        Self::start_at("127.0.0.1:0", root)
+    }
+
+    /// At an address, such as that of an earlier one.
+    pub fn start_at(address: &str, root: &Path) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_deltasync")).with_file_name("deltasync-server");
+        assert!(program.exists(), "build the whole workspace first: cargo test --workspace");
+        let mut child = Command::new(program)
+            .arg("--root")
+            .arg(root)
+            .args(["--dashboard=off", "--listen", address])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = lines.next().expect("a ready line").expect("text");
+        let address = line.strip_prefix("listening on ").expect("the ready line").to_owned();
+        Self { child, address }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("deltasync://{}/{path}", self.address)
+    }
+
+    /// Kills it (SIGKILL).
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
