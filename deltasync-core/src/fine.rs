@@ -112,6 +112,14 @@ impl FineShape {
         Self { block: block.clamp(32, Self::LONGEST.into()) as u32, bits }
     }
 
+    /// The same bits of blocks so long that `bytes` bytes have no more than `sums` of them, not counting those that are cut
+    /// short, where a block can be so long.
+    #[must_use]
+    pub fn with_sums_at_most(self, sums: u64, bytes: u64) -> Self {
+        let block = bytes.div_ceil(sums.max(1)).min(Self::LONGEST.into()) as u32;
+        Self { block: self.block.max(block), ..self }
+    }
+
     /// The same blocks with at most `bits` bits of each sum, so that tests see false matches and their repair.
     #[doc(hidden)]
     #[must_use]

@@ -24,6 +24,9 @@
 //! Bits are packed as by [`BitWriter`](crate::BitWriter), ranks and pieces together, sums by themselves. The parameters
 //! that are not written follow from numbers that both ends know: see `rice_for`.
 //!
+//! A piece of a few bits takes a hundred times as much here, so there is a limit to them, and to the sums, that follows
+//! from what the sender itself has, see [`Survey::pieces_max`] and [`Survey::sums_max`]: no honest receiver needs more.
+//!
 //! Invariant: what was encoded is decoded; pieces are in the order of the basis.
 
 use alloc::collections::BTreeSet;
@@ -98,17 +101,28 @@ impl OldContent {
 
 /// The bits of the length of a chunk.
 const CHUNK_BITS: u32 = 25;
+/// The most runs of equal chunks that are told.
+const RUNS_MAX: usize = 4096;
+/// The parts of a stretch of bytes, see [`summed`].
+const PARTS: u64 = 3;
+/// So many sums there may be for a sender of no elements, for each of its elements, and at most for those.
+const SUMS: (u64, u64, u64) = (1 << 18, 32, 1 << 22);
+/// What a piece takes until everything is laid out, in bytes: itself, its stretch, the maps of where stretches start and
+/// end, what the index has of it. And a sum: itself, its place in the index, its part of the buckets and of the bitmap.
+const COSTS: (u64, u64) = (160, 40);
 
 /// The old gaps of a basis, each piece with where it starts.
 ///
 /// `missing` is how many elements of the sender the receiver lacks: of an old gap that is far longer than those can be,
-/// only the beginning and the end are summed, and nothing when there are none.
+/// only the beginning and the end are summed, and nothing when there are none. Of more than 4,096 runs of equal chunks none
+/// is told as such: they are bytes like others.
 pub fn old_pieces(list: &ChunkList, shared: &Shared, key: &TagKey, missing: u64) -> Vec<(OldPiece, Offset)> {
     // What the sender has instead may be twice as long as it seems, as chunks are up to one and a half of the average.
     let reach = missing.saturating_mul(list.cutter().max_len() as u64).saturating_mul(2);
     let mut pieces: Vec<(OldPiece, Offset)> = Vec::new();
+    let repeated = own_runs(list, shared).filter(|own| own.run.count > 1).take(RUNS_MAX + 1).count();
     for Own { before, run, at, .. } in own_runs(list, shared) {
-        if run.count > 1 {
+        if run.count > 1 && repeated <= RUNS_MAX {
             let content = OldContent::Run { tag: key.tag(&run.digest), len: run.len, count: run.count };
             pieces.push((OldPiece { before, content }, at));
         } else {
@@ -257,32 +271,13 @@ impl Survey {
     ///
     /// # Security
     ///
-    /// Takes hostile bytes: allocates in proportion to them. That pieces and shared chunks make up the basis is checked
+    /// Takes hostile bytes: allocates at most [`Survey::cost`]. That pieces and shared chunks make up the basis is checked
     /// when they are laid out.
     pub fn decode(bytes: &[u8], elements: u64, edges: SketchKey, limits: &Limits) -> Result<Self, InvalidSurvey> {
         let mut reader = Reader::new(bytes);
-        let basis = ByteLen::new(reader.varint()?);
-        LimitExceeded::check("file length", basis.get(), limits.file.get())?;
-        let order = Tag::from_bytes(reader.array()?);
-        let cells = reader.varint()?;
-        let all_edges = if cells > 0 { reader.varint()? } else { 0 };
-        let (missing, pieces) = (reader.varint()?, reader.varint()?);
-        let shared =
-            elements.checked_sub(missing).ok_or(Malformed::Value("more elements are missing than there are"))?;
-        LimitExceeded::check("pieces of old gaps", pieces, limits.chunks as u64)?;
-        let (mut shape, mut length_rice) = (None, 0);
-        if pieces > 0 {
-            let (block, bits) = (reader.varint()?, reader.byte()?);
-            if bits > 0 {
-                shape = Some(FineShape::new(u32::try_from(block).unwrap_or(u32::MAX), bits.into())?);
-            } else if block > 0 {
-                return Err(Malformed::Value("blocks without sums").into());
-            }
-            length_rice = u32::from(reader.byte()?);
-            if length_rice > 63 {
-                return Err(Malformed::Value("Rice parameter over 63").into());
-            }
-        }
+        let Head { basis, order, cells, all_edges, missing, pieces, shape, length_rice } =
+            Head::decode(&mut reader, elements, limits)?;
+        let shared = elements - missing;
         let mut bits = BitReader::new(reader.rest());
         // Each rank takes a bit at least, each piece three.
         if missing.saturating_add(pieces.saturating_mul(3)) > bits.left() as u64 {
@@ -290,7 +285,8 @@ impl Survey {
         }
         let (ranks, sums) = (Vec::new(), Vec::new());
         let mut survey = Self { basis, order, missing: ranks, pieces: Vec::new(), shape, sums, edges: None };
-        survey.missing.reserve(missing as usize);
+        survey.missing.reserve_exact(missing as usize);
+        survey.pieces.reserve_exact(pieces as usize);
         let (rank_rice, place_rice) = parameters(missing, pieces, shared);
         let mut next = 0u64;
         for _ in 0..missing {
@@ -319,6 +315,7 @@ impl Survey {
             if let OldContent::Summed(len) = content {
                 let shape = shape.ok_or(Malformed::Value("sums without a shape"))?;
                 sums = sums.saturating_add(shape.sums_of(len.get()));
+                LimitExceeded::check("fine sums of a survey", sums, Self::sums_max(elements) + pieces)?;
             }
             let before = u32::try_from(before).map_err(|_| Malformed::Value("over 2^32 shared elements"))?;
             survey.pieces.push(OldPiece { before, content });
@@ -336,8 +333,85 @@ impl Survey {
         Ok(survey)
     }
 
+    /// The most pieces of a survey for a sender of so many elements.
+    ///
+    /// In each of the places before, between and behind shared elements stands one stretch of bytes at most, in three parts
+    /// when it is long, and each run of equal chunks that is told, of which there are 4,096 at most, divides one into two.
+    /// A tree has no runs; what stands there alternates no more often than it has entries, which are told apart only where
+    /// those that the sender lacks are at most twice those that only it has.
+    pub const fn pieces_max(elements: u64) -> u64 {
+        elements.saturating_add(1).saturating_mul(PARTS).saturating_add(RUNS_MAX as u64 * (1 + PARTS))
+    }
+
+    /// The most sums of a survey for a sender of so many elements, beside one for each piece. Who has more to sum takes longer
+    /// blocks, see [`FineShape::with_sums_at_most`].
+    pub fn sums_max(elements: u64) -> u64 {
+        let (least, each, most) = SUMS;
+        least + elements.saturating_mul(each).min(most)
+    }
+
+    /// How many bytes of memory it takes at most to decode and use the survey that these are, for a sender of so many
+    /// elements: told by its first fields alone.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSurvey`] when those are damaged or say more than `limits` allow.
+    pub fn cost(bytes: &[u8], elements: u64, limits: &Limits) -> Result<u64, InvalidSurvey> {
+        let mut reader = Reader::new(bytes);
+        let Head { missing, pieces, shape, .. } = Head::decode(&mut reader, elements, limits)?;
+        let bits = reader.rest().len() as u64 * 8;
+        let sums = shape.map_or(0, |shape| (bits / u64::from(shape.bits())).min(Self::sums_max(elements) + pieces));
+        let (piece, sum) = COSTS;
+        Ok((missing * 4).saturating_add(pieces.min(bits / 3) * piece).saturating_add(sums * sum))
+    }
+
     fn parameters(&self, shared: u64) -> (u32, u32) {
         parameters(self.missing.len() as u64, self.pieces.len() as u64, shared)
+    }
+}
+
+/// What a survey begins with.
+struct Head {
+    basis: ByteLen,
+    order: Tag,
+    /// Cells of the sketch of the edges, and how many edges there are.
+    cells: u64,
+    all_edges: u64,
+    /// At most as many as the sender has elements.
+    missing: u64,
+    pieces: u64,
+    shape: Option<FineShape>,
+    /// At most 63.
+    length_rice: u32,
+}
+
+impl Head {
+    fn decode(reader: &mut Reader<'_>, elements: u64, limits: &Limits) -> Result<Self, InvalidSurvey> {
+        let basis = ByteLen::new(reader.varint()?);
+        LimitExceeded::check("file length", basis.get(), limits.file.get())?;
+        let order = Tag::from_bytes(reader.array()?);
+        let cells = reader.varint()?;
+        let all_edges = if cells > 0 { reader.varint()? } else { 0 };
+        let (missing, pieces) = (reader.varint()?, reader.varint()?);
+        if missing > elements {
+            return Err(Malformed::Value("more elements are missing than there are").into());
+        }
+        let most = Survey::pieces_max(elements).min(limits.chunks as u64);
+        LimitExceeded::check("pieces of old gaps", pieces, most)?;
+        let (mut shape, mut length_rice) = (None, 0);
+        if pieces > 0 {
+            let (block, bits) = (reader.varint()?, reader.byte()?);
+            if bits > 0 {
+                shape = Some(FineShape::new(u32::try_from(block).unwrap_or(u32::MAX), bits.into())?);
+            } else if block > 0 {
+                return Err(Malformed::Value("blocks without sums").into());
+            }
+            length_rice = u32::from(reader.byte()?);
+            if length_rice > 63 {
+                return Err(Malformed::Value("Rice parameter over 63").into());
+            }
+        }
+        Ok(Self { basis, order, cells, all_edges, missing, pieces, shape, length_rice })
     }
 }
 
@@ -451,6 +525,26 @@ mod tests {
         assert!(matches!(refuse(&[&head[..], &[2, 0, 0]].concat(), 1), InvalidSurvey::Malformed(Malformed::Value(_))));
         let many = [&head[..], &[0, 0xff, 0xff, 0xff, 0x7f]].concat();
         assert!(matches!(refuse(&many, 9), InvalidSurvey::Limit(_)));
+        let most = Survey::pieces_max(9);
+        let survey = |pieces: u64, len: u64, shape| Survey {
+            pieces: (0..pieces).map(|_| piece(0, OldContent::Summed(ByteLen::new(len)))).collect(),
+            ..survey(vec![], vec![], shape)
+        };
+        let bytes = |survey: &Survey| {
+            let mut bytes = Vec::new();
+            survey.encode(9, &mut bytes);
+            bytes
+        };
+        let limit = |bytes: &[u8]| match refuse(bytes, 9) {
+            InvalidSurvey::Limit(LimitExceeded { what, wanted, allowed }) => (what, wanted, allowed),
+            other => panic!("{other:?}"),
+        };
+        let shape = FineShape::new(16, 1).ok();
+        assert_eq!(limit(&bytes(&survey(most + 1, 1, shape))), ("pieces of old gaps", most + 1, most));
+        assert_eq!(refuse(&bytes(&survey(most, 1, shape)), 9), Malformed::Truncated.into(), "only the sums lack");
+        let sums = Survey::sums_max(9) + 1;
+        assert_eq!(limit(&bytes(&survey(1, 16 * sums + 1, shape))), ("fine sums of a survey", sums + 1, sums));
+        assert_eq!(refuse(&bytes(&survey(1, 16 * sums, shape)), 9), Malformed::Truncated.into(), "only the sums lack");
         let long = [&[0xff; 9][..], &[1, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
         assert!(matches!(refuse(&long, 9), InvalidSurvey::Limit(_)));
     }
@@ -474,6 +568,32 @@ mod tests {
             });
             assert!(sorted, "{pieces:?}");
         }
+    }
+
+    #[test]
+    fn no_basis_has_more_pieces_than_a_survey_may_have() {
+        // Chunks of which none is shared, and as many as there are runs between them.
+        let run = |i: usize, count| ChunkRun { digest: Algorithm::Blake3.digest(&i.to_le_bytes()), len: 1000, count };
+        let pieces = |shared_each: usize, runs: usize| {
+            let all = (0..2 * runs).map(|i| run(i, if i % 2 == 0 { 1 } else { 2 })).collect();
+            let list = ChunkList::new(SMALL, Algorithm::Blake3, crate::Digest::default(), all);
+            let elements = Elements::of(&list, &TagKey::new(&[1; 16], 1));
+            let missing: Vec<Tag> =
+                elements.tags().enumerate().filter(|(i, _)| i % shared_each != 0).map(|(_, tag)| tag).collect();
+            let shared = Shared::all_but(&elements, &missing);
+            let pieces = old_pieces(&list, &shared, &TagKey::new(&[1; 16], 1), 1);
+            let repeated = pieces.iter().filter(|(piece, _)| matches!(piece.content, OldContent::Run { .. })).count();
+            let total: u64 = pieces.iter().map(|(piece, _)| piece.content.len().get()).sum();
+            let common = shared.runs().iter().map(|run| list.runs()[*run as usize].bytes().get()).sum::<u64>();
+            assert_eq!(total + common, list.len().get());
+            let most = Survey::pieces_max(shared.len() as u64);
+            assert!(pieces.len() as u64 <= most, "{} pieces, {repeated} runs, {most}", pieces.len());
+            repeated
+        };
+        assert_eq!(pieces(usize::MAX, RUNS_MAX), RUNS_MAX - 1, "the element of rank 0 is shared");
+        assert_eq!(pieces(usize::MAX, 10 * RUNS_MAX), 0);
+        assert_eq!(pieces(5, 10 * RUNS_MAX), 0);
+        assert!(pieces(5, 1000) > 700);
     }
 
     #[test]

@@ -729,6 +729,86 @@ mod tests {
         assert!(!reader.next().expect("valid").expect("whole").is_whole);
     }
 
+    /// An entry as a peer may write it that has no content, with any path.
+    fn raw_entry(kind: u8, path: &[u8]) -> Vec<u8> {
+        let mut out = vec![kind, 0];
+        write_varint(&mut out, path.len() as u64);
+        out.extend_from_slice(path);
+        match kind {
+            FILE => out.push(0),
+            SYMLINK => out.extend_from_slice(&[1, b'x']),
+            _ => {}
+        }
+        out.extend_from_slice(&[0, 0]);
+        if kind == FILE {
+            out.extend_from_slice(&content_check(b""));
+        }
+        out
+    }
+
+    /// What an archive of such entries is refused for, and how many of them came before that.
+    fn check_hostile(entries: &[(u8, &[u8])], error: InvalidTree) {
+        let archive: Vec<u8> = entries.iter().flat_map(|(kind, path)| raw_entry(*kind, path)).collect();
+        for piece in [1, 7, archive.len()] {
+            let mut reader = ArchiveReader::default();
+            let mut came = Ok(0);
+            for piece in archive.chunks(piece) {
+                reader.push(piece);
+                while let Ok(so_far) = came {
+                    match reader.next() {
+                        Ok(Some(_)) => came = Ok(so_far + 1),
+                        Ok(None) => break,
+                        Err(error) => came = Err((so_far, error)),
+                    }
+                }
+            }
+            assert_eq!(came, Err((entries.len() - 1, error)), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn archives_with_paths_that_lead_out_or_stand_nowhere_are_refused() {
+        const ROOT: (u8, &[u8]) = (DIRECTORY, b"");
+        let long = vec![b'x'; 256];
+        let in_long = [b"d/", &long[..]].concat();
+        let too_long = [&[b'x'; 255][..], b"/"].concat().repeat(17)[..4097].to_vec();
+        for kind in [DIRECTORY, FILE, SYMLINK] {
+            for (path, error) in [
+                (&b".."[..], InvalidPath::Dots),
+                (b".", InvalidPath::Dots),
+                (b"../a", InvalidPath::Dots),
+                (b"d/..", InvalidPath::Dots),
+                (b"d/../../a", InvalidPath::Dots),
+                (b"d/./a", InvalidPath::Dots),
+                (b"/", InvalidPath::Absolute),
+                (b"/etc/passwd", InvalidPath::Absolute),
+                (b"//a", InvalidPath::Absolute),
+                (b"d/", InvalidPath::EmptyComponent),
+                (b"d//a", InvalidPath::EmptyComponent),
+                (b"a\0b", InvalidPath::ForbiddenByte),
+                (&long, InvalidPath::LongName(256)),
+                (&in_long, InvalidPath::LongName(256)),
+            ] {
+                check_hostile(&[ROOT, (DIRECTORY, b"d"), (kind, path)], error.into());
+            }
+            let error = LimitExceeded { what: "path length", wanted: 4097, allowed: 4096 };
+            check_hostile(&[ROOT, (kind, &too_long)], error.into());
+            for file in [FILE, SYMLINK] {
+                check_hostile(&[ROOT, (file, b"a"), (kind, b"a/b")], InvalidTree::Orphan);
+                check_hostile(&[ROOT, (file, b"a"), (kind, b"a")], InvalidTree::Order);
+                check_hostile(&[ROOT, (DIRECTORY, b"a"), (file, b"a")], InvalidTree::Order);
+                check_hostile(&[ROOT, (DIRECTORY, b"a"), (file, b"a/b"), (kind, b"a/b/c")], InvalidTree::Orphan);
+                check_hostile(&[(file, b"")], InvalidTree::Start);
+            }
+            check_hostile(&[ROOT, (kind, b"")], InvalidTree::Order);
+            check_hostile(&[ROOT, (kind, b"a/b")], InvalidTree::Orphan);
+            check_hostile(&[ROOT, (kind, b"b"), (kind, b"a")], InvalidTree::Order);
+            check_hostile(&[ROOT, (DIRECTORY, b"a"), (kind, b"a/b"), (kind, b"a/b")], InvalidTree::Order);
+            check_hostile(&[ROOT, (DIRECTORY, b"a"), (kind, b"b"), (kind, b"a/b")], InvalidTree::Order);
+            check_hostile(&[(kind, b"a")], InvalidTree::Start);
+        }
+    }
+
     #[test]
     fn entries_that_are_known_pass_between_others() {
         let list = list(&small_tree());

@@ -8,7 +8,7 @@ use deltasync_core::{FineKey, MendKey, SketchKey, TagKey};
 
 use crate::flow::Flow;
 use crate::job::Work;
-use crate::memory::Grant;
+use crate::memory::{Grant, Memory};
 use crate::{
     Answer, Ask, Config, Event, EventKind, Job, JobId, Message, MessageKind, Output, PeerMisbehaved, Phase, Progress,
     Request, RequestId, SessionError, StorageFault, TransferError, TransferId, TransferMessage,
@@ -142,6 +142,7 @@ pub(crate) struct Context<'a> {
     pub(crate) payload: usize,
     pub(crate) flow: &'a mut Flow,
     pub(crate) effects: &'a mut Effects,
+    pub(crate) memory: &'a mut Memory,
 }
 
 impl Context<'_> {
@@ -185,6 +186,14 @@ impl Context<'_> {
     /// Received bytes, `len` of them, stay here until the transfer ends.
     pub(crate) fn keep(&mut self, len: usize) {
         self.flow.keep(len);
+    }
+
+    /// The receiver's survey has come, and to use it takes so many bytes: what is asked and computed from now on waits until
+    /// there is room.
+    pub(crate) fn surveyed(&mut self, cost: u64) {
+        self.flow.sizes.survey = cost;
+        let price = self.flow.sizes.to_send(self.config);
+        self.flow.grant = self.memory.want(self.id, self.flow.grant, price);
     }
 
     /// This transfer is large: its window may widen.

@@ -149,6 +149,13 @@ pub(crate) struct Surveyed {
     pub(crate) edges: Option<Sketch>,
 }
 
+impl Surveyed {
+    /// How many elements the sender has.
+    pub(crate) fn theirs(&self) -> u64 {
+        (self.shared.len() + self.missing.len()) as u64
+    }
+}
+
 /// What a receiver says to a sketch of edges.
 #[derive(Debug)]
 pub(crate) enum Broken {

@@ -50,6 +50,8 @@ pub(crate) struct Sizes {
     pub(crate) elements: u64,
     /// Bytes and chunks of what we have: at a sender the target, at a receiver the basis, once that was looked for.
     pub(crate) ours: Option<(u64, u64)>,
+    /// What it takes a sender to use the receiver's survey, once that has come, in bytes.
+    pub(crate) survey: u64,
 }
 
 const MIB: u64 = 1 << 20;
@@ -62,7 +64,7 @@ const PREFIX: u64 = 8 * MIB;
 
 impl Sizes {
     /// What the end that has the target needs, in bytes: pieces that are read and packed ahead, the packer with its
-    /// prefix, slices that are searched, the survey of the other end.
+    /// prefix, slices that are searched, what is known of the other end's chunks, and of its old gaps once that is told.
     pub(crate) fn to_send(self, config: &Config) -> u64 {
         let (_, chunks) = self.ours.unwrap_or_default();
         let pieces = self.target.min(8 * config.piece as u64);
@@ -72,7 +74,7 @@ impl Sizes {
             _ => MIB / 2 + self.target.saturating_mul(48).min(42 * MIB) + 2 * self.target.min(PREFIX),
         };
         let searched = self.target.min(4 * MIB).saturating_mul(2);
-        LEAST + pieces + packer + searched + chunks.saturating_mul(CHUNK)
+        LEAST + pieces + packer + searched + chunks.saturating_mul(CHUNK).saturating_add(self.survey)
     }
 
     /// What the end that has the basis needs, in bytes: the window and the prefix of the unpacker, operations and

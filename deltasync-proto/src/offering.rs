@@ -4,14 +4,15 @@
 //! # Security
 //!
 //! A receiver may ask for more only as long as that grows by a quarter, since each time is a pass over the set; a survey
-//! is bounded by the chunks that could have been offered.
+//! is bounded by the chunks that could have been offered. What it takes to use one is known from its first fields: they are
+//! checked, and room is asked for, before any of it is decoded.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use deltasync_core::{Break, Elements, LIST_AT_ONCE, LimitExceeded, Sketch};
+use deltasync_core::{Break, Elements, LIST_AT_ONCE, LimitExceeded, Sketch, Survey};
 
 use crate::bulk::{Edges, SetPart, Want};
 use crate::context::{Context, Trouble};
@@ -135,6 +136,8 @@ impl Offered {
                 }
                 cx.flow.clear();
                 let Self { common, target, elements, survey, .. } = *self;
+                let cost = Survey::cost(&survey, elements.len() as u64, &cx.config.limits);
+                cx.surveyed(cost.map_err(InvalidMessage::from)?);
                 let answered = Laying { common, target, elements, survey: survey.into() };
                 Ok(Box::new(answered).lay(None, cx))
             }

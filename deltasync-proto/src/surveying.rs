@@ -1,7 +1,8 @@
 //! A receiver that sums the blocks of its old gaps and tells the sender of its basis.
 //!
 //! A sample of the gaps tells first how well they compress, since that decides how long blocks should be. Then the gaps
-//! are read in pieces of bounded size, one after the other, and summed on another thread.
+//! are read in pieces of bounded size, one after the other, and summed on another thread. Where that comes to more than a
+//! sender takes, everything is asked for.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -101,6 +102,7 @@ impl Surveying {
             (State::Rating(job), Product::Ratio(ratio)) if *job == id => {
                 let bytes = self.left.iter().map(|(_, len)| len.get()).sum();
                 let shape = FineShape::for_gaps(self.left.iter().len() as u64, bytes, ratio);
+                let shape = shape.with_sums_at_most(Survey::sums_max(self.surveyed.theirs()), bytes);
                 let shape =
                     shape.with_bits_at_most(if cx.config.tag_bits < 48 { cx.config.tag_bits } else { u32::MAX });
                 self.shape = Some(shape);
@@ -142,10 +144,14 @@ fn tell(
         sums,
         edges: surveyed.edges.clone(),
     };
-    let elements = surveyed.shared.len() + surveyed.missing.len();
+    let most = Survey::sums_max(surveyed.theirs()) + survey.pieces.len() as u64;
     let mut bytes = Vec::new();
-    survey.encode(elements as u64, &mut bytes);
+    survey.encode(surveyed.theirs(), &mut bytes);
     let bytes = Bytes::from(bytes);
+    if bytes.len() as u64 > cx.config.survey_max() || survey.sums.len() as u64 > most {
+        cx.send(TransferMessage::Want(Want::All));
+        return Patching::begin(task, None, cx);
+    }
     for start in (0..bytes.len()).step_by(FRAME) {
         let end = bytes.len().min(start + FRAME);
         let last = end == bytes.len();

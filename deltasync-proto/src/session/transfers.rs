@@ -171,12 +171,12 @@ impl Session {
             _ => CAN_PACK,
         };
         let live = self.seen || self.role == Role::Client;
-        let Self { role, config, nonce, own_nonce, link, effects, .. } = self;
+        let Self { role, config, nonce, own_nonce, link, effects, memory, .. } = self;
         let server_nonce = match (role, link) {
             (Role::Client, Link::Open { peer }) => &peer.nonce,
             _ => own_nonce,
         };
-        Context { id, config, nonce, server_nonce, live, may_pack, payload, flow, effects }
+        Context { id, config, nonce, server_nonce, live, may_pack, payload, flow, effects, memory }
     }
 
     /// Hands something to a transfer's machine, if it has not ended.
@@ -232,7 +232,7 @@ impl Session {
         match answer {
             Answer::Described(file) => {
                 let ours = sizes(file);
-                flow.sizes = Sizes { target: ours.0, ours: Some(ours), ..flow.sizes };
+                flow.sizes = Sizes { target: ours.0, ours: Some(ours), survey: 0, ..flow.sizes };
                 let price = flow.sizes.to_send(&self.config);
                 self.want(id, price);
             }

@@ -269,30 +269,70 @@ fn sketches_that_do_not_peel() {
 }
 
 #[test]
-fn a_million_equal_sums() {
-    let mut row = Row::new("a survey of a million equal fine sums, all of them candidates");
+fn as_many_equal_sums_as_there_may_be() {
+    let mut row = Row::new("a survey of as many equal fine sums as there may be");
     let shape = FineShape::new(16, 8).expect("a shape");
+    let most = Survey::sums_max(elements_of(&basis()).len() as u64);
     for sum in [0u64, 1, 0xff] {
-        let len = ByteLen::new(16 << 20);
+        let len = ByteLen::new(most * 16);
         let pieces = vec![OldPiece { before: 0, content: OldContent::Summed(len) }];
         let survey = Survey {
             basis: len,
             missing: (0..elements_of(&basis()).len() as u32).collect(),
             pieces,
             shape: Some(shape),
-            sums: vec![sum; 1 << 20],
+            sums: vec![sum; most as usize],
             ..survey()
         };
-        let mut bytes = Vec::new();
-        survey.encode(elements_of(&basis()).len() as u64, &mut bytes);
-        let parts: Vec<_> = bytes.chunks(512 << 10).map(Bytes::copy_from_slice).collect();
-        let last = parts.len() - 1;
-        let raw = offering();
-        row.attack(raw, |raw| {
-            for (i, bytes) in parts.into_iter().enumerate() {
-                raw.say(1, TransferMessage::Want(Want::Survey { last: i == last, bytes }));
-            }
+        let raw = row.attack(offering(), |raw| {
+            raw.say(1, surveys(&survey));
         });
+        assert!(raw.finished().is_none(), "{:?}", raw.finished());
+    }
+}
+
+#[test]
+fn surveys_of_many_pieces_and_sums_of_few_bits() {
+    let elements = elements_of(&basis()).len() as u64;
+    let (most, sums) = (Survey::pieces_max(elements), Survey::sums_max(elements));
+    let bytes = |len| OldContent::Bytes(ByteLen::new(len));
+    let summed = |len| OldContent::Summed(ByteLen::new(len));
+    let survey = |pieces: u64, content: OldContent, shape, sums: u64| Survey {
+        basis: ByteLen::new(content.len().get() * pieces + 10_000),
+        pieces: vec![OldPiece { before: 0, content }; pieces as usize],
+        shape,
+        sums: (0..sums).map(|i| i.wrapping_mul(0x9e37_79b9) >> 7 & 3).collect(),
+        ..survey()
+    };
+    let shape = FineShape::new(16, 2).ok();
+    let run = OldContent::Run { tag: Tag::from_bytes([9; 6]), len: 1, count: 1 };
+    let mut row = Row::new("a survey of 500 KB of 800,000 pieces, or of one more than there may be");
+    for survey in [
+        survey(800_000, bytes(1), None, 0),
+        survey(most + 1, bytes(1), None, 0),
+        survey(most + 1, run, None, 0),
+        survey(1, summed(16 * 2_000_000), shape, 2_000_000),
+        survey(1, summed(16 * (sums + 2)), shape, sums + 2),
+    ] {
+        let message = surveys(&survey);
+        let raw = row.attack(offering(), |raw| {
+            raw.say(1, message);
+        });
+        check_over(&raw, "more than there may be");
+    }
+    let mut row = Row::new("a survey of as many pieces and sums of few bits as there may be");
+    for survey in [
+        survey(most, bytes(1), None, 0),
+        survey(most, summed(1), shape, most),
+        survey(most, run, None, 0),
+        survey(1, summed(16 * (sums + 1)), shape, sums + 1),
+        survey(most, summed(16 * ((sums + most) / most)), shape, (sums + most) / most * most),
+    ] {
+        let message = surveys(&survey);
+        let raw = row.attack(offering(), |raw| {
+            raw.say(1, message);
+        });
+        assert!(raw.finished().is_none(), "{:?}", raw.finished());
     }
 }
 

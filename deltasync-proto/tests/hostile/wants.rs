@@ -48,7 +48,7 @@ fn header(missing: u64, pieces: u64, block: u64, bits: u8) -> Vec<u8> {
 
 #[test]
 fn a_survey_with_numbers_that_it_cannot_hold_is_refused() {
-    let most = Limits::default().chunks as u64;
+    let most = Survey::pieces_max(elements_of(&basis()).len() as u64);
     let damaged = |cause: &str| (CloseCode::Invalid, format!("survey of the basis is damaged: {cause}"));
     let limit = |text: String| (CloseCode::Limit, text);
     for (bytes, (code, text)) in [

@@ -54,8 +54,11 @@ struct Ground {
 
 impl Ground {
     fn new(served: bool) -> Self {
+        Self::with(served, LocalOptions::default())
+    }
+
+    fn with(served: bool, options: LocalOptions) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
-        let options = LocalOptions::default();
         let storage = match served {
             true => LocalStorage::serve(directory.path(), options),
             false => LocalStorage::roots(vec![directory.path().to_owned()], options),
@@ -470,6 +473,103 @@ fn a_file_that_changes_after_it_was_listed_is_not_read() {
     let ranges = vec![(Offset::ZERO, tree.chunks.len())];
     let fault = from.storage.answer(Ask::Read { file: tree.file, ranges }).expect_err("it is gone");
     assert_eq!(fault.kind, FaultKind::Changed);
+}
+
+/// An entry as a peer may write it, with any path: a directory, an empty file, or a link to `target`.
+fn raw_entry(kind: char, path: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut out = vec![b"dfl".iter().position(|known| char::from(*known) == kind).expect("a kind") as u8];
+    // Permissions, then the path.
+    deltasync_core::write_varint(&mut out, 0o755);
+    deltasync_core::write_varint(&mut out, path.len() as u64);
+    out.extend_from_slice(path);
+    match kind {
+        'f' => out.push(0),
+        'l' => {
+            deltasync_core::write_varint(&mut out, target.len() as u64);
+            out.extend_from_slice(target);
+        }
+        _ => {}
+    }
+    out.extend_from_slice(&[0, 0]);
+    if kind == 'f' {
+        out.extend_from_slice(&content_check(b""));
+    }
+    out
+}
+
+#[test]
+fn archives_whose_paths_lead_out_or_stand_nowhere_make_nothing_there() {
+    let outside = TempDir::new().expect("a temporary directory");
+    fs::write(outside.path().join("file"), b"outside").expect("made");
+    let absolute = outside.path().as_os_str().as_bytes();
+    let name = outside.path().file_name().expect("it has a name").as_bytes();
+    let to_outside = |before: &[u8]| [before, b"../", name, b"/new"].concat();
+    for (served, components) in [(true, false), (true, true), (false, false)] {
+        for kind in ['d', 'f', 'l'] {
+            for (before, path, why) in [
+                (vec![], to_outside(b""), "a path in a tree is not valid"),
+                (vec![], to_outside(b"../t/../"), "a path in a tree is not valid"),
+                (vec![('d', "d")], to_outside(b"d/../../"), "a path in a tree is not valid"),
+                (vec![], [absolute, b"/new"].concat(), "a path in a tree is not valid"),
+                (vec![], [absolute, b"/file"].concat(), "a path in a tree is not valid"),
+                (vec![], b"./new".to_vec(), "a path in a tree is not valid"),
+                (vec![], b"n\0ew".to_vec(), "a path in a tree is not valid"),
+                (vec![], vec![b'n'; 256], "a path in a tree is not valid"),
+                (vec![('l', "link")], b"link/new".to_vec(), "an entry of a tree stands in no directory"),
+                (vec![('l', "link")], b"link/file".to_vec(), "an entry of a tree stands in no directory"),
+                (vec![('f', "f")], b"f/new".to_vec(), "an entry of a tree stands in no directory"),
+                (vec![], b"no/new".to_vec(), "an entry of a tree stands in no directory"),
+                (vec![('d', "link")], b"link".to_vec(), "entries of a tree are not in order"),
+                (vec![('l', "link")], b"link".to_vec(), "entries of a tree are not in order"),
+                (vec![('f', "new")], b"new".to_vec(), "entries of a tree are not in order"),
+                (vec![('f', "z")], b"new".to_vec(), "entries of a tree are not in order"),
+            ] {
+                let to = Ground::with(served, LocalOptions::default().components(components));
+                let mut archive = raw_entry('d', b"", b"");
+                before.iter().for_each(|(kind, path)| archive.extend(raw_entry(*kind, path.as_bytes(), absolute)));
+                archive.extend(raw_entry(kind, &path, absolute));
+                let len = ByteLen::of(&archive);
+                let stage = to.stage(len, None, ALL);
+                let mut planner = Planner::new(ByteLen::ZERO, len, &deltasync_core::Limits::default()).expect("fits");
+                let ops: Ops = [Op::Literal { len }].into_iter().collect();
+                let fault = to.apply(&stage, &mut planner, None, &ops, archive.into()).expect_err("no tree");
+                assert_eq!(fault.message, format!("t: {why}"), "{kind} {:?}", path.escape_ascii().to_string());
+                drop(stage);
+                // What came before it may be there, and nothing else.
+                let allowed = |seen: &[u8]| seen.is_empty() || before.iter().any(|(_, path)| path.as_bytes() == seen);
+                let seen: Vec<_> = to.see().into_keys().collect();
+                assert!(seen.iter().all(|seen| allowed(seen)), "{seen:?} {:?}", path.escape_ascii().to_string());
+            }
+        }
+    }
+    assert_eq!(fs::read(outside.path().join("file")).expect("there"), b"outside");
+    assert_eq!(fs::read_dir(outside.path()).expect("there").count(), 1);
+}
+
+#[test]
+fn the_longest_names_and_paths_are_made_or_named() {
+    let attributes = Attributes::new(0o755, 7, 0).expect("in range");
+    let entry = |path: &[u8], kind| TreeEntry { path: RelPath::new(path).expect("a path"), kind, attributes };
+    let empty = || TreeKind::File { len: ByteLen::ZERO, root: None };
+    let name = [b'n'; 254];
+    // 4,095 bytes are the longest that a system call takes, 4,096 the longest that a peer may say.
+    for (last, reason) in [(15, None), (16, Some("File name too long"))] {
+        let to = Ground::new(true);
+        let mut entries = vec![entry(b"", TreeKind::Directory)];
+        for depth in 1..=16 {
+            entries.push(entry(&vec![&name[..]; depth].join(&b'/'), TreeKind::Directory));
+        }
+        let deepest = entries[16].path.as_bytes().to_vec();
+        let path = [&deepest[..], b"/", &vec![b'e'; last]].concat();
+        assert_eq!(path.len(), 4080 + last);
+        entries.push(entry(&path, empty()));
+        let made = make_by_word(&to, &entries);
+        println!("{made:?} {reason:?}");
+        let at = Place { root: RootId::new(0), path: RelPath::ROOT };
+        let ask = Ask::Describe { place: at, cutting: Cutting::TREE, algorithm: Algorithm::Blake3, remember: None };
+        let Ok(Answer::Described(tree)) = to.storage.answer(ask) else { panic!("it can be listed") };
+        println!("{:?} {:?}", tree.chunks.chunk_count(), left_out(&tree.file).len());
+    }
 }
 
 #[test]
