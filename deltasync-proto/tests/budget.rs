@@ -7,7 +7,10 @@ use std::process::Command;
 use std::{env, fs};
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, Op, Ops, RelPath, TagKey};
+use deltasync_core::{
+    Algorithm, ByteLen, ChunkList, Cutter, Digest, Elements, FineShape, OldContent, OldPiece, Op, Ops, RelPath, Shared,
+    Survey, TagKey,
+};
 use deltasync_proto::{
     Config, Content, Delta, Event, EventKind, Literals, Message, MessageKind, Offer, Pull, SetPart, TransferError,
     TransferId, TransferMessage, Want, Wish,
@@ -106,7 +109,7 @@ fn basis_held(due: &Due) -> bool {
     due.name() == "Basis"
 }
 
-const SCENARIOS: [(&str, fn() -> Raw); 10] = [
+const SCENARIOS: [(&str, fn() -> Raw); 11] = [
     ("literals of 256 pushes before their basis is open", literals),
     ("operations of 256 pushes, packed 1:1000", operations),
     ("tiny parts of 256 pushes, 120 kB of pongs between", parts_between_pongs),
@@ -114,10 +117,14 @@ const SCENARIOS: [(&str, fn() -> Raw); 10] = [
     ("256 pulls of new 1 MiB of text that nobody takes", || pulls(None)),
     ("256 pulls of known 1 MiB of text that nobody takes", || pulls(OTHER)),
     ("surveys of 256 pulls that never end", surveys),
+    ("surveys of 256 pulls, of as many pieces and sums of few bits as there may be", costly_surveys),
     ("large parts of tags of 256 pushes before their basis is open", || parts(TransferMessage::Tags, 60_000, 1)),
     ("large parts of cells of 256 pushes before their basis is open", || parts(TransferMessage::Cells, 60_000, 1)),
     ("tiny parts of 256 pushes before their basis is open", || parts(TransferMessage::Tags, 1, 5_000)),
 ];
+
+/// The nonce of the hello that [`Raw::greet`] sends.
+const NONCE: [u8; 16] = [7; 16];
 
 /// What a peer says it has that has something else.
 const OTHER: Option<(Digest, ByteLen)> = Some((Digest::from_bytes([0; 32]), ByteLen::new(3)));
@@ -193,11 +200,15 @@ fn sets() -> Raw {
     raw
 }
 
-/// A server with a MiB of text.
-fn server_with_text() -> Raw {
+/// A MiB of text.
+fn text() -> Bytes {
     let words = Rng::new(2).bytes(1 << 20);
-    let text: Bytes = words.iter().map(|byte| b"etaoinsh rdlucmf"[usize::from(byte % 16)]).collect();
-    server(BUDGET, &[("file", text)], |_| false)
+    words.iter().map(|byte| b"etaoinsh rdlucmf"[usize::from(byte % 16)]).collect()
+}
+
+/// A server that has it.
+fn server_with_text() -> Raw {
+    server(BUDGET, &[("file", text())], |_| false)
 }
 
 /// Begins a pull of it; true when it was offered at once.
@@ -231,6 +242,43 @@ fn surveys() -> Raw {
             }
         }
         raw.take();
+    }
+    raw
+}
+
+/// Surveys of few bytes that take much to use, and are used until what comes of them is read, which nobody does.
+fn costly_surveys() -> Raw {
+    let mut raw = server_with_text();
+    let list = ChunkList::of(&text(), Cutter::for_len(ByteLen::new(1 << 20)), Algorithm::Blake3);
+    let elements = Elements::of(&list, &TagKey::new(&NONCE, 1)).len() as u64;
+    let (most, sums) = (Survey::pieces_max(elements), Survey::sums_max(elements));
+    let shape = FineShape::new(16, 2).expect("a shape");
+    let each = (sums + most) / most;
+    for id in 1..=TRANSFERS {
+        if !pull(&mut raw, id, OTHER) {
+            continue;
+        }
+        // All but one element is missing.
+        let key = TagKey::new(&NONCE, id);
+        let elements = Elements::of(&list, &key);
+        let missing: Vec<u32> = (1..elements.len() as u32).collect();
+        let shared = Shared::all_but_ranks(&elements, &missing);
+        let common: u64 = shared.runs().iter().map(|run| list.runs()[*run as usize].bytes().get()).sum();
+        let piece = OldPiece { before: 0, content: OldContent::Summed(ByteLen::new(16 * each)) };
+        let survey = Survey {
+            basis: ByteLen::new(common + 16 * each * most),
+            order: shared.order(&elements, &key),
+            missing,
+            pieces: vec![piece; most as usize],
+            shape: Some(shape),
+            sums: (0..each * most).map(|i| i.wrapping_mul(0x9e37_79b9) >> 7 & 3).collect(),
+            edges: None,
+        };
+        let mut bytes = Vec::new();
+        survey.encode(elements.len() as u64, &mut bytes);
+        assert!(bytes.len() < 200_000, "{}", bytes.len());
+        raw.say(id, TransferMessage::Want(Want::Survey { last: true, bytes: bytes.into() })).take();
+        assert!(raw.finished().is_none(), "{:?}", raw.finished());
     }
     raw
 }
