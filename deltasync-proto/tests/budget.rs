@@ -3,6 +3,7 @@
 //! Measured from outside, as the most memory the process has ever had, so that what the packer's own library allocates
 //! counts too. Each scenario has a process of its own, since what an earlier one has given back would not be counted again.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::{env, fs};
 
@@ -249,38 +250,39 @@ fn surveys() -> Raw {
 /// Surveys of few bytes that take much to use, and are used until what comes of them is read, which nobody does.
 fn costly_surveys() -> Raw {
     let mut raw = server_with_text();
+    (1..=TRANSFERS).filter(|id| pull(&mut raw, *id, OTHER)).collect::<Vec<_>>().into_iter().for_each(|id| {
+        raw.say(id, costly_survey(id)).take();
+        assert!(raw.finished().is_none(), "{:?}", raw.finished());
+    });
+    raw
+}
+
+/// A survey for a sender of the text, as costly as can be: all but one element is missing.
+fn costly_survey(id: u32) -> TransferMessage {
     let list = ChunkList::of(&text(), Cutter::for_len(ByteLen::new(1 << 20)), Algorithm::Blake3);
     let elements = Elements::of(&list, &TagKey::new(&NONCE, 1)).len() as u64;
     let (most, sums) = (Survey::pieces_max(elements), Survey::sums_max(elements));
     let shape = FineShape::new(16, 2).expect("a shape");
     let each = (sums + most) / most;
-    for id in 1..=TRANSFERS {
-        if !pull(&mut raw, id, OTHER) {
-            continue;
-        }
-        // All but one element is missing.
-        let key = TagKey::new(&NONCE, id);
-        let elements = Elements::of(&list, &key);
-        let missing: Vec<u32> = (1..elements.len() as u32).collect();
-        let shared = Shared::all_but_ranks(&elements, &missing);
-        let common: u64 = shared.runs().iter().map(|run| list.runs()[*run as usize].bytes().get()).sum();
-        let piece = OldPiece { before: 0, content: OldContent::Summed(ByteLen::new(16 * each)) };
-        let survey = Survey {
-            basis: ByteLen::new(common + 16 * each * most),
-            order: shared.order(&elements, &key),
-            missing,
-            pieces: vec![piece; most as usize],
-            shape: Some(shape),
-            sums: (0..each * most).map(|i| i.wrapping_mul(0x9e37_79b9) >> 7 & 3).collect(),
-            edges: None,
-        };
-        let mut bytes = Vec::new();
-        survey.encode(elements.len() as u64, &mut bytes);
-        assert!(bytes.len() < 200_000, "{}", bytes.len());
-        raw.say(id, TransferMessage::Want(Want::Survey { last: true, bytes: bytes.into() })).take();
-        assert!(raw.finished().is_none(), "{:?}", raw.finished());
-    }
-    raw
+    let key = TagKey::new(&NONCE, id);
+    let elements = Elements::of(&list, &key);
+    let missing: Vec<u32> = (1..elements.len() as u32).collect();
+    let shared = Shared::all_but_ranks(&elements, &missing);
+    let common: u64 = shared.runs().iter().map(|run| list.runs()[*run as usize].bytes().get()).sum();
+    let piece = OldPiece { before: 0, content: OldContent::Summed(ByteLen::new(16 * each)) };
+    let survey = Survey {
+        basis: ByteLen::new(common + 16 * each * most),
+        order: shared.order(&elements, &key),
+        missing,
+        pieces: vec![piece; most as usize],
+        shape: Some(shape),
+        sums: (0..each * most).map(|i| i.wrapping_mul(0x9e37_79b9) >> 7 & 3).collect(),
+        edges: None,
+    };
+    let mut bytes = Vec::new();
+    survey.encode(elements.len() as u64, &mut bytes);
+    assert!(bytes.len() < 200_000, "{}", bytes.len());
+    TransferMessage::Want(Want::Survey { last: true, bytes: bytes.into() })
 }
 
 /// Parts that wait for the basis: some of them large, or as many tiny ones as there is credit for.
@@ -310,6 +312,67 @@ fn a_hostile_session_stays_within_its_budget() {
         assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
         let row = said.lines().find_map(|line| line.find('|').map(|at| &line[at..]));
         println!("{}", row.expect("the scenario has run"));
+    }
+}
+
+/// To how many of 20 transfers something of this kind is said, while nothing of it is read.
+fn at_once(raw: &mut Raw, is_answer: fn(&TransferMessage) -> bool, begin: impl Fn(&mut Raw, u32)) -> usize {
+    let mut answered = BTreeSet::new();
+    for id in 1..=20 {
+        begin(raw, id);
+        for message in raw.messages() {
+            if let Message::Transfer(id, message) = message
+                && is_answer(&message)
+            {
+                answered.insert(id);
+            }
+        }
+    }
+    assert!(raw.finished().is_none(), "{:?}", raw.finished());
+    answered.len()
+}
+
+#[test]
+fn no_more_transfers_work_at_once_than_have_room() {
+    let text = text();
+    let server = |mib: u64, level| {
+        let config = Config::default().memory(2 * mib << 20).level(level);
+        let mut raw = Raw::server(config).file("file", text.clone());
+        raw.greet();
+        raw
+    };
+    let is_delta = |message: &TransferMessage| matches!(message, TransferMessage::Delta(_));
+    let is_said = |message: &TransferMessage| matches!(message, TransferMessage::Want(_) | TransferMessage::More(_));
+    // Sender: a packer takes 42 MiB for so much, and all but that is what the target is read, packed and searched in.
+    for (mib, level, most) in [(4, 3, 1), (100, 3, 2), (150, 3, 3), (4, 0, 1), (32, 0, 10)] {
+        let pull = Pull { path: file(), algorithm: Algorithm::Blake3, have: None };
+        let begin = |raw: &mut Raw, id| {
+            raw.say(id, TransferMessage::Pull(pull.clone()));
+        };
+        assert_eq!(at_once(&mut server(mib, level), is_delta, begin), most, "{mib} MiB, level {level}");
+    }
+    // The same with surveys of as many pieces and sums as there may be.
+    for (mib, most) in [(32, 1), (64, 3)] {
+        let begin = |raw: &mut Raw, id| {
+            if pull(raw, id, OTHER) {
+                raw.say(id, costly_survey(id));
+            }
+        };
+        assert_eq!(at_once(&mut server(mib, 0), is_delta, begin), most, "{mib} MiB");
+    }
+    // Receiver: the unpacker with its prefix, operations, literals, what is summed.
+    let list = ChunkList::of(&text, Cutter::for_len(ByteLen::of(&text)), Algorithm::Blake3);
+    for (mib, most) in [(16, 1), (64, 4)] {
+        let begin = |raw: &mut Raw, id| {
+            let elements = Elements::of(&list, &TagKey::new(&NONCE, id));
+            let mut bytes = Vec::new();
+            elements.encode(1..elements.len(), &mut bytes);
+            let content = Content::Set { elements: elements.len() as u32 - 1 };
+            raw.say(id, offer(1 << 20, content));
+            let count = elements.len() as u32 - 1;
+            raw.say(id, TransferMessage::Tags(SetPart { start: 0, count, bytes: bytes.into() }));
+        };
+        assert_eq!(at_once(&mut server(mib, 0), is_said, begin), most, "{mib} MiB");
     }
 }
 
