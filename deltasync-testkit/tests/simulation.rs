@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use deltasync_testkit::{Simulated, Tally, simulate};
+use deltasync_testkit::{Seen, Simulated, Tally, simulate};
 
 /// Runs these seeds on all cores.
 fn run(seeds: std::ops::Range<u64>) -> Tally {
@@ -41,6 +41,7 @@ fn what_is_promised_holds_in_a_few_hundred_runs() {
     let tally = run(0..400);
     println!("{tally}");
     // What is rare has its turn among the thousands of `simulate`.
+    assert!(tally.count(Seen::StartedOver) > 0, "a source that has changed is not sent as if it had not");
     assert!(tally.never().len() < 10, "never happened: {:?}", tally.never());
 }
 

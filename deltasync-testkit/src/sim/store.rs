@@ -66,6 +66,8 @@ pub(super) struct Store {
     pub(super) weather: Weather,
     /// What a power cut may leave at a path instead of what is there.
     unsettled: BTreeMap<RelPath, BTreeSet<Option<Digest>>>,
+    /// Sources that were said to have changed, and on which connection: they are to be described anew.
+    changed: BTreeSet<(usize, RelPath)>,
     live: Arc<AtomicUsize>,
 }
 
@@ -90,6 +92,8 @@ struct Held {
     inner: FileHandle,
     /// Which version of its path it is, where it was opened as one.
     version: Option<usize>,
+    /// Where it was described as a source, if it was.
+    source: Option<RelPath>,
     len: ByteLen,
     _live: Live,
 }
@@ -105,7 +109,8 @@ struct Staged {
 
 impl Store {
     pub(super) fn new(ground: Ground, weather: Weather) -> Self {
-        Self { ground, history: History::default(), weather, unsettled: BTreeMap::new(), live: Arc::default() }
+        let (unsettled, changed) = (BTreeMap::new(), BTreeSet::new());
+        Self { ground, history: History::default(), weather, unsettled, changed, live: Arc::default() }
     }
 
     /// How many handles live.
@@ -186,7 +191,8 @@ impl Store {
         }
         let ask = match ask {
             Ask::Commit { stage, replaces } => return self.commit(&stage, &replaces, asker, now, rng, tally),
-            Ask::Recheck { .. } if chance(rng, self.weather.changed) => {
+            Ask::Recheck { file } if chance(rng, self.weather.changed) => {
+                self.changed.extend(held(&file).source.clone().map(|path| (asker.connection, path)));
                 return Ok(Ok(Answer::Rechecked { unchanged: false }));
             }
             Ask::Stage { place, len, algorithm, root } => {
@@ -227,12 +233,18 @@ impl Store {
             }
             other => other,
         };
+        let source = if let Ask::Describe { place, .. } = &ask { Some(place.path.clone()) } else { None };
+        if source.as_ref().is_some_and(|path| self.changed.remove(&(asker.connection, path.clone()))) {
+            tally.add(Seen::StartedOver);
+        }
         let answer = match self.ground.answer(ask) {
             Err(fault) => return Ok(Err(fault)),
             Ok(answer) => answer,
         };
         Ok(Ok(match answer {
-            Answer::Described(file) => Answer::Described(self.opened(file, None)),
+            Answer::Described(file) => {
+                Answer::Described(OpenedFile { file: self.described(file.file, source, file.chunks.len()), ..file })
+            }
             Answer::Basis { place, file, twin, partial } => {
                 let seen = file.as_ref().map(|file| file.chunks.root());
                 let there = self.history.root(&place.path);
@@ -360,7 +372,11 @@ impl Store {
     }
 
     fn wrap(&self, inner: FileHandle, version: Option<usize>, len: ByteLen) -> FileHandle {
-        FileHandle::new(Held { inner, version, len, _live: Live::new(&self.live) })
+        FileHandle::new(Held { inner, version, source: None, len, _live: Live::new(&self.live) })
+    }
+
+    fn described(&self, inner: FileHandle, source: Option<RelPath>, len: ByteLen) -> FileHandle {
+        FileHandle::new(Held { inner, version: None, source, len, _live: Live::new(&self.live) })
     }
 }
 

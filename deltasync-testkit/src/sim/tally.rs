@@ -117,6 +117,8 @@ counted! {
     FaultAfterCommit = "commit made, fault answered",
     /// A storage answered a conflict that was none.
     SpuriousConflict = "spurious conflict",
+    /// A source that was said to have changed when all but the last of it was sent was described anew.
+    StartedOver = "changed source described anew",
     /// A storage gave wrong bytes.
     Rot = "bit rot",
     /// A storage took long.
