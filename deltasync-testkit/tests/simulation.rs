@@ -41,7 +41,9 @@ fn what_is_promised_holds_in_a_few_hundred_runs() {
     let tally = run(0..400);
     println!("{tally}");
     // What is rare has its turn among the thousands of `simulate`.
-    assert!(tally.count(Seen::StartedOver) > 0, "a source that has changed is not sent as if it had not");
+    // Some transfers end before they come to that, and some sources are described for another.
+    let [changed, anew] = [Seen::SaidChanged, Seen::StartedOver].map(|seen| tally.count(seen));
+    assert!(anew > changed * 3 / 4, "a source that has changed was sent as if it had not");
     assert!(tally.never().len() < 10, "never happened: {:?}", tally.never());
 }
 

@@ -192,6 +192,7 @@ impl Store {
         let ask = match ask {
             Ask::Commit { stage, replaces } => return self.commit(&stage, &replaces, asker, now, rng, tally),
             Ask::Recheck { file } if chance(rng, self.weather.changed) => {
+                tally.add(Seen::SaidChanged);
                 self.changed.extend(held(&file).source.clone().map(|path| (asker.connection, path)));
                 return Ok(Ok(Answer::Rechecked { unchanged: false }));
             }

@@ -117,7 +117,9 @@ counted! {
     FaultAfterCommit = "commit made, fault answered",
     /// A storage answered a conflict that was none.
     SpuriousConflict = "spurious conflict",
-    /// A source that was said to have changed when all but the last of it was sent was described anew.
+    /// A source was said to have changed when all but the last of it was sent.
+    SaidChanged = "source said to have changed",
+    /// Such a source was described anew.
     StartedOver = "changed source described anew",
     /// A storage gave wrong bytes.
     Rot = "bit rot",
