@@ -547,28 +547,44 @@ fn archives_whose_paths_lead_out_or_stand_nowhere_make_nothing_there() {
 }
 
 #[test]
-fn the_longest_names_and_paths_are_made_or_named() {
-    let attributes = Attributes::new(0o755, 7, 0).expect("in range");
-    let entry = |path: &[u8], kind| TreeEntry { path: RelPath::new(path).expect("a path"), kind, attributes };
-    let empty = || TreeKind::File { len: ByteLen::ZERO, root: None };
+fn the_longest_names_and_paths_are_made_and_listed_or_named() {
     let name = [b'n'; 254];
-    // 4,095 bytes are the longest that a system call takes, 4,096 the longest that a peer may say.
-    for (last, reason) in [(15, None), (16, Some("File name too long"))] {
+    // 4,095 bytes are the most that a system call takes in one path, 4,096 the most that a peer may say.
+    for last in [15, 16] {
         let to = Ground::new(true);
-        let mut entries = vec![entry(b"", TreeKind::Directory)];
+        let mut archive = raw_entry('d', b"", b"");
+        let mut deepest = Vec::new();
         for depth in 1..=16 {
-            entries.push(entry(&vec![&name[..]; depth].join(&b'/'), TreeKind::Directory));
+            deepest = vec![&name[..]; depth].join(&b'/');
+            archive.extend(raw_entry('d', &deepest, b""));
         }
-        let deepest = entries[16].path.as_bytes().to_vec();
         let path = [&deepest[..], b"/", &vec![b'e'; last]].concat();
         assert_eq!(path.len(), 4080 + last);
-        entries.push(entry(&path, empty()));
-        let made = make_by_word(&to, &entries);
-        println!("{made:?} {reason:?}");
-        let at = Place { root: RootId::new(0), path: RelPath::ROOT };
-        let ask = Ask::Describe { place: at, cutting: Cutting::TREE, algorithm: Algorithm::Blake3, remember: None };
-        let Ok(Answer::Described(tree)) = to.storage.answer(ask) else { panic!("it can be listed") };
-        println!("{:?} {:?}", tree.chunks.chunk_count(), left_out(&tree.file).len());
+        archive.extend(raw_entry('f', &path, b""));
+        archive.extend(raw_entry('f', &[b'z'; 255], b""));
+        let make = |path| {
+            let (place, len) = (Place { root: RootId::new(0), path }, ByteLen::of(&archive));
+            let ask = Ask::StageTree { place, len, algorithm: Algorithm::Blake3, basis: None, extra: ALL };
+            let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("it can be staged") };
+            let mut planner = Planner::new(ByteLen::ZERO, len, &deltasync_core::Limits::default()).expect("fits");
+            let ops: Ops = [Op::Literal { len }].into_iter().collect();
+            to.apply(&stage, &mut planner, None, &ops, archive.clone().into())?;
+            to.seal(&stage);
+            to.commit(&stage)
+        };
+        let list = |path| {
+            let place = Place { root: RootId::new(0), path };
+            let ask = Ask::Describe { place, cutting: Cutting::TREE, algorithm: Algorithm::Blake3, remember: None };
+            let Ok(Answer::Described(tree)) = to.storage.answer(ask) else { panic!("it can be listed") };
+            (tree.chunks.chunk_count(), left_out(&tree.file).len())
+        };
+        make(RelPath::ROOT).expect("all of it");
+        assert_eq!(list(RelPath::ROOT), (19, 0));
+        // Two bytes further down it is too long for a peer to say where it stands, but not to be made and listed there.
+        let below = RelPath::new(*b"t").expect("a path");
+        make(below.clone()).expect("all of it");
+        assert_eq!(list(below), (19, 0));
+        assert_eq!(list(RelPath::ROOT), (37, 1));
     }
 }
 
