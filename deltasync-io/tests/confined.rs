@@ -9,9 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use deltasync_core::{Algorithm, ByteLen, Limits, Name, Offset, Op, Ops, Planner, RelPath};
+use deltasync_core::{
+    Algorithm, Attributes, ByteLen, Limits, Name, Offset, Op, Ops, Planner, RelPath, TreeEntry, TreeKind, TreeLister,
+    content_check,
+};
 use deltasync_io::{BlockingStorage, LocalOptions, LocalStorage};
-use deltasync_proto::{Answer, Ask, Cutting, Destination, FileHandle, Place, Replaces, RootId, StorageFault};
+use deltasync_proto::{
+    Answer, Ask, Cutting, Destination, Extra, FileHandle, OpenedFile, Place, Replaces, RootId, StorageFault,
+};
 use rustix::fs::{CWD, RenameFlags};
 use tempfile::TempDir;
 
@@ -69,6 +74,54 @@ fn push(storage: &LocalStorage, at: &str, bytes: &[u8]) -> Result<(), StorageFau
     storage.answer(Ask::Commit { stage, replaces }).map(|_| ())
 }
 
+/// Lists a tree, and reads all of its archive.
+fn pull_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
+    let ask = Ask::Describe { place: place(at), cutting: Cutting::TREE, algorithm: Algorithm::Blake3, remember: None };
+    let Answer::Described(tree) = storage.answer(ask)? else { panic!("asked to describe") };
+    let bytes = read(storage, tree.file, tree.chunks.len())?;
+    for outside in [MARK, b"only-outside"] {
+        assert!(!bytes.windows(outside.len()).any(|bytes| bytes == outside), "what lies outside is in the tree");
+    }
+    Ok(())
+}
+
+/// Makes of what is there a tree of a file, a link, and a directory with a file.
+fn push_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
+    let (algorithm, attributes) = (Algorithm::Blake3, Attributes::new(0o755, 7, 0).expect("in range"));
+    let path = |path: &str| RelPath::new(path.as_bytes()).expect("a path");
+    let file = TreeKind::File { len: ByteLen::of(INSIDE), root: None };
+    let link = TreeKind::Symlink { target: b"deep/file".to_vec() };
+    let entries = [("", TreeKind::Directory), ("deep", TreeKind::Directory), ("deep/file", file.clone())];
+    let mut lister = TreeLister::new(algorithm, &Limits::default());
+    for (at, kind) in entries.into_iter().chain([("file", file), ("link", link)]) {
+        lister.push(&TreeEntry { path: path(at), kind, attributes }).expect("in order");
+    }
+    let list = lister.finish();
+    let mut archive = Vec::new();
+    for (index, entry) in list.entries().enumerate() {
+        archive.extend_from_slice(list.header(index));
+        if entry.inline().is_some() {
+            archive.extend_from_slice(&content_check(INSIDE));
+            archive.extend_from_slice(INSIDE);
+        }
+    }
+    let destination = Destination { place: place(at), name: Name::any(), directory: false };
+    let basis = storage.answer(Ask::Basis { destination, cutting: Cutting::TREE, algorithm, wanted: None })?;
+    let Answer::Basis { place, file: basis, .. } = basis else { panic!("asked for a basis, got {basis:?}") };
+    let basis = basis.filter(OpenedFile::is_tree);
+    let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());
+    let (basis, len) = (basis.map(|basis| basis.file), ByteLen::of(&archive));
+    let ask = Ask::StageTree { place, len, algorithm, basis: basis.clone(), extra: Extra::Delete { most: Some(9) } };
+    let staged = storage.answer(ask)?;
+    let Answer::Staged(stage) = staged else { panic!("asked to stage, got {staged:?}") };
+    let ops: Ops = [Op::Literal { len }].into_iter().collect();
+    let mut planner = Planner::new(basis_len, len, &Limits::default()).expect("within the limits");
+    let plan = planner.plan(&ops, ops.literal_len()).expect("it fits");
+    storage.answer(Ask::Apply { stage: stage.clone(), basis, plan, literals: archive.into() })?;
+    storage.answer(Ask::Seal { stage: stage.clone() })?;
+    storage.answer(Ask::Commit { stage, replaces: Replaces::Nothing }).map(|_| ())
+}
+
 fn list(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
     match storage.answer(Ask::List { place: place(at), after: None, most: 100 })? {
         Answer::Listed { entries, .. } => {
@@ -77,6 +130,11 @@ fn list(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
         }
         other => panic!("asked to list, got {other:?}"),
     }
+}
+
+fn counted<T, E>(result: Result<T, E>, [made, not_made]: &[AtomicU64; 2]) -> Result<T, E> {
+    (if result.is_ok() { made } else { not_made }).fetch_add(1, Ordering::Relaxed);
+    result
 }
 
 /// Names, contents and times of a directory and of one below it.
@@ -127,6 +185,7 @@ fn check_flips(served: bool, components: bool, time: Duration) {
     let storage = &storage.expect("opened");
     let (done, flips) = (&AtomicBool::new(false), &AtomicU64::new(0));
     let (passed, refused, crossed) = (&AtomicU64::new(0), &AtomicU64::new(0), &AtomicU64::new(0));
+    let trees = &[const { AtomicU64::new(0) }; 2];
     thread::scope(|scope| {
         let _stop = Stop(done);
         scope.spawn(|| {
@@ -152,7 +211,10 @@ fn check_flips(served: bool, components: bool, time: Duration) {
                         3 => push(storage, "way/deep/file", INSIDE),
                         7 => push(storage, &format!("way/made {worker}/deep/{round}"), INSIDE),
                         11 => push(storage, "way/file", INSIDE),
-                        1 | 9 => list(storage, "way"),
+                        1 => list(storage, "way"),
+                        9 => pull_tree(storage, "way"),
+                        2 | 10 => counted(push_tree(storage, "way"), trees),
+                        14 => counted(push_tree(storage, "way/deep"), trees),
                         5 | 13 => pull(storage, "way/deep/file").map(whole),
                         round if round % 4 == 0 => pull(storage, "file").map(whole),
                         _ => pull(storage, "way/file").map(whole),
@@ -172,6 +234,9 @@ fn check_flips(served: bool, components: bool, time: Duration) {
     println!(
         "{way}, served {served}: {flips} flips; {passed} requests done, {refused} refused, {crossed} crossed a flip"
     );
+    let [made, not_made] = trees.each_ref().map(|n| n.load(Ordering::SeqCst));
+    println!("of these {made} trees were made, {not_made} were not");
+    assert!(made > 20 && not_made > 20, "too few trees met");
     assert!(passed > 100 && refused > 100 && crossed > 100, "too few met");
     assert_eq!(snapshot(outside.path()), before);
 }
