@@ -13,7 +13,7 @@ use deltasync_core::{
     Survey, TagKey,
 };
 use deltasync_proto::{
-    Config, Content, Delta, Event, EventKind, Literals, Message, MessageKind, Offer, Pull, SetPart, TransferError,
+    Config, Content, Delta, Event, EventKind, Filter, Literals, Message, MessageKind, Offer, Pull, SetPart, TransferError,
     TransferId, TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file};
@@ -387,7 +387,7 @@ fn transfers_that_wait_for_memory_all_get_their_turn() {
     raw.greet();
     for (id, name) in (1..).zip(&names) {
         let path = RelPath::new(name.as_bytes()).expect("a plain name");
-        raw.say(id, TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None }));
+        raw.say(id, TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None, filter: Filter::default() }));
     }
     let mut done = Vec::new();
     for _ in 0..40 {

@@ -80,8 +80,10 @@ pub enum SimCall {
     SyncData,
     /// [`DiskFile::set_len`](deltasync_io::DiskFile::set_len).
     SetLen,
-    /// [`DiskFile::set_mode`](deltasync_io::DiskFile::set_mode).
+    /// [`DiskFile::set_mode`](deltasync_io::DiskFile::set_mode), [`DiskDir::set_mode`].
     SetMode,
+    /// [`DiskFile::set_modified`](deltasync_io::DiskFile::set_modified), [`DiskDir::set_modified`].
+    SetModified,
     /// [`DiskFile::set_aside`](deltasync_io::DiskFile::set_aside).
     SetAside,
 }

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use deltasync_core::{Name, RelPath};
@@ -27,6 +28,8 @@ pub(super) struct Root {
     served: bool,
     /// Held while directories are made: nobody takes one for durable that is not yet.
     making: Mutex<()>,
+    /// A sync of a directory of a tree has failed.
+    doubtful: AtomicBool,
 }
 
 /// A directory below a root, open for reading.
@@ -59,7 +62,17 @@ const STAGED: &[u8] = b".deltasync-";
 impl Root {
     /// The directory as a root.
     pub(super) fn new(start: Arc<dyn DiskDir>) -> Self {
-        Self { start, served: false, making: Mutex::default() }
+        Self { start, served: false, making: Mutex::default(), doubtful: AtomicBool::new(false) }
+    }
+
+    /// A sync of a directory of a tree has failed: what is in it may not last, and nobody can tell of which.
+    pub(super) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// True once one has.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed)
     }
 
     /// Makes the directory that is ours in a served root, if it is not there, and hides it from paths.

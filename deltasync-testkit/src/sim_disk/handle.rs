@@ -204,6 +204,14 @@ impl DiskDir for Handle {
         self.take(false)
     }
 
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        DiskFile::set_mode(self, mode)
+    }
+
+    fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
+        DiskFile::set_modified(self, modified)
+    }
+
     fn space(&self) -> io::Result<Option<DiskSpace>> {
         self.call(SimCall::Space, |state| Ok(state.image.space()))
     }
@@ -253,6 +261,13 @@ impl DiskFile for Handle {
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.call(SimCall::SetMode, |state| {
             state.image.set_mode(self.inode, mode);
+            Ok(())
+        })
+    }
+
+    fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
+        self.call(SimCall::SetModified, |state| {
+            state.image.set_modified(self.inode, modified);
             Ok(())
         })
     }

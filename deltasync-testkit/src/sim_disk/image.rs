@@ -53,7 +53,8 @@ pub(super) struct Locks {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    modified: u64,
+    /// In seconds, each a tick unless it was set, and nanoseconds.
+    modified: (i64, i64),
     changed: u64,
 }
 
@@ -159,7 +160,7 @@ impl Image {
             Body::Dir(_) => (DiskKind::Directory, 0),
             Body::Symlink => (DiskKind::Symlink, 0),
         };
-        let (modified, changed) = (time(node.times.modified), time(node.times.changed));
+        let (modified, changed) = (node.times.modified, time(node.times.changed));
         DiskStat { kind, mode: node.mode, device: 1, inode, len, blocks: node.takes() / 512, modified, changed }
     }
 
@@ -298,6 +299,11 @@ impl Image {
         self.change(inode, Change::Len(usize::try_from(len).map_err(|_| Errno::FBIG)?))
     }
 
+    pub(super) fn set_modified(&mut self, inode: Inode, modified: (i64, u32)) {
+        self.touch(inode, false);
+        self.node_mut(inode).times.modified = (modified.0, modified.1.into());
+    }
+
     pub(super) fn set_mode(&mut self, inode: Inode, mode: u32) {
         self.node_mut(inode).mode = mode & 0o7777;
         self.touch(inode, false);
@@ -365,7 +371,7 @@ impl Image {
         let inode = self.next;
         self.next += 1;
         self.ticks += 1;
-        let times = Times { modified: self.ticks, changed: self.ticks };
+        let times = Times { modified: (self.ticks as i64, 0), changed: self.ticks };
         let node = Node {
             body,
             mode,
@@ -425,7 +431,7 @@ impl Image {
         let times = &mut self.node_mut(inode).times;
         times.changed = ticks;
         if modified {
-            times.modified = ticks;
+            times.modified = (ticks as i64, 0);
         }
     }
 

@@ -1,10 +1,11 @@
 //! What a session asks of a tree: the same as of a file, by the handles that were given out for it.
 
-use deltasync_core::Algorithm;
+use deltasync_core::{Algorithm, ByteLen, Digest};
 use deltasync_proto::{
     Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, Filter, OpenedFile, Place, StageHandle, StorageFault,
 };
 
+use super::making::make_durable;
 use super::{Making, Tree, walk};
 use crate::LocalStorage;
 use crate::local::opened::absent;
@@ -18,10 +19,8 @@ impl LocalStorage {
                 let tree = self.tree(place, *algorithm, &cutting.filter());
                 Some(tree.and_then(|tree| tree.map(Answer::Described).ok_or_else(|| absent(place))))
             }
-            Ask::Basis { destination, cutting: Cutting::Tree(filter), algorithm, .. } => {
-                let place = destination.place.clone();
-                let tree = self.tree(&place, *algorithm, filter);
-                Some(tree.map(|file| Answer::Basis { place, file, twin: None, partial: None }))
+            Ask::Basis { destination, cutting: Cutting::Tree(filter), algorithm, wanted } => {
+                Some(self.basis_of_tree(destination.place.clone(), *algorithm, filter, *wanted))
             }
             Ask::Read { file, ranges } => {
                 let tree = file.downcast_ref::<Tree>()?;
@@ -56,6 +55,23 @@ impl LocalStorage {
             }
             _ => None,
         }
+    }
+
+    /// What is there already is told so, and has to last then.
+    fn basis_of_tree(
+        &self,
+        place: Place,
+        algorithm: Algorithm,
+        filter: &Filter,
+        wanted: Option<(Digest, ByteLen)>,
+    ) -> Result<Answer, StorageFault> {
+        let file = self.tree(&place, algorithm, filter)?;
+        if let Some(tree) = &file
+            && wanted == Some((tree.chunks.root(), tree.chunks.len()))
+        {
+            make_durable(self.root(&place)?, &place, &of_ours(&tree.file)?.list)?;
+        }
+        Ok(Answer::Basis { place, file, twin: None, partial: None })
     }
 
     fn tree(&self, place: &Place, algorithm: Algorithm, filter: &Filter) -> Result<Option<OpenedFile>, StorageFault> {

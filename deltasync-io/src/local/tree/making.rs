@@ -7,7 +7,8 @@
 //! stays, and is named.
 //!
 //! The commit takes away what is extra, if that is wanted and not too much, gives directories their permissions and times,
-//! and syncs them. What could not be made is named by its fault, and then nothing is taken away.
+//! and syncs all of them: what was there already may be left by an attempt that was not. What could not be made is named by
+//! its fault, and then nothing is taken away.
 //!
 //! What the filter of the tree that is there excludes is never taken away, and neither is a directory that holds some of it.
 //! What the sender wants in its place comes there: the two ends may have other ignore files.
@@ -106,6 +107,27 @@ fn sync(ready: &[Ready]) -> io::Result<()> {
         return Ok(());
     }
     ready.iter().try_for_each(|ready| ready.dir.open_file(&ready.hidden)?.sync_data())
+}
+
+/// Makes the names in all directories of a tree durable, also in those where nothing was done now: an attempt before this
+/// one may have failed, or its process ended, before it came to that. Once a sync has failed nothing is called durable any
+/// more: what that should have kept no later one will.
+pub(super) fn make_durable(root: &Root, place: &Place, list: &TreeList) -> Result<(), StorageFault> {
+    if root.is_doubtful() {
+        let why =
+            "a directory could not be synced before, so what is in it may not last: start anew when the disk is well";
+        return Err(fault(FaultKind::Other, &place.path, why));
+    }
+    let failed = |error: io::Error| {
+        root.doubt();
+        system_fault(&place.path, &error)
+    };
+    let open = |path: &RelPath| root.directory(path).map_err(|trouble| trouble.at(path));
+    let directories = || list.entries().filter(|entry| entry.kind == TreeKind::Directory);
+    if directories().take(DISK).count() == DISK && open(&place.path)?.sync_disk().map_err(failed)? {
+        return Ok(());
+    }
+    directories().try_for_each(|entry| open(&below(&place.path, &entry.path)?)?.sync().map_err(failed))
 }
 
 /// So many files, or bytes of them, share a sync at most.
@@ -230,6 +252,7 @@ impl Making {
             self.delete(&mut state, root, &list, allowed)?;
         }
         self.settle_directories(&mut state, root, &list)?;
+        let durable = make_durable(root, &self.place, &list);
         if state.troubles > 0 {
             let more = state.troubles - state.trouble.len() as u64;
             let told = state.trouble.join("; ");
@@ -239,7 +262,7 @@ impl Making {
             };
             return Err(self.fault(what));
         }
-        Ok(Generation::ZERO)
+        durable.map(|()| Generation::ZERO)
     }
 
     fn open(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
@@ -456,8 +479,15 @@ impl Making {
         let Some((parent, name)) = listed.path.split_last() else { return Ok(()) };
         let dir = match self.directory(state, root, &parent) {
             Ok(dir) => dir,
-            // A file has taken the place of the directory that it was in.
-            Err(Failed::Here(_)) => return Ok(()),
+            Err(Failed::Here(what)) => {
+                let at = below(&self.place.path, &parent).map_err(Failed::All)?;
+                return match root.stat(&at) {
+                    // It has gone with the directory that it was in; a file may have taken the place of that.
+                    Ok(None) | Err(Trouble::NotDirectory | Trouble::Symlink) => Ok(()),
+                    Ok(Some(is)) if is.kind != DiskKind::Directory => Ok(()),
+                    Ok(Some(_)) | Err(_) => Err(Failed::Here(what)),
+                };
+            }
             Err(failed) => return Err(failed),
         };
         let Some(is) = dir.stat(&name)? else { return Ok(()) };
@@ -541,7 +571,7 @@ impl Making {
         Ok(())
     }
 
-    /// Gives directories their permissions and times, the deepest first, and makes what was done in them durable.
+    /// Gives directories their permissions and times, the deepest first.
     fn settle_directories(&self, state: &mut State, root: &Root, made: &TreeList) -> Result<(), StorageFault> {
         let mut wanted: BTreeMap<RelPath, Attributes> = std::mem::take(&mut state.directories).into_iter().collect();
         for path in &state.touched {
@@ -562,19 +592,14 @@ impl Making {
                 Err(Failed::All(fault)) => return Err(fault),
             }
         }
-        let at_place = |error: io::Error| system_fault(&self.place.path, &error);
-        if wanted.len() >= DISK
-            && let Ok(top) = root.directory(&self.place.path)
-            && top.sync_disk().map_err(at_place)?
-        {
-            return Ok(());
-        }
-        // In a directory that stays for what is excluded in it something may have been deleted.
-        let others = state.touched.iter().filter(|path| !wanted.contains_key(*path));
-        for path in wanted.keys().chain(others) {
+        // A directory that stays for what is excluded in it is not in the list, and something may have been deleted there.
+        for path in state.touched.iter().filter(|path| !wanted.contains_key(*path)) {
             let at = below(&self.place.path, path)?;
             if let Ok(dir) = root.directory(&at) {
-                dir.sync().map_err(at_place)?;
+                dir.sync().map_err(|error| {
+                    root.doubt();
+                    system_fault(&self.place.path, &error)
+                })?;
             }
         }
         Ok(())
