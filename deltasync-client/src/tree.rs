@@ -316,13 +316,7 @@ impl Tree {
         })
     }
 
-    fn on_member(
-        &mut self,
-        number: usize,
-        kind: EventKind,
-        next: &mut usize,
-        report: &mut impl FnMut(Update),
-    ) -> Step {
+    fn on_member(&mut self, number: usize, kind: EventKind, next: &mut usize, report: &mut impl FnMut(Update)) -> Step {
         let Some((member, made)) = self.moving.get_mut(&number) else { return Step::Start(Vec::new()) };
         let path = member.path.clone();
         let reached = match &kind {

@@ -15,7 +15,7 @@ use deltasync_core::{
 };
 use deltasync_io::{BlockingStorage, LocalOptions, LocalStorage};
 use deltasync_proto::{
-    Answer, Ask, Cutting, Destination, Extra, FileHandle, OpenedFile, Place, Replaces, RootId, StorageFault,
+    Answer, Ask, Cutting, Destination, Extra, FileHandle, Filter, OpenedFile, Place, Replaces, RootId, StorageFault,
 };
 use rustix::fs::{CWD, RenameFlags};
 use tempfile::TempDir;
@@ -76,7 +76,12 @@ fn push(storage: &LocalStorage, at: &str, bytes: &[u8]) -> Result<(), StorageFau
 
 /// Lists a tree, and reads all of its archive.
 fn pull_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
-    let ask = Ask::Describe { place: place(at), cutting: Cutting::TREE, algorithm: Algorithm::Blake3, remember: None };
+    let ask = Ask::Describe {
+        place: place(at),
+        cutting: Cutting::Tree(Filter::default()),
+        algorithm: Algorithm::Blake3,
+        remember: None,
+    };
     let Answer::Described(tree) = storage.answer(ask)? else { panic!("asked to describe") };
     let bytes = read(storage, tree.file, tree.chunks.len())?;
     for outside in [MARK, b"only-outside"] {
@@ -106,7 +111,12 @@ fn push_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
         }
     }
     let destination = Destination { place: place(at), name: Name::any(), directory: false };
-    let basis = storage.answer(Ask::Basis { destination, cutting: Cutting::TREE, algorithm, wanted: None })?;
+    let basis = storage.answer(Ask::Basis {
+        destination,
+        cutting: Cutting::Tree(Filter::default()),
+        algorithm,
+        wanted: None,
+    })?;
     let Answer::Basis { place, file: basis, .. } = basis else { panic!("asked for a basis, got {basis:?}") };
     let basis = basis.filter(OpenedFile::is_tree);
     let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());

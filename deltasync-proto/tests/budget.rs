@@ -13,8 +13,8 @@ use deltasync_core::{
     Survey, TagKey,
 };
 use deltasync_proto::{
-    Config, Content, Delta, Event, EventKind, Filter, Literals, Message, MessageKind, Offer, Pull, SetPart, TransferError,
-    TransferId, TransferMessage, Want, Wish,
+    Config, Content, Delta, Event, EventKind, Filter, Literals, Message, MessageKind, Offer, Pull, SetPart,
+    TransferError, TransferId, TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file};
 
@@ -110,7 +110,9 @@ fn basis_held(due: &Due) -> bool {
     due.name() == "Basis"
 }
 
-const SCENARIOS: [(&str, fn() -> Raw); 11] = [
+type Scenario = (&'static str, fn() -> Raw);
+
+const SCENARIOS: [Scenario; 11] = [
     ("literals of 256 pushes before their basis is open", literals),
     ("operations of 256 pushes, packed 1:1000", operations),
     ("tiny parts of 256 pushes, 120 kB of pongs between", parts_between_pongs),
@@ -214,7 +216,10 @@ fn server_with_text() -> Raw {
 
 /// Begins a pull of it; true when it was offered at once.
 fn pull(raw: &mut Raw, id: u32, have: Option<(Digest, ByteLen)>) -> bool {
-    raw.say(id, TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, filter: Filter::default() }));
+    raw.say(
+        id,
+        TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, filter: Filter::default() }),
+    );
     let offered = |message: &Message| matches!(message, Message::Transfer(_, TransferMessage::Offer(_)));
     raw.messages().iter().any(offered)
 }
@@ -336,7 +341,7 @@ fn at_once(raw: &mut Raw, is_answer: fn(&TransferMessage) -> bool, begin: impl F
 fn no_more_transfers_work_at_once_than_have_room() {
     let text = text();
     let server = |mib: u64, level| {
-        let config = Config::default().memory(2 * mib << 20).level(level);
+        let config = Config::default().memory(mib << 21).level(level);
         let mut raw = Raw::server(config).file("file", text.clone());
         raw.greet();
         raw
@@ -387,7 +392,10 @@ fn transfers_that_wait_for_memory_all_get_their_turn() {
     raw.greet();
     for (id, name) in (1..).zip(&names) {
         let path = RelPath::new(name.as_bytes()).expect("a plain name");
-        raw.say(id, TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None, filter: Filter::default() }));
+        raw.say(
+            id,
+            TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None, filter: Filter::default() }),
+        );
     }
     let mut done = Vec::new();
     for _ in 0..40 {

@@ -8,7 +8,7 @@ use deltasync_core::{
     content_check,
 };
 use deltasync_io::{BlockingStorage, LocalOptions, LocalStorage};
-use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, Place, Replaces, RootId, StorageFault};
+use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, Filter, Place, Replaces, RootId, StorageFault};
 use deltasync_testkit::{Rng, SimDisk, SimFault};
 use rustix::io::Errno;
 
@@ -72,7 +72,7 @@ fn make(server: &LocalStorage, tree: &Tree) -> Result<(), StorageFault> {
     let place = Place { root: RootId::new(0), path: path("t") };
     let wanted = Some((list.chunks().root(), list.chunks().len()));
     let destination = Destination { place: place.clone(), name: Name::any(), directory: false };
-    let ask = Ask::Basis { destination, cutting: Cutting::TREE, algorithm, wanted };
+    let ask = Ask::Basis { destination, cutting: Cutting::Tree(Filter::default()), algorithm, wanted };
     let Answer::Basis { file: basis, .. } = server.answer(ask)? else { panic!("a basis was asked for") };
     if basis.as_ref().is_some_and(|basis| basis.chunks.root() == list.chunks().root()) {
         return Ok(());

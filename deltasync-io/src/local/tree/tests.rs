@@ -574,7 +574,12 @@ fn the_longest_names_and_paths_are_made_and_listed_or_named() {
         };
         let list = |path| {
             let place = Place { root: RootId::new(0), path };
-            let ask = Ask::Describe { place, cutting: Cutting::TREE, algorithm: Algorithm::Blake3, remember: None };
+            let ask = Ask::Describe {
+                place,
+                cutting: Cutting::Tree(Filter::default()),
+                algorithm: Algorithm::Blake3,
+                remember: None,
+            };
             let Ok(Answer::Described(tree)) = to.storage.answer(ask) else { panic!("it can be listed") };
             (tree.chunks.chunk_count(), left_out(&tree.file).len())
         };
