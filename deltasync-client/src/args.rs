@@ -81,7 +81,7 @@ const PUSH_HELP: &str = concat!(
     "\
 What is remembered:
   After a push to a server, what both ends have now is remembered in a directory of yours, so that the next push of the
-  file takes one round trip. It is --state, else $DELTASYNC_STATE, else $XDG_STATE_HOME/deltasync, else
+  file or directory takes one round trip. It is --state, else $DELTASYNC_STATE, else $XDG_STATE_HOME/deltasync, else
   ~/.local/state/deltasync. It holds what your files held, readable by you alone, and may be deleted at any time. What
   cannot be remembered or is no longer true costs a round trip, never a transfer.
 

@@ -1,18 +1,18 @@
 //! What a client remembers of files that a server has too, so that the next push can begin with a delta.
 //!
-//! For each server and name the newest version is kept: its generation and chunk list, and either a base copy of its
-//! bytes or, where that would cost too much disk, the sums of its small blocks. A base copy shares its blocks with the
-//! file where the file system can do that (a reflink) and is packed in frames elsewhere. All lies in a directory of the
-//! user's own: an index (redb) and two blobs for each file.
+//! For each server and name the newest version of a file, or of a tree's archive, is kept: its generation and chunk list,
+//! and either a base copy of its bytes or, where that would cost too much disk, the sums of its small blocks. A base copy
+//! shares its blocks with the file where the file system can do that (a reflink) and is packed in frames elsewhere, as
+//! that of an archive always is. All lies in a directory of the user's own: an index (redb) and two blobs for each file.
 //!
 //! It is only ever a help. The index is opened for one step at a time and closed again; when another process has it, when
 //! anything is damaged or missing, when the disk is full, then nothing is remembered, and no transfer fails or waits. The
 //! directory may be deleted at any time. What was kept is checked when it is recalled, by digests or, for a copy that
 //! shares its blocks, by how it looks; what fails is removed.
 //!
-//! Cost: to remember reads a small file once more (not for a reflink), or nothing where its sums were made while it was
-//! described, and syncs the index once; to recall reads what was kept once, at the speed of BLAKE3. Memory is that of the
-//! chunk list.
+//! Cost: to remember reads a small file or an archive once more (not for a reflink), or nothing where its sums were made
+//! while it was described, and syncs the index once; to recall reads what was kept once, at the speed of BLAKE3. Memory is
+//! that of the chunk list.
 //!
 //! Invariant: all files together stay within the quota, but for the index itself and for the sums of files that are being
 //! transferred; what was used longest ago goes first.
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deltasync_core::{ByteLen, ChunkList, Digest, Generation, Limits, write_varint};
 use deltasync_proto::Known;
 
-use crate::source::{Looks, Source, read_blob};
+use crate::source::{Looks, Original, Source, read_blob};
 
 #[expect(clippy::disallowed_methods, reason = "names of our own, in a directory of the user's own")]
 mod blobs;
@@ -190,21 +190,27 @@ impl KnownFiles {
         &self,
         key: &Known,
         generation: Generation,
-        source: &Source,
+        source: &dyn Original,
         looks: &Looks,
         chunks: &ChunkList,
         sums: Option<Summing>,
     ) {
-        let key = self.key(key);
+        let name = self.key(key);
         // There is nobody to tell: what cannot be remembered costs the next push a round trip.
-        let remembered = self.renew(&key, generation, looks, chunks)
-            || self.try_remember(&key, generation, source, looks, chunks, sums).unwrap_or(false);
+        let remembered = self.renew(&name, generation, looks, chunks)
+            || self.try_remember(&name, generation, source, looks, chunks, sums).unwrap_or(false);
         if !remembered {
             // What was remembered before is no longer what both ends have.
-            let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(record) = self.ledger.get(&key, &self.blobs) {
-                self.ledger.remove(&key, &record, &self.blobs);
-            }
+            self.forget(key);
+        }
+    }
+
+    /// Forgets a file.
+    pub(crate) fn forget(&self, key: &Known) {
+        let key = self.key(key);
+        let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = self.ledger.get(&key, &self.blobs) {
+            self.ledger.remove(&key, &record, &self.blobs);
         }
     }
 
@@ -213,7 +219,7 @@ impl KnownFiles {
         &self,
         key: &[u8],
         generation: Generation,
-        source: &Source,
+        source: &dyn Original,
         looks: &Looks,
         chunks: &ChunkList,
         sums: Option<Summing>,
@@ -244,7 +250,7 @@ impl KnownFiles {
     /// Reads a file again to keep it; `None` when it cannot be kept, or is not what was described.
     fn keep(
         &self,
-        source: &Source,
+        source: &dyn Original,
         looks: &Looks,
         chunks: &ChunkList,
         room: u64,

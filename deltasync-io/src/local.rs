@@ -47,6 +47,7 @@ mod listing;
 mod opened;
 mod pages;
 mod recorded;
+mod recorded_trees;
 mod recovery;
 pub use recovery::Recovery;
 mod root;
@@ -339,6 +340,9 @@ impl LocalStorage {
             }
         });
         // Also when it may not outlast a power cut: the old file has been replaced.
+        if let Some(served) = self.served.as_ref().filter(|_| stage.is_published()) {
+            served.index.forget_trees_around(&place.path);
+        }
         if let (Some(served), Some(aside)) = (&self.served, aside) {
             served.history.keep(&aside, &place.path, &served.index);
         }
@@ -406,6 +410,7 @@ impl LocalStorage {
         file.set_mode(tree::mode_of(attributes, is.mode)).map_err(system)?;
         file.set_modified(attributes.modified()).map_err(system)?;
         let Some(served) = &self.served else { return Ok(()) };
+        served.index.forget_trees_around(&place.path);
         let looks = Looks::of(file).map_err(system)?;
         let _committing = served.committing();
         if let Some(recorded) = served.index.recorded(&place.path).filter(|recorded| recorded.looks == before) {
@@ -567,15 +572,49 @@ impl Served {
         swap::check(ready, replaces)?;
         let generation = self.generations.next(&self.index).map_err(|error| system_fault(path, &error))?;
         let aside = self.set_aside(path, ready, replaces, generation);
+        let modified = ready.is_of_a_tree().then(|| ready.parent().modified());
         if let Err(fault) = swap::put_in_place(ready, replaces) {
             aside.iter().for_each(|aside| self.history.discard(aside));
             return Err(fault);
+        }
+        // Where that fails the tree is seen to differ when it is compared once more.
+        if let Some(Ok(modified)) = modified {
+            let _ = ready.parent().set_modified(modified);
         }
         // It is published, whether that is noted or not.
         if let Ok(recorded) = ready.recorded(generation) {
             self.index.publish(path, &recorded);
         }
         Ok((generation, aside))
+    }
+
+    /// Counts the commit of a tree that is in place; not where no number is left, or the tree is no longer there.
+    fn publish_tree(&self, root: &Root, path: &RelPath, tree: &ChunkList) -> Generation {
+        self.generations.prepare(&self.index);
+        let _committing = self.committing();
+        match root.stat(path) {
+            Ok(Some(is)) => self.note_tree(path, tree, Looks::of_stat(&is)),
+            Ok(None) | Err(_) => Generation::ZERO,
+        }
+    }
+
+    /// The commit that published a tree whose directory looks so; one that is at its place as it is `wanted` is counted
+    /// as published now, if no such commit is known.
+    fn generation_of_tree(&self, path: &RelPath, tree: &ChunkList, looks: Looks, is_wanted: bool) -> Generation {
+        let _committing = self.committing();
+        let recorded = self.index.recorded_tree(path);
+        match recorded.filter(|recorded| recorded.root == tree.root() && recorded.looks == looks) {
+            Some(recorded) => recorded.generation,
+            None if is_wanted => self.note_tree(path, tree, looks),
+            None => Generation::ZERO,
+        }
+    }
+
+    fn note_tree(&self, path: &RelPath, tree: &ChunkList, looks: Looks) -> Generation {
+        let Ok(generation) = self.generations.next(&self.index) else { return Generation::ZERO };
+        let (root, algorithm) = (tree.root(), tree.algorithm());
+        self.index.publish_tree(path, &Recorded { root, algorithm, generation, looks });
+        generation
     }
 
     /// Forgets what was published at a path where nothing is any more.

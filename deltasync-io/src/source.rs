@@ -89,6 +89,38 @@ impl Source {
     }
 }
 
+/// What is to be kept: a file, or the archive of a tree.
+pub(crate) trait Original {
+    /// Fills `piece` from offset `at` on.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; also when it is not what was described.
+    fn read_exact_at(&self, piece: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// How it looks now.
+    fn looks(&self) -> io::Result<Looks>;
+
+    /// The file of this system itself, when the bytes lie there as they are.
+    fn as_file(&self) -> Option<&File> {
+        None
+    }
+}
+
+impl Original for Source {
+    fn read_exact_at(&self, piece: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(piece, at)
+    }
+
+    fn looks(&self) -> io::Result<Looks> {
+        self.looks()
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        self.as_file()
+    }
+}
+
 /// How a file looks from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Looks {

@@ -17,7 +17,9 @@
 //!
 //! Bytes may also be late themselves, when their sender has long given the connection up and published something newer by
 //! another, or they are a recording of a connection that once was. So nothing is replaced for a sender that has not
-//! named the generation of that, nor answered what we said of it and seen this connection's hello: it is asked too.
+//! named the generation of that, nor answered what we said of it and seen this connection's hello: it is asked too. The
+//! files of a tree are published before its commit; so it is its delta that must not come sooner, see
+//! [`Task::publishes_unasked`].
 
 use alloc::boxed::Box;
 

@@ -15,7 +15,7 @@ use crate::searching::Searching;
 use crate::sending::{Common, Sending};
 use crate::{Ask, Content, FileHandle, JobId, Kept, OpenedFile, Remembered, RequestId};
 
-/// A delta of at most this many bytes goes with its offer.
+/// A delta of at most this many bytes goes with its offer, that for a tree where it names the generation of that.
 const DELTA_AT_ONCE: usize = 64 << 10;
 
 /// With more kept sums than so many bytes, 200 MiB of old gaps, those would take more memory than they save bytes: the
@@ -92,9 +92,10 @@ pub(crate) fn prepare(
     delivery.go_on(cx.config.piece, cx);
     let Some(size) = delivery.size() else { return Sending::Preparing(common, target, delivery) };
     let Some((basis, len)) = common.basis() else { return Sending::list(common, target, cx) };
-    let follows = size <= DELTA_AT_ONCE;
     let remembered = common.remembered.as_ref().filter(|_| common.origin.to.is_some());
     let generation = remembered.map_or(Generation::ZERO, |remembered| remembered.generation);
+    // What comes unasked to a tree that it does not name is refused: its files are published as they come.
+    let follows = size <= DELTA_AT_ONCE && (generation != Generation::ZERO || !target.is_tree());
     common.offer(&target, Content::Delta { basis, len, generation, follows }, cx);
     common.presumed = true;
     if follows {

@@ -402,10 +402,11 @@ impl Task {
         })
     }
 
-    /// True for a tree that replaces another one at a peer's word, file by file, before a commit.
+    /// True for a tree that replaces another one at a peer's word, file by file, before a commit, and does not name the
+    /// generation of that.
     pub(crate) fn publishes_unasked(&self) -> bool {
         let replaces = matches!(self.replaces, Replaces::File(_)) && matches!(self.aim, Aim::Theirs);
-        replaces && self.offer.cutter == Cutter::Entries
+        replaces && self.offer.cutter == Cutter::Entries && self.intent != Intent::Named
     }
 
     /// What seemed to be a twin of the target is none: begins as if there had been none.

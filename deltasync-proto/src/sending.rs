@@ -18,7 +18,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use deltasync_core::{Algorithm, ByteLen, Digest, FineKey, FineShape, Generation};
+use deltasync_core::{Algorithm, ByteLen, Cutter, Digest, FineKey, FineShape, Generation};
 
 use crate::bulk::Want;
 use crate::committing::CONFIRMS_MAX;
@@ -120,8 +120,7 @@ impl Sending {
     /// Starts by recalling what the receiver has, where it can have something.
     pub(crate) fn begin(origin: Origin, cx: &mut Context<'_>) -> Self {
         let root = origin.have.map(|(root, _)| root);
-        // Trees are not remembered.
-        let may_have = (origin.to.is_some() || root.is_some()) && !matches!(origin.cutting, Cutting::Tree(_));
+        let may_have = origin.to.is_some() || root.is_some();
         let recall = may_have.then(|| cx.ask(Ask::Recall { key: origin.key.clone(), root }));
         let common = Common {
             origin,
@@ -146,7 +145,10 @@ impl Sending {
         cx.phase(Phase::Describing);
         let (place, algorithm) = (common.origin.place.clone(), common.origin.algorithm);
         let like = common.remembered.as_ref().map(|remembered| remembered.chunks.cutter());
-        let cutting = like.map_or_else(|| common.origin.cutting.clone(), Cutting::Like);
+        let cutting = match (&common.origin.cutting, like) {
+            (cutting @ Cutting::Tree(_), _) | (cutting, None) => cutting.clone(),
+            (_, Some(cutter)) => Cutting::Like(cutter),
+        };
         let may_be = cx.config.remember && common.origin.to.is_some();
         let remember = may_be.then(|| common.origin.key.clone());
         let request = cx.ask(Ask::Describe { place, cutting, algorithm, remember });
@@ -451,7 +453,8 @@ fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Re
     }
     if let Some(remembered) = common.remembered.take() {
         let basis = &remembered.chunks;
-        if basis.algorithm() == chunks.algorithm() {
+        let is_of_a_tree = basis.cutter() == Cutter::Entries;
+        if basis.algorithm() == chunks.algorithm() && is_of_a_tree == target.is_tree() {
             if same(basis.root(), basis.len()) {
                 common.offer(&target, Content::Known, cx);
                 common.presumed = true;
@@ -519,7 +522,7 @@ pub(crate) fn ended(common: &Common, target: &OpenedFile, end: End, cx: &mut Con
         .remembered
         .as_ref()
         .is_some_and(|remembered| remembered.chunks.root() == outcome.root && remembered.generation == generation);
-    if !cx.config.remember || common.origin.to.is_none() || is_remembered || target.is_tree() {
+    if !cx.config.remember || common.origin.to.is_none() || is_remembered {
         return Sending::Ended(outcome);
     }
     let key = common.origin.key.clone();

@@ -132,8 +132,8 @@ pub enum Ask {
     },
     /// Find out where a target goes; if a file is there, open it as the basis, cut it and compute its root. Answer:
     /// [`Answer::Basis`]. A file that is not there is no fault; a directory where the file should be is one. For a tree
-    /// ([`Cutting::Tree`]) the place is the directory itself, whatever its name, which is listed if it is there; it
-    /// need not be durable.
+    /// ([`Cutting::Tree`]) the place is the directory itself, whatever its name, which is listed if it is there;
+    /// one with the wanted root is durable then, and has a generation where commits are counted.
     Basis {
         /// Where the target should go.
         destination: Destination,
@@ -152,7 +152,8 @@ pub enum Ask {
         /// Only with this root; otherwise the newest.
         root: Option<Digest>,
     },
-    /// Remember how a file looks that both ends have now. Answer: [`Answer::Remembered`], also when nothing could be.
+    /// Remember how a file or tree looks that both ends have now. Answer: [`Answer::Remembered`], also when nothing could be.
+    /// Of a tree without a generation the other end has more, so what was remembered of it is of no use.
     Remember {
         /// The file, by a name to find it again.
         key: Known,

@@ -350,7 +350,7 @@ fn no_more_transfers_work_at_once_than_have_room() {
     let is_said = |message: &TransferMessage| matches!(message, TransferMessage::Want(_) | TransferMessage::More(_));
     // Sender: a packer takes 42 MiB for so much, and all but that is what the target is read, packed and searched in.
     for (mib, level, most) in [(4, 3, 1), (100, 3, 2), (150, 3, 3), (4, 0, 1), (32, 0, 10)] {
-        let pull = Pull { path: file(), algorithm: Algorithm::Blake3, have: None };
+        let pull = Pull { path: file(), algorithm: Algorithm::Blake3, have: None, filter: Filter::default() };
         let begin = |raw: &mut Raw, id| {
             raw.say(id, TransferMessage::Pull(pull.clone()));
         };

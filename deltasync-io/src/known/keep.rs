@@ -14,14 +14,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use deltasync_core::{Algorithm, ChunkList, FineKey, FineShape, FineSummer, Hasher, Offset, is_dense};
+use deltasync_core::{Algorithm, ChunkList, Cutter, FineKey, FineShape, FineSummer, Hasher, Offset, is_dense};
 
+use super::KeepForm;
 use super::blobs::{Draft, Part};
 use super::packed::Packer;
 use super::record::{Check, Form};
-use super::{KeepForm, Source};
 use crate::disk::{AnyFile, DiskFile};
-use crate::source::{Looks, PIECE, with_buffer};
+use crate::source::{Looks, Original, PIECE, with_buffer};
 
 /// From this length on a piece is worth a thread that hashes it, in bytes.
 const LARGE: usize = 1 << 20;
@@ -59,7 +59,7 @@ impl Shares {
     }
 
     /// True when a file of this length, that cannot be shared, is to be packed.
-    fn may_pack(&self, source: &Source, len: u64) -> bool {
+    fn may_pack(&self, source: &dyn Original, len: u64) -> bool {
         let dense = || self.form == KeepForm::Auto && len >= DENSE && is_dense_throughout(source, len);
         self.form != KeepForm::Sums && len <= self.raw && !dense()
     }
@@ -92,7 +92,7 @@ pub(crate) struct Summing {
 impl Summing {
     /// Begins in a draft; `None` when a file of this length is to be kept in another form within `room` bytes.
     pub(super) fn begin(
-        source: &Source,
+        source: &dyn Original,
         len: u64,
         form: KeepForm,
         room: u64,
@@ -145,7 +145,7 @@ fn encode(sums: Vec<u64>) -> Vec<u8> {
 }
 
 /// True when a file looks in many places as if nothing could pack it.
-fn is_dense_throughout(source: &Source, len: u64) -> bool {
+fn is_dense_throughout(source: &dyn Original, len: u64) -> bool {
     with_buffer(|buffer| {
         let part = PIECE / 16;
         let mut parts = (0..).zip(buffer.chunks_exact_mut(part));
@@ -157,7 +157,7 @@ fn is_dense_throughout(source: &Source, len: u64) -> bool {
 /// Keeps a file in `out`, which is empty, within `room` bytes; returns how, and the bytes it takes. `None` when it does
 /// not fit, or when the bytes are not those that were described.
 pub(super) fn keep(
-    source: &Source,
+    source: &dyn Original,
     chunks: &ChunkList,
     form: KeepForm,
     room: u64,
@@ -204,7 +204,7 @@ pub(super) fn check_of(file: &AnyFile) -> io::Result<Check> {
 }
 
 /// Copies a file by sharing its blocks; false where the file system cannot.
-fn share(source: &Source, out: &File) -> bool {
+fn share(source: &dyn Original, out: &File) -> bool {
     #[cfg(target_os = "linux")]
     return source.as_file().is_some_and(|file| rustix::fs::ioctl_ficlone(out, file).is_ok());
     #[cfg(not(target_os = "linux"))]
@@ -215,7 +215,7 @@ fn share(source: &Source, out: &File) -> bool {
 }
 
 /// Packs a file within `most` bytes.
-fn pack(source: &Source, chunks: &ChunkList, most: u64, out: &File) -> io::Result<Option<Check>> {
+fn pack(source: &dyn Original, chunks: &ChunkList, most: u64, out: &File) -> io::Result<Option<Check>> {
     let mut packer = Packer::new(Checked::new(out));
     let root = read_through(source, chunks, usize::MAX, |piece| {
         packer.push(piece)?;
@@ -226,7 +226,7 @@ fn pack(source: &Source, chunks: &ChunkList, most: u64, out: &File) -> io::Resul
 }
 
 /// Sums a file.
-fn sum(source: &Source, chunks: &ChunkList, secret: &[u8; 32], out: &File) -> io::Result<Option<Check>> {
+fn sum(source: &dyn Original, chunks: &ChunkList, secret: &[u8; 32], out: &File) -> io::Result<Option<Check>> {
     let mut summer = FineSummer::new(FineKey::kept(secret), FineShape::KEPT);
     let mut out = Checked::new(out);
     let root = read_through(source, chunks, FineShape::KEPT.block(), |piece| {
@@ -238,14 +238,15 @@ fn sum(source: &Source, chunks: &ChunkList, secret: &[u8; 32], out: &File) -> io
 }
 
 /// Reads a file from its start in pieces, all but the last a multiple of `unit` bytes where that is less than the
-/// buffer, as long as `take` wants more; true when all of it was read and has the root.
+/// buffer, as long as `take` wants more; true when all of it was read and has the root. That of a tree is not one of its
+/// bytes: each of its files is looked at when it is read.
 fn read_through(
-    source: &Source,
+    source: &dyn Original,
     chunks: &ChunkList,
     unit: usize,
     mut take: impl FnMut(&[u8]) -> io::Result<bool>,
 ) -> io::Result<bool> {
-    let mut root = chunks.algorithm().hasher();
+    let mut root = (chunks.cutter() != Cutter::Entries).then(|| chunks.algorithm().hasher());
     let len = chunks.len().get();
     let read = |buffer: &mut [u8]| {
         let most = if unit < buffer.len() { buffer.len() / unit * unit } else { buffer.len() };
@@ -253,22 +254,24 @@ fn read_through(
         while at < len {
             let piece = &mut buffer[..usize::try_from(len - at).map_or(most, |rest| rest.min(most))];
             source.read_exact_at(piece, at)?;
-            let go_on = if piece.len() < LARGE {
-                root.update(piece);
-                take(piece)?
-            } else {
-                thread::scope(|scope| {
+            let go_on = match &mut root {
+                None => take(piece)?,
+                Some(root) if piece.len() < LARGE => {
+                    root.update(piece);
+                    take(piece)?
+                }
+                Some(root) => thread::scope(|scope| {
                     let hash = || root.update(piece);
                     let beside = thread::Builder::new().spawn_scoped(scope, hash);
                     beside.and_then(|_| take(piece))
-                })?
+                })?,
             };
             if !go_on {
                 return Ok(false);
             }
             at += piece.len() as u64;
         }
-        Ok(root.finish() == chunks.root())
+        Ok(root.is_none_or(|root| root.finish() == chunks.root()))
     };
     if len < 2 * LARGE as u64 { with_buffer(read) } else { read(&mut vec![0; 2 * LARGE]) }
 }

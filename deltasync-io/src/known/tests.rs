@@ -5,12 +5,12 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use deltasync_core::{Algorithm, Cutter};
-use deltasync_proto::{Answer, Ask, Cutting, Kept, OpenedFile, Remembered};
+use deltasync_proto::{Answer, Ask, Cutting, Filter, Kept, OpenedFile, Remembered};
 use redb::Database;
 use tempfile::TempDir;
 
 use super::*;
-use crate::laws::recalls::{assert_kept, known, recall, remember, remembering_laws};
+use crate::laws::recalls::{assert_kept, assert_kept_of, known, recall, remember, remembering_laws};
 use crate::laws::{Fixture, describe, noise, place};
 use crate::{BlockingStorage, LocalOptions, LocalStorage};
 
@@ -551,4 +551,51 @@ fn a_copy_shares_its_blocks_where_it_can() {
     let copy = fs::OpenOptions::new().write(true).open(copy).expect("it is there");
     copy.write_all_at(b"x", 50 << 20).expect("written");
     assert!(bench.recall("file").is_none());
+}
+
+/// The tree below `tree`, described.
+fn tree(bench: &Bench) -> OpenedFile {
+    let (place, cutting, algorithm) = (place("tree"), Cutting::Tree(Filter::default()), Algorithm::Blake3);
+    match bench.storage.answer(Ask::Describe { place, cutting, algorithm, remember: None }) {
+        Ok(Answer::Described(tree)) => tree,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_archive_of_a_tree_is_remembered_as_a_file_is() {
+    for form in [KeepForm::Auto, KeepForm::Copy, KeepForm::Sums] {
+        let bench = Bench::new(form, 1 << 30);
+        ["tree", "tree/0", "tree/1", "tree/2"].iter().for_each(|at| bench.make_directory(at));
+        for number in 0..100u8 {
+            bench.put(&format!("tree/{}/{number}", number % 3), &noise(usize::from(number) * 500, number.into()));
+        }
+        let described = tree(&bench);
+        let (len, chunks) = (described.chunks.len(), described.chunks.clone());
+        let ranges = vec![(deltasync_core::Offset::ZERO, len)];
+        let Ok(Answer::Read(archive)) = bench.storage.answer(Ask::Read { file: described.file.clone(), ranges }) else {
+            panic!("it can be read")
+        };
+        remember(&bench.storage, known("tree"), 5, described);
+        bench.put("tree/0/0", b"changed since");
+        let bench = bench.again();
+        let found = bench.recall("tree").expect("it was remembered");
+        assert_eq!((found.generation.get(), &found.chunks), (5, &chunks), "{form:?}");
+        assert_eq!(matches!(found.kept, Kept::Sums { .. }), form == KeepForm::Sums);
+        assert_kept_of(&bench.storage, &found, &archive);
+    }
+}
+
+#[test]
+fn a_tree_that_has_changed_since_is_not_remembered_nor_what_it_was_before() {
+    let bench = Bench::new(KeepForm::Auto, 1 << 30);
+    bench.make_directory("tree");
+    bench.put("tree/file", &noise(5000, 1));
+    remember(&bench.storage, known("tree"), 1, tree(&bench));
+    assert!(bench.recall("tree").is_some());
+    bench.put("tree/file", &noise(6000, 1));
+    let described = tree(&bench);
+    bench.put("tree/file", &noise(7000, 1));
+    remember(&bench.storage, known("tree"), 2, described);
+    assert!(bench.recall("tree").is_none());
 }

@@ -52,6 +52,12 @@ pub(crate) fn sums_of(bytes: &[u8], secret: &[u8; 32]) -> Vec<u8> {
 pub(crate) fn assert_kept(storage: &dyn BlockingStorage, found: &Remembered, bytes: &[u8]) {
     let cutter = Cutter::for_len(ByteLen::of(bytes));
     assert!(*found.chunks == ChunkList::of(bytes, cutter, Algorithm::Blake3), "{} bytes", bytes.len());
+    assert_kept_of(storage, found, bytes);
+}
+
+/// What is kept is this content, in whatever form.
+#[track_caller]
+pub(crate) fn assert_kept_of(storage: &dyn BlockingStorage, found: &Remembered, bytes: &[u8]) {
     let (file, kept) = match &found.kept {
         Kept::Copy(file) => (file, bytes.to_vec()),
         Kept::Sums { file, secret } => (file, sums_of(bytes, secret)),

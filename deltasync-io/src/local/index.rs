@@ -227,6 +227,7 @@ fn open(directory: &Dir) -> Result<Database, Trouble> {
         transaction.set_durability(Durability::None).map_err(redb::Error::from)?;
         transaction.open_table(COUNTERS)?;
         super::recorded::open_tables(&transaction)?;
+        super::recorded_trees::open_tables(&transaction)?;
         super::history::open_tables(&transaction)?;
         super::scrub::open_tables(&transaction)?;
         super::listed::open_tables(&transaction)?;

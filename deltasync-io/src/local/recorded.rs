@@ -181,7 +181,7 @@ pub(super) fn open_tables(transaction: &WriteTransaction) -> Result<(), redb::Er
 }
 
 impl Recorded {
-    fn encode(&self, at: &[u8]) -> Vec<u8> {
+    pub(super) fn encode(&self, at: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         write_varint(&mut out, self.generation.get());
         out.push(code_of(self.algorithm));
@@ -190,7 +190,7 @@ impl Recorded {
         checked::close(at, out)
     }
 
-    fn decode(at: &[u8], bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(at: &[u8], bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(checked::open(at, bytes)?);
         let generation = Generation::new(reader.varint()?);
         let code = reader.byte()?;

@@ -289,6 +289,12 @@ impl Dir {
         Ok(uninterrupted(|| self.0.stat_beneath(&RelPath::ROOT))?.mode)
     }
 
+    /// When it was modified itself, in seconds since 1970 and nanoseconds.
+    pub(super) fn modified(&self) -> io::Result<(i64, u32)> {
+        let (seconds, nanoseconds) = uninterrupted(|| self.0.stat_beneath(&RelPath::ROOT))?.modified;
+        Ok((seconds, u32::try_from(nanoseconds).map_err(io::Error::other)?))
+    }
+
     /// Makes all that was written to its disk durable; false when that cannot be done at once. Once it has failed it must
     /// not be tried again.
     pub(super) fn sync_disk(&self) -> io::Result<bool> {

@@ -65,6 +65,8 @@ pub(super) struct Stage {
 struct State {
     /// How many bytes have been appended.
     written: u64,
+    /// It has the permissions and the time that it will have.
+    adorned: bool,
     /// How much room it has claimed, in bytes.
     claimed: u64,
     /// How much room the disk has set aside, in bytes.
@@ -88,6 +90,7 @@ impl State {
     fn new(algorithm: Algorithm) -> Self {
         Self {
             written: 0,
+            adorned: false,
             claimed: 0,
             aside: 0,
             file_len: 0,
@@ -181,10 +184,12 @@ impl Stage {
 
     /// Sets the permissions and the time that it will have.
     pub(super) fn adorn(&self, attributes: Attributes) -> Result<(), StorageFault> {
-        let _state = self.open_state()?;
+        let mut state = self.open_state()?;
         let set = self.file.set_mode(mode_of(attributes, 0));
         set.and_then(|()| self.file.set_modified(attributes.modified()))
-            .map_err(|error| system_fault(&self.place.path, &error))
+            .map_err(|error| system_fault(&self.place.path, &error))?;
+        state.adorned = true;
+        Ok(())
     }
 
     /// The digest of all that was appended.
@@ -236,7 +241,7 @@ impl Stage {
             }
         };
         let which = parent.identity().map_err(system)?;
-        let ready = Ready { stage: self, parent: &parent, digest, list };
+        let ready = Ready { stage: self, parent: &parent, digest, list, adorned: state.adorned };
         let turn = directories.turn();
         let published = publish(&ready);
         state.end = match &published {
@@ -353,9 +358,16 @@ pub(super) struct Ready<'a> {
     digest: Digest,
     /// Its chunk list, and how the file was stamped when it was synced.
     list: Option<(DiskStat, Arc<ChunkList>)>,
+    /// It has the permissions and the time that it is to have.
+    adorned: bool,
 }
 
 impl Ready<'_> {
+    /// It is a file of a tree, which says when its directory was modified.
+    pub(super) fn is_of_a_tree(&self) -> bool {
+        self.adorned
+    }
+
     /// Puts it in place, in one step.
     pub(super) fn put_in_place(&self) -> io::Result<()> {
         self.stage.directory.rename(&self.stage.name, self.parent, &self.stage.target)

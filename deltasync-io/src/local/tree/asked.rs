@@ -1,6 +1,8 @@
 //! What a session asks of a tree: the same as of a file, by the handles that were given out for it.
 
-use deltasync_core::{Algorithm, ByteLen, Digest};
+use std::io;
+
+use deltasync_core::{Algorithm, ByteLen, Digest, Generation, Offset};
 use deltasync_proto::{
     Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, Filter, OpenedFile, Place, StageHandle, StorageFault,
 };
@@ -9,7 +11,8 @@ use super::making::make_durable;
 use super::{Making, Tree, walk};
 use crate::LocalStorage;
 use crate::local::opened::absent;
-use crate::local::root::entry_kind;
+use crate::local::root::{Root, entry_kind};
+use crate::source::{Looks, Original};
 
 impl LocalStorage {
     /// The answer to what is asked of a tree; `None` when it is asked of something else.
@@ -20,7 +23,9 @@ impl LocalStorage {
                 Some(tree.and_then(|tree| tree.map(Answer::Described).ok_or_else(|| absent(place))))
             }
             Ask::Basis { destination, cutting: Cutting::Tree(filter), algorithm, wanted } => {
-                Some(self.basis_of_tree(destination.place.clone(), *algorithm, filter, *wanted))
+                let place = destination.place.clone();
+                let tree = self.basis_tree(&place, *algorithm, filter, *wanted);
+                Some(tree.map(|file| Answer::Basis { place, file, twin: None, partial: None }))
             }
             Ask::Read { file, ranges } => {
                 let tree = file.downcast_ref::<Tree>()?;
@@ -51,31 +56,60 @@ impl LocalStorage {
             }
             Ask::Commit { stage, .. } => {
                 let making = stage.downcast_ref::<Making>()?;
-                Some(self.root(making.place()).and_then(|root| making.commit(root)).map(Answer::Committed))
+                Some(self.commit_tree(making).map(Answer::Committed))
+            }
+            Ask::Remember { key, generation, file } => {
+                let tree = file.file.downcast_ref::<Tree>()?;
+                let remember = || {
+                    let archive = Archive { tree, root: self.root(&tree.place)? };
+                    match &self.known {
+                        // The other end has more than that, or may have.
+                        Some(known) if *generation == Generation::ZERO => known.forget(key),
+                        Some(known) => {
+                            known.remember(key, *generation, &archive, &archive.as_always(), &file.chunks, None);
+                        }
+                        None => {}
+                    }
+                    Ok(Answer::Remembered)
+                };
+                Some(remember())
             }
             _ => None,
         }
     }
 
-    /// What is there already is told so, and has to last then.
-    fn basis_of_tree(
+    fn tree(&self, place: &Place, algorithm: Algorithm, filter: &Filter) -> Result<Option<OpenedFile>, StorageFault> {
+        Ok(walk(self.root(place)?, place, filter, algorithm, &self.limits)?.map(Tree::described))
+    }
+
+    /// The tree that is to be replaced, with its generation; one that is `wanted` as it is gets one, and has to last then.
+    fn basis_tree(
         &self,
-        place: Place,
+        place: &Place,
         algorithm: Algorithm,
         filter: &Filter,
         wanted: Option<(Digest, ByteLen)>,
-    ) -> Result<Answer, StorageFault> {
-        let file = self.tree(&place, algorithm, filter)?;
-        if let Some(tree) = &file
-            && wanted == Some((tree.chunks.root(), tree.chunks.len()))
-        {
-            make_durable(self.root(&place)?, &place, &of_ours(&tree.file)?.list)?;
+    ) -> Result<Option<OpenedFile>, StorageFault> {
+        // Before the first entry is looked at: what is published from then on makes it look another way.
+        let looks = self.root(place)?.stat(&place.path).ok().flatten().map(|is| Looks::of_stat(&is));
+        let Some(tree) = self.tree(place, algorithm, filter)? else { return Ok(None) };
+        let is_wanted = wanted == Some((tree.chunks.root(), tree.chunks.len()));
+        if is_wanted {
+            make_durable(self.root(place)?, place, &of_ours(&tree.file)?.list)?;
         }
-        Ok(Answer::Basis { place, file, twin: None, partial: None })
+        let (Some(served), Some(looks)) = (&self.served, looks) else { return Ok(Some(tree)) };
+        let generation = served.generation_of_tree(&place.path, &tree.chunks, looks, is_wanted);
+        Ok(Some(OpenedFile { generation, ..tree }))
     }
 
-    fn tree(&self, place: &Place, algorithm: Algorithm, filter: &Filter) -> Result<Option<OpenedFile>, StorageFault> {
-        Ok(walk(self.root(place)?, place, filter, algorithm, &self.limits)?.map(Tree::described))
+    fn commit_tree(&self, making: &Making) -> Result<Generation, StorageFault> {
+        let place = making.place();
+        let root = self.root(place)?;
+        let done = making.commit(root);
+        let Some(served) = &self.served else { return done.map(|_| Generation::ZERO) };
+        // Also when not all could be made.
+        served.index.forget_trees_around(&place.path);
+        Ok(done?.map_or(Generation::ZERO, |made| served.publish_tree(root, &place.path, made.chunks())))
     }
 
     /// True when a description is one of a tree.
@@ -86,6 +120,33 @@ impl LocalStorage {
             Cutting::ByKind(_) => is().is_some_and(|is| entry_kind(&is) == EntryKind::Directory),
             Cutting::ByContent | Cutting::Exactly(_) | Cutting::Like(_) => false,
         }
+    }
+}
+
+/// The archive of a tree, to be kept.
+struct Archive<'a> {
+    tree: &'a Tree,
+    root: &'a Root,
+}
+
+impl Archive<'_> {
+    /// A tree has no looks of its own: each of its files is looked at when it is read.
+    fn as_always(&self) -> Looks {
+        let len = self.tree.list.chunks().len().get();
+        Looks { device: 0, inode: 0, len, modified: (0, 0), changed: None }
+    }
+}
+
+impl Original for Archive<'_> {
+    fn read_exact_at(&self, piece: &mut [u8], at: u64) -> io::Result<()> {
+        let range = (Offset::new(at), ByteLen::of(piece));
+        let bytes = self.tree.read(self.root, &[range]).map_err(|fault| io::Error::other(fault.message))?;
+        piece.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn looks(&self) -> io::Result<Looks> {
+        Ok(self.as_always())
     }
 }
 

@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use deltasync_core::{
-    Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Digest, Generation, InvalidTree, LimitExceeded,
-    Limits, Name, Offset, Plan, RelPath, Step, TreeEntry, TreeKind, TreeList, TreeLister, tree_order,
+    Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Digest, InvalidTree, LimitExceeded, Limits, Name,
+    Offset, Plan, RelPath, Step, TreeEntry, TreeKind, TreeList, TreeLister, tree_order,
 };
 use deltasync_proto::{Extra, FaultKind, Place, StorageFault};
 
@@ -241,15 +241,20 @@ impl Making {
         Ok(Tree { blank: state.blank.clone(), ..Tree::new(self.place.clone(), list) })
     }
 
-    /// Takes away what is extra, and gives directories what they are to have, all of it durable.
-    pub(in crate::local) fn commit(&self, root: &Root) -> Result<Generation, StorageFault> {
+    /// Takes away what is extra, and gives directories what they are to have, all of it durable. Returns the tree that is
+    /// there now, once its members are; `None` where more is there.
+    pub(in crate::local) fn commit(&self, root: &Root) -> Result<Option<Arc<TreeList>>, StorageFault> {
         let mut state = self.open()?;
         state.ended = true;
         let list = state.made();
+        // The directory itself looks another way after each commit, whatever that changes.
+        state.touched.insert(RelPath::ROOT);
+        let extra = self.extra(&list);
+        let is_all = extra.is_empty() || self.allowed().is_some();
         if state.troubles == 0
             && let Some(allowed) = self.allowed()
         {
-            self.delete(&mut state, root, &list, allowed)?;
+            self.delete(&mut state, root, extra, allowed)?;
         }
         self.settle_directories(&mut state, root, &list)?;
         let durable = make_durable(root, &self.place, &list);
@@ -262,7 +267,8 @@ impl Making {
             };
             return Err(self.fault(what));
         }
-        durable.map(|()| Generation::ZERO)
+        durable?;
+        Ok(is_all.then_some(list))
     }
 
     fn open(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
@@ -515,9 +521,9 @@ impl Making {
         }
     }
 
-    /// Takes away what only was there, unless it is too much.
-    fn delete(&self, state: &mut State, root: &Root, made: &TreeList, allowed: u64) -> Result<(), StorageFault> {
-        let Some(there) = &self.there else { return Ok(()) };
+    /// What was there that is not wanted, as indices of that list.
+    fn extra(&self, made: &TreeList) -> Vec<usize> {
+        let Some(there) = &self.there else { return Vec::new() };
         let mut extra = Vec::new();
         let mut wanted = (0..made.len()).map(|index| made.entry(index).path).peekable();
         for index in 0..there.len() {
@@ -527,6 +533,12 @@ impl Making {
                 extra.push(index);
             }
         }
+        extra
+    }
+
+    /// Takes away what only was there, unless it is too much.
+    fn delete(&self, state: &mut State, root: &Root, extra: Vec<usize>, allowed: u64) -> Result<(), StorageFault> {
+        let Some(there) = &self.there else { return Ok(()) };
         let count = extra.len() as u64;
         if count > allowed {
             let what = format!("{count} of {} entries would be deleted, over {allowed}: none was", there.len() - 1);
