@@ -194,6 +194,9 @@ impl Context<'_> {
         self.flow.sizes.survey = cost;
         let price = self.flow.sizes.to_send(self.config);
         self.flow.grant = self.memory.want(self.id, self.flow.grant, price);
+        if let Some(grant) = self.memory.granted_at_once(self.id) {
+            self.flow.grant = grant;
+        }
     }
 
     /// This transfer is large: its window may widen.

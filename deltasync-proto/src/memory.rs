@@ -129,6 +129,12 @@ impl Memory {
         Some((id, Grant::Granted(price)))
     }
 
+    /// What this one holds from now on, if it is the first of those that wait and there is room for it.
+    pub(crate) fn granted_at_once(&mut self, id: TransferId) -> Option<Grant> {
+        let is_first = self.waiting.front().is_some_and(|(first, _)| *first == id);
+        is_first.then(|| self.next_granted()).flatten().map(|(_, grant)| grant)
+    }
+
     /// A transfer has ended that held this; `working` when something of it still comes back.
     pub(crate) fn leave(&mut self, id: TransferId, grant: Grant, held: u64, working: bool) {
         self.received -= held;
