@@ -5,7 +5,7 @@
 //! that came to nothing has left is found again without reading the directory: a partial, to go on from. Who stages holds
 //! an exclusive lock on the file, which ends with the process however that ends; what is not locked is nobody's. Who goes
 //! on from a partial shares a lock, and who finds several goes on from the longest and removes the others, as does who has
-//! published the target.
+//! published the target; a stage that comes to nothing only after that leaves nothing.
 //!
 //! # Security
 //!

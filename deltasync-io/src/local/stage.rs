@@ -58,6 +58,8 @@ pub(super) struct Stage {
     parent: Option<Arc<Dir>>,
     /// Directories that were made for it, the deepest last.
     made: Vec<(Dir, Name)>,
+    /// What was at its place when it began.
+    replaced: Option<DiskStat>,
     state: Mutex<State>,
 }
 
@@ -161,8 +163,22 @@ impl Stage {
             begun.expect("it was tried at least once").map_err(at_place)?;
         let (len, state) = (len.get(), Mutex::new(State::new(algorithm)));
         let (root, listing) = (digest, staging.map(|_| limits.clone()));
-        let stage =
-            Self { target, len, algorithm, root, listing, file, ours, directory, name, parent, made, state, place };
+        let stage = Self {
+            target,
+            len,
+            algorithm,
+            root,
+            listing,
+            file,
+            ours,
+            directory,
+            name,
+            parent,
+            made,
+            replaced,
+            state,
+            place,
+        };
         // It is likely to have as many holes as what it replaces.
         let holes = replaced.map_or(0, |is| is.len.saturating_sub(is.blocks.saturating_mul(512)));
         stage.check_room(stage.len.saturating_sub(holes))?;
@@ -423,7 +439,8 @@ impl Drop for Stage {
         let kept = end.is_none() && written >= LEAST && self.file.set_len(written).is_ok();
         match &self.ours {
             Some((staging, target)) if kept => staging.keep(*target, self.name.clone()),
-            None if kept => {}
+            // Whoever has published there meanwhile has taken away what others had left, and this will not be looked for.
+            None if kept && self.directory.stat(&self.target).is_ok_and(|is| is == self.replaced) => {}
             Some(_) | None => drop(self.directory.remove(&self.name)),
         }
         remove_dirs(&self.made);

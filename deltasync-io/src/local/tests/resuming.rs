@@ -129,6 +129,21 @@ fn of_one_place_the_part_of_the_wanted_target_is_taken() {
     assert_eq!(left(&bench, &["file"]).len(), 3, "published without being named as the target");
 }
 
+/// Of a connection that was lost, while the next one made the target.
+#[test]
+fn a_stage_that_comes_to_nothing_after_its_target_was_published_leaves_nothing() {
+    for old in [None, Some(b"old")] {
+        let bench = Bench::new(false, false, Limits::default());
+        let (storage, target) = (bench.storage(), noise(200_000, 3));
+        old.iter().for_each(|old| bench.put("file", *old));
+        let late = begin(storage, "file", &target, 150_000);
+        publish(storage, "file", &target).expect("published");
+        assert_eq!(left(&bench, &["file"]).len(), 1, "what is being written stays");
+        drop(late);
+        assert!(left(&bench, &["file"]).is_empty());
+    }
+}
+
 #[test]
 fn what_was_in_conflict_is_kept() {
     let bench = Bench::new(true, false, Limits::default());
