@@ -3,7 +3,7 @@
 //! The transfer of a tree makes all of it but the files that are too large to travel with it, its members. Which of them
 //! the receiver lacks, the sender learns from [`EventKind::Differs`] and the receiver from [`EventKind::Made`]. Each of them
 //! gets a transfer of its own, as many at a time as a session runs: a sender begins at once, beside the tree's, unless a
-//! condition has to hold first, a receiver when the tree's has ended. In a pull that gives their directories new times, and
+//! condition has to hold first or the receiver's tree is only presumed, a receiver when the tree's has ended. In a pull that gives their directories new times, and
 //! meanwhile the source may have changed: so the tree is compared once more, which costs little where little differs, until
 //! no member is left to transfer.
 //!
@@ -191,10 +191,11 @@ impl Tree {
 
     fn on_own(&mut self, kind: EventKind, next: &mut usize, report: &mut impl FnMut(Update)) -> Step {
         match kind {
-            EventKind::Differs { tree, ranges } => {
+            EventKind::Differs { tree, ranges, presumed } => {
                 self.left_out = left_out(&tree);
                 self.name(members_to_send(&tree, &ranges));
-                if self.round > 1 || self.condition == Condition::Any {
+                // What comes beside a tree that is presumed to be there makes it another.
+                if !presumed && (self.round > 1 || self.condition == Condition::Any) {
                     return Step::Start(self.start_members(next));
                 }
             }

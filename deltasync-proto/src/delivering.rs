@@ -28,7 +28,8 @@ impl Delivering {
     pub(crate) fn whole(common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Sending {
         let len = target.chunks.len();
         if target.is_tree() {
-            cx.event(EventKind::Differs { tree: target.file.clone(), ranges: [(Offset::ZERO, len)].into() });
+            let ranges = [(Offset::ZERO, len)].into();
+            cx.event(EventKind::Differs { tree: target.file.clone(), ranges, presumed: false });
         }
         let ops = [Op::Literal { len }].into_iter().collect();
         let delivery = Delivery::packed(target.file.clone(), ops, Some(target.chunks.clone()), |_| None, cx);

@@ -147,6 +147,8 @@ pub enum EventKind {
         tree: FileHandle,
         /// What the receiver lacks, in order; nothing when it has it all.
         ranges: Vec<(Offset, ByteLen)>,
+        /// So it is if the receiver has what is remembered of it, which it has not said yet.
+        presumed: bool,
     },
     /// The receiver of a tree has made it, but for files that did not travel with it, which are for the embedder to fetch.
     Made {

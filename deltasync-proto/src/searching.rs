@@ -34,7 +34,8 @@ impl Searching {
         cx.phase(Phase::Matching);
         if target.is_tree() {
             let ranges = script.gaps().map(|gap| (gap.at, gap.len)).collect();
-            cx.event(EventKind::Differs { tree: target.file.clone(), ranges });
+            let presumed = common.remembered.is_some();
+            cx.event(EventKind::Differs { tree: target.file.clone(), ranges, presumed });
         }
         let search = Search::begin(script, source, target.file.clone());
         Box::new(Self { search, neighbours }).go_on(common, target, cx)

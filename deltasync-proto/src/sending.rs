@@ -508,7 +508,7 @@ pub(crate) fn ended(common: &Common, target: &OpenedFile, end: End, cx: &mut Con
     let (generation, made, progress) = match end {
         End::Same(generation) => {
             if target.is_tree() {
-                cx.event(EventKind::Differs { tree: target.file.clone(), ranges: Vec::new() });
+                cx.event(EventKind::Differs { tree: target.file.clone(), ranges: Vec::new(), presumed: false });
             }
             (generation, None, None)
         }

@@ -291,7 +291,7 @@ fn files_that_go_by_themselves_are_named_by_what_is_remembered() {
     let ran = pair.storages(trees.client(), trees.server()).run_to_end();
     assert!(ran.outcome().known);
     let named = ran.events.iter().find_map(|event| match &event.kind {
-        EventKind::Differs { tree, ranges } => Some(members_to_send(tree, ranges)),
+        EventKind::Differs { tree, ranges, .. } => Some(members_to_send(tree, ranges)),
         _ => None,
     });
     let named: Vec<String> =
