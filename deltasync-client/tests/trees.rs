@@ -419,6 +419,24 @@ fn a_push_cut_anywhere_is_right_in_the_end() {
 }
 
 #[test]
+fn a_tree_is_replaced_only_where_it_is_what_was_named() {
+    let (server, dir) = (Server::start(), Scratch::new());
+    make_known(&dir.join("tree"));
+    let url = server.url("tree");
+    let push = |condition: &str| {
+        deltasync(dir.path(), &["push", "tree", &url, "--no-state", "--json", "--if-match", condition])
+    };
+    let first = push("absent").fine().json()["root"].as_str().expect("a root").to_owned();
+    let before = snapshot(&server.dir.join("tree"));
+    change(&dir.join("tree"), false);
+    push("absent").failed(4, "what is there now is not what was to be replaced");
+    push(&"0".repeat(64)).failed(4, "what is there now is not what was to be replaced");
+    assert_eq!(snapshot(&server.dir.join("tree")), before, "also of what is large nothing has come");
+    push(&first).fine();
+    assert_ne!(snapshot(&server.dir.join("tree")), before);
+}
+
+#[test]
 fn a_pull_cut_anywhere_is_right_in_the_end() {
     let (server, dir, never) = (Server::start(), Scratch::new(), CancellationToken::new());
     make_known(&server.dir.join("tree"));
