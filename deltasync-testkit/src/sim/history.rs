@@ -96,9 +96,16 @@ impl History {
         self.current(path).is_some_and(|(_, version)| version.serial >= serial)
     }
 
+    /// How many versions of any path came before the latest of this path with this root.
+    pub(super) fn latest(&self, path: &RelPath, root: Digest) -> Option<usize> {
+        let versions = self.paths.get(path)?;
+        versions.iter().rev().find(|version| version.root == Some(root)).map(|version| version.serial)
+    }
+
     /// The latest moment at which a connection can have said that this root is to be put at a path, where `first` is when
-    /// it first pushed there: before it published that; else it may have been after the last that it published there,
-    /// since pushes to one path follow each other and may name what the one before came to.
+    /// it first pushed there, or last found there what it brought: before it published that; else it may have been after
+    /// the last that it published there, since pushes to one path follow each other and may name what the one before came
+    /// to.
     pub(super) fn said(&self, path: &RelPath, connection: usize, root: Digest, first: usize) -> usize {
         let versions = self.paths.get(path).map_or(&[][..], Vec::as_slice);
         let own = || versions.iter().rev().filter(|version| version.connection == Some(connection));
@@ -207,5 +214,20 @@ mod tests {
         check_recording(2, b"C", true);
         // It was never published, and may name what the push before it came to.
         check_recording(1, b"C", false);
+    }
+
+    /// Another connection publishes B; connection 1 finds it there, and then C fails: what repeats C may come after B.
+    #[test]
+    fn what_a_connection_found_there_its_next_push_may_name() {
+        let path = RelPath::new(b"file").expect("a path");
+        let root = |bytes: &[u8]| deltasync_core::Algorithm::Blake3.digest(bytes);
+        let mut history = History::default();
+        history.put(&path, root(b"A"), 0);
+        let first = history.serial();
+        history.put(&path, root(b"B"), 1);
+        assert!(history.is_newer(&path, history.said(&path, 1, root(b"C"), first)));
+        let found = history.latest(&path, root(b"B")).expect("it is there");
+        assert!(!history.is_newer(&path, history.said(&path, 1, root(b"C"), found + 1)));
+        assert_eq!(history.latest(&path, root(b"C")), None);
     }
 }

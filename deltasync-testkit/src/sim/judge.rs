@@ -48,6 +48,12 @@ impl World {
                 let task = &self.clients[client].tasks[index];
                 if matches!(task.plan.verb, TaskVerb::Push(_)) && !self.connections[connection].damaged {
                     self.server.settle(&task.plan.path, outcome.root);
+                    // What it found there the next push to the same path may name.
+                    let found = self.server.history.latest(&task.plan.path, outcome.root);
+                    if let (None, Some(found)) = (outcome.generation, found) {
+                        let said = self.connections[connection].said.entry(task.plan.path.clone()).or_default();
+                        *said = (*said).max(found + 1);
+                    }
                 }
                 if retried {
                     self.tally.add(Seen::Retried);

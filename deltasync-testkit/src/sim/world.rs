@@ -96,7 +96,8 @@ pub(super) struct Connection {
     arrived: [usize; 2],
     recorded: Vec<Bytes>,
     recorded_len: usize,
-    /// When each path was first pushed to on it, as a count of versions at the server.
+    /// When each path was first pushed to on it, or a push last found there what it brought, as a count of versions at the
+    /// server.
     pub(super) said: BTreeMap<RelPath, usize>,
     /// The connection that it repeats.
     original: Option<usize>,
