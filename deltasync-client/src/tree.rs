@@ -3,9 +3,9 @@
 //! The transfer of a tree makes all of it but the files that are too large to travel with it, its members. Which of them
 //! the receiver lacks, the sender learns from [`EventKind::Differs`] and the receiver from [`EventKind::Made`]. Each of them
 //! gets a transfer of its own, as many at a time as a session runs: a sender begins at once, beside the tree's, unless a
-//! condition has to hold first or the receiver's tree is only presumed, a receiver when the tree's has ended. In a pull that gives their directories new times, and
-//! meanwhile the source may have changed: so the tree is compared once more, which costs little where little differs, until
-//! no member is left to transfer.
+//! condition has to hold first or the receiver's tree is only presumed, a receiver when the tree's has ended. In a pull that
+//! gives their directories new times, and meanwhile the source may have changed: so the tree is compared once more, which
+//! costs little where little differs, until no member is left to transfer.
 //!
 //! A member that has failed is not tried again, unless what the tree's own transfer makes may have been in its way; it is an
 //! error as long as the comparison names it. What changes faster than it can be sent ends as such after [`ROUNDS`]

@@ -36,8 +36,11 @@ pub(super) struct Damaged {
     pub(super) found: Digest,
 }
 
-/// Records by path.
-const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
+/// A table of records by path.
+pub(super) type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Those of files.
+const FILES: Records = TableDefinition::new("files");
 
 /// The paths of each root.
 const BY_ROOT: TableDefinition<'_, (&[u8; 32], &[u8]), ()> = TableDefinition::new("files by root");
@@ -64,9 +67,14 @@ impl Index {
 
     /// What was published last at this path.
     pub(super) fn recorded(&self, path: &RelPath) -> Option<Recorded> {
+        self.recorded_in(FILES, path)
+    }
+
+    /// The record of a path in this table.
+    pub(super) fn recorded_in(&self, table: Records, path: &RelPath) -> Option<Recorded> {
         let at = path.as_bytes();
         self.read(|transaction| {
-            let found = transaction.open_table(FILES)?.get(at)?;
+            let found = transaction.open_table(table)?.get(at)?;
             Ok(found.and_then(|bytes| Recorded::decode(at, bytes.value()).ok()))
         })
         .flatten()

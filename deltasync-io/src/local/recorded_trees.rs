@@ -11,10 +11,10 @@ use deltasync_core::RelPath;
 use redb::{TableDefinition, WriteTransaction};
 
 use super::index::Index;
-use super::recorded::Recorded;
+use super::recorded::{Recorded, Records};
 
 /// Records by the path of the directory.
-const TREES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("trees");
+const TREES: Records = TableDefinition::new("trees");
 
 impl Index {
     /// Notes that a tree was published at this path.
@@ -28,12 +28,7 @@ impl Index {
 
     /// What was published last as a tree at this path.
     pub(super) fn recorded_tree(&self, path: &RelPath) -> Option<Recorded> {
-        let at = path.as_bytes();
-        self.read(|transaction| {
-            let found = transaction.open_table(TREES)?.get(at)?;
-            Ok(found.and_then(|bytes| Recorded::decode(at, bytes.value()).ok()))
-        })
-        .flatten()
+        self.recorded_in(TREES, path)
     }
 
     /// Forgets the trees that something has changed which was published at this path: those that it lies in, and those

@@ -95,7 +95,7 @@ impl LocalStorage {
         let Some(tree) = self.tree(place, algorithm, filter)? else { return Ok(None) };
         let is_wanted = wanted == Some((tree.chunks.root(), tree.chunks.len()));
         if is_wanted {
-            make_durable(self.root(place)?, place, &of_ours(&tree.file)?.list)?;
+            make_durable(self.root(place)?, place, &of_ours(&tree.file)?.list, &[])?;
         }
         let (Some(served), Some(looks)) = (&self.served, looks) else { return Ok(Some(tree)) };
         let generation = served.generation_of_tree(&place.path, &tree.chunks, looks, is_wanted);

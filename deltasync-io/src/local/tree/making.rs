@@ -111,8 +111,9 @@ fn sync(ready: &[Ready]) -> io::Result<()> {
 
 /// Makes the names in all directories of a tree durable, also in those where nothing was done now: an attempt before this
 /// one may have failed, or its process ended, before it came to that. Once a sync has failed nothing is called durable any
-/// more: what that should have kept no later one will.
-pub(super) fn make_durable(root: &Root, place: &Place, list: &TreeList) -> Result<(), StorageFault> {
+/// more: what that should have kept no later one will. `also` are directories that the list has not, as far as they are
+/// there.
+pub(super) fn make_durable(root: &Root, place: &Place, list: &TreeList, also: &[RelPath]) -> Result<(), StorageFault> {
     if root.is_doubtful() {
         let why =
             "a directory could not be synced before, so what is in it may not last: start anew when the disk is well";
@@ -126,6 +127,11 @@ pub(super) fn make_durable(root: &Root, place: &Place, list: &TreeList) -> Resul
     let directories = || list.entries().filter(|entry| entry.kind == TreeKind::Directory);
     if directories().take(DISK).count() == DISK && open(&place.path)?.sync_disk().map_err(failed)? {
         return Ok(());
+    }
+    for path in also {
+        if let Ok(dir) = root.directory(&below(&place.path, path)?) {
+            dir.sync().map_err(failed)?;
+        }
     }
     directories().try_for_each(|entry| open(&below(&place.path, &entry.path)?)?.sync().map_err(failed))
 }
@@ -257,7 +263,9 @@ impl Making {
             self.delete(&mut state, root, extra, allowed)?;
         }
         self.settle_directories(&mut state, root, &list)?;
-        let durable = make_durable(root, &self.place, &list);
+        // A directory that stays for what is excluded in it is not in the list, and something may have been deleted there.
+        let also: Vec<RelPath> = state.touched.iter().filter(|path| list.find(path).is_none()).cloned().collect();
+        let durable = make_durable(root, &self.place, &list, &also);
         if state.troubles > 0 {
             let more = state.troubles - state.trouble.len() as u64;
             let told = state.trouble.join("; ");
@@ -602,16 +610,6 @@ impl Making {
                 Ok(()) => {}
                 Err(Failed::Here(what)) => state.trouble(at, &what),
                 Err(Failed::All(fault)) => return Err(fault),
-            }
-        }
-        // A directory that stays for what is excluded in it is not in the list, and something may have been deleted there.
-        for path in state.touched.iter().filter(|path| !wanted.contains_key(*path)) {
-            let at = below(&self.place.path, path)?;
-            if let Ok(dir) = root.directory(&at) {
-                dir.sync().map_err(|error| {
-                    root.doubt();
-                    system_fault(&self.place.path, &error)
-                })?;
             }
         }
         Ok(())
