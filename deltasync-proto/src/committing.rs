@@ -3,17 +3,17 @@
 //! ```text
 //!            unseen ── Seen ──┐
 //! Verifying ──┼───────────► Storing ── done ──► ended
-//!             │               │ ▲ another file is there
-//!             │               ▼ └────────── the same version again, under a condition ──┐
-//!             │             Looking ── the target is there ──► ended                    │
-//!             │               │ └───────────────────────────────────────────────────────┘
+//!             │               │ another file is there
+//!             │               ▼
+//!             │             Looking ── the target is there ──► ended
+//!             │               │
 //!             └───────────────┴──Confirm──► Asked ── Replace ──► Storing
 //! ```
 //!
 //! A commit names what it replaces: the very file that was there when the basis was opened. When another one is there by
 //! then, somebody has published in between. A late commit must not undo that unseen, so the sender is told what is there
-//! and has to say that it is to be replaced; only a live one can. Under a condition, or where the target is our own user's,
-//! the transfer fails instead.
+//! and has to say that it is to be replaced; only a live one can, also where a condition names that version again. When a
+//! condition does not hold, or the target is our own user's, the transfer fails instead.
 //!
 //! Bytes may also be late themselves, when their sender has long given the connection up and published something newer by
 //! another, or they are a recording of a connection that once was. So nothing is replaced for a sender that has not
@@ -190,20 +190,20 @@ impl Committing {
         }
         self.confirms += 1;
         let replaces = replaces(file.as_ref());
-        match self.task.condition() {
-            _ if self.confirms > CONFIRMS_MAX => Err(TransferError::Conflict { current }.into()),
-            Condition::Any if matches!(self.task.aim, Aim::Theirs) => {
-                self.confirm(Confirm { current, since: true }, replaces, cx);
-                Ok(Receiving::Committing(self))
-            }
+        if self.confirms > CONFIRMS_MAX || !self.task.condition().holds(current.as_ref()) {
+            return Err(TransferError::Conflict { current }.into());
+        }
+        match (&self.task.aim, self.task.condition()) {
+            (Aim::Theirs, _) => self.confirm(Confirm { current, since: true }, replaces, cx),
+            // Our user has changed the file.
+            (Aim::Ours(_), Condition::Any) => return Err(TransferError::Conflict { current }.into()),
             // It is the version that was meant, by another commit or with other times.
-            condition @ (Condition::Absent | Condition::Root(_)) if condition.holds(current.as_ref()) => {
+            (Aim::Ours(_), Condition::Absent | Condition::Root(_)) => {
                 self.task.replaces = replaces;
                 self.store(cx);
-                Ok(Receiving::Committing(self))
             }
-            Condition::Any | Condition::Absent | Condition::Root(_) => Err(TransferError::Conflict { current }.into()),
         }
+        Ok(Receiving::Committing(self))
     }
 
     fn outcome(&self, generation: Generation, cx: &Context<'_>) -> Outcome {

@@ -245,23 +245,26 @@ impl Sending {
         }
     }
 
-    /// The receiver may be about to commit, and does not go on over another writer under a condition.
+    /// The receiver may be about to commit, over what our condition names.
     fn may_confirm(&mut self, confirm: Confirm) -> bool {
         let waits = matches!(self, Self::Offered(_) | Self::Proposed(..) | Self::Delivered(..));
         let wish = self.common_mut().and_then(|common| common.origin.to.as_ref());
-        waits && wish.is_some_and(|wish| !confirm.since || wish.condition == Condition::Any)
+        waits && wish.is_some_and(|wish| wish.condition.holds(confirm.current.as_ref()))
     }
 
-    /// What is there is to be replaced. Where somebody has published it since we offered ours: ours is what our user wants.
+    /// What is there is to be replaced. Where somebody has published it since we offered ours: ours is what our user wants,
+    /// and no conflict where it is the version that our user has named.
     fn on_confirm(mut self, confirm: Confirm, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         let Confirm { current, since } = confirm;
+        let mut named = false;
         if let Some(common) = self.common_mut() {
+            named = common.origin.to.as_ref().is_some_and(|wish| wish.condition != Condition::Any);
             common.confirmed += 1;
             if common.confirmed > CONFIRMS_MAX {
                 return Err(TransferError::Conflict { current }.into());
             }
         }
-        if since {
+        if since && !named {
             cx.event(EventKind::Conflict { current });
         }
         cx.send(TransferMessage::Replace(current));

@@ -178,13 +178,77 @@ fn a_target_that_is_there_needs_no_replacing() {
     assert_eq!(talk.client.ended(1).expect("it has").as_ref().expect("well").generation, None, "another's commit");
 }
 
-/// Only the times of the file are others: it is the version that was meant.
+/// Only the times of the file are others: it is the version that was meant. The sender is asked all the same, see below.
 #[test]
 fn the_same_version_once_more_is_replaced_under_its_condition() {
     let mut talk =
         Talk::new(&version(1), Some(&version(0))).command(1, conditional(Condition::Root(root(&version(0)))));
-    talk.carry_and_publish(&version(0));
+    let mut agreed = 0;
+    talk.carry(|message, server| match message {
+        Message::Transfer(_, TransferMessage::Delta(delta)) if delta.last => put(server, &version(0)),
+        Message::Transfer(_, TransferMessage::Replace(_)) => agreed += 1,
+        _ => {}
+    });
     talk.check_done(&version(1));
+    assert_eq!((agreed, talk.conflicts()), (1, vec![]));
+}
+
+/// All that a connection has sent arrives after it was given up, and others have published something else and then again
+/// the version that its condition names.
+#[test]
+fn bytes_that_come_late_do_not_replace_what_their_condition_names_again() {
+    let condition = Condition::Root(root(&version(0)));
+    let mut talk = Talk::new(&version(1), Some(&version(0))).command(1, conditional(condition));
+    talk.server = std::mem::replace(&mut talk.server, Raw::server(Config::default())).hold(|due| is(due, "Commit"));
+    talk.carry(|_, _| {});
+    for number in [2, 0] {
+        put(&talk.server, &version(number));
+    }
+    talk.server.release();
+    let confirm = Confirm { current: Some(uncounted(&version(0))), since: true };
+    let told = talk.server.messages();
+    assert!(
+        matches!(&told[..], [Message::Transfer(_, TransferMessage::Confirm(told))] if *told == confirm),
+        "{told:?}"
+    );
+    talk.server.close();
+    assert_eq!(talk.server.content("file").as_deref(), Some(&version(0)[..]));
+}
+
+#[test]
+fn a_sender_does_not_agree_to_what_its_condition_does_not_name() {
+    for (named, agrees) in [(0, true), (2, false)] {
+        for since in [false, true] {
+            let condition = Condition::Root(root(&version(0)));
+            let mut talk = Talk::new(&version(1), Some(&version(0))).command(1, conditional(condition));
+            talk.server =
+                std::mem::replace(&mut talk.server, Raw::server(Config::default())).hold(|due| is(due, "Commit"));
+            talk.carry(|_, _| {});
+            let current = Some(uncounted(&version(named)));
+            talk.client.say(1, TransferMessage::Confirm(Confirm { current, since }));
+            let answered = talk.client.messages();
+            assert_eq!(
+                matches!(answered[..], [Message::Transfer(_, TransferMessage::Replace(_))]),
+                agrees,
+                "{answered:?}"
+            );
+            assert_eq!(talk.client.finished().is_none(), agrees, "{:?}", talk.client.finished());
+        }
+    }
+}
+
+#[test]
+fn a_pull_replaces_what_its_condition_names_again() {
+    let Command::Pull { path, destination, .. } = pull(file(), file()) else { panic!("a pull") };
+    let condition = Condition::Root(root(&version(0)));
+    let mut talk = Talk::new(&version(0), Some(&version(1))).command(1, Command::Pull { path, destination, condition });
+    talk.client = std::mem::replace(&mut talk.client, Raw::client(Config::default())).hold(|due| is(due, "Commit"));
+    talk.carry(|_, _| {});
+    put(&talk.client, &version(0));
+    talk.client.release();
+    talk.carry(|_, _| {});
+    assert!(matches!(talk.client.ended(1), Some(Ok(_))), "{:?}", talk.client.ended(1));
+    assert_eq!(talk.client.content("file").as_deref(), Some(&version(1)[..]));
 }
 
 #[test]
