@@ -8,7 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use deltasync_core::{Algorithm, ByteLen, Digest};
 use deltasync_io::{Bandwidth, KeepForm};
-use deltasync_proto::{Condition, Config, Extra};
+use deltasync_proto::{Condition, Config, Extra, Scope, TreeOptions};
 
 use crate::filter_args::FilterArgs;
 use crate::{Options, Place, Retries, State, WatchOptions};
@@ -154,6 +154,18 @@ pub(crate) struct CopyArgs {
     /// Move at most so many KiB a second, both ways together, or bytes with a suffix K, M or G; 32K at least
     #[arg(long, value_name = "RATE", value_parser = bandwidth)]
     bwlimit: Option<Bandwidth>,
+    /// Keep hard links within a directory as such
+    #[arg(short = 'H', long)]
+    hard_links: bool,
+    /// Keep extended attributes within a directory, those of the namespace of users
+    #[arg(short = 'X', long)]
+    xattrs: bool,
+    /// Read the files of a directory, at both ends, instead of trusting that equal length and time mean equal content
+    #[arg(short, long)]
+    checksum: bool,
+    /// Let a directory become visible as one change, not file by file
+    #[arg(long)]
+    atomic: bool,
     #[command(flatten)]
     delete: DeleteArgs,
     #[command(flatten)]
@@ -336,7 +348,10 @@ impl SessionArgs {
 impl CopyArgs {
     pub(crate) fn options(&self) -> Options {
         let options = self.session.options().condition(self.if_match.unwrap_or_default());
-        let mut options = options.extra(self.delete.extra()).filter(self.filter.filter.clone());
+        let filter = self.filter.filter.clone();
+        let scope = Scope { filter, hard_links: self.hard_links, xattrs: self.xattrs, checksum: self.checksum };
+        let tree = TreeOptions { extra: self.delete.extra(), scope, atomic: self.atomic };
+        let mut options = options.tree(tree);
         options.bandwidth = self.bwlimit;
         options
     }
@@ -474,7 +489,7 @@ mod tests {
         let extra = |more: &[&str]| {
             let args = ["deltasync", "push", "a", "b"].iter().chain(more);
             let ArgsVerb::Push(args) = Args::try_parse_from(args).ok()?.verb else { panic!("push") };
-            Some(args.copy.options().extra)
+            Some(args.copy.options().tree.extra)
         };
         assert_eq!(extra(&[]), Some(Extra::Keep));
         assert_eq!(extra(&["--delete"]), Some(Extra::Delete { most: None }));
@@ -490,7 +505,7 @@ mod tests {
         let filter = |more: &[&str]| {
             let args = ["deltasync", "pull", "a", "b"].iter().chain(more);
             let ArgsVerb::Pull(args) = Args::try_parse_from(args).ok()?.verb else { panic!("pull") };
-            Some(args.options().filter)
+            Some(args.options().tree.scope.filter)
         };
         assert!(filter(&[]).is_some_and(|filter| filter.is_empty()));
         let some = filter(&["--exclude", "*.o", "--include=keep.o", "--ignore-files", "--exclude", "/x"]);
@@ -528,7 +543,7 @@ mod tests {
         let watch = |more: &[&str]| {
             let args = ["deltasync", "watch", "a", "b"].iter().chain(more);
             let ArgsVerb::Watch(args) = Args::try_parse_from(args).ok()?.verb else { panic!("watch") };
-            Some((args.watching(), args.push.copy.options().extra))
+            Some((args.watching(), args.push.copy.options().tree.extra))
         };
         assert_eq!(watch(&[]), Some((WatchOptions::default(), Extra::Keep)));
         let watching = WatchOptions { settle: Duration::from_secs(1), every: Duration::from_secs(7) };

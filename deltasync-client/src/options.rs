@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deltasync_core::Algorithm;
 use deltasync_io::{Bandwidth, BandwidthTooLow};
-use deltasync_proto::{Condition, Config, Extra, Filter};
+use deltasync_proto::{Condition, Config, TreeOptions};
 
 use crate::{Retries, State};
 
@@ -23,10 +23,8 @@ pub struct Options {
     /// How many bytes a second a verb may move over its connections, both ways together (default: any number). As many
     /// transfers run at once as [`Bandwidth::transfers`] says.
     pub bandwidth: Option<Bandwidth>,
-    /// What becomes of what only the destination has, where a directory is transferred (default [`Extra::Keep`]: it stays).
-    pub extra: Extra,
-    /// What takes part of a directory that is transferred, at both ends (default: all of it).
-    pub filter: Filter,
+    /// How a directory is transferred (default: all of it takes part, and what only the destination has stays).
+    pub tree: TreeOptions,
     /// What a push or pull of a single file or directory may replace (default [`Condition::Any`]: whatever is there). A root is in the
     /// algorithm of the session. Other verbs replace nothing.
     pub condition: Condition,
@@ -40,8 +38,7 @@ impl Default for Options {
             state: None,
             retries: Retries::default(),
             bandwidth: None,
-            extra: Extra::Keep,
-            filter: Filter::default(),
+            tree: TreeOptions::default(),
             condition: Condition::Any,
         }
     }
@@ -99,17 +96,10 @@ impl Options {
         Ok(options)
     }
 
-    /// Sets what becomes of what only the destination has, where a directory is transferred.
+    /// Sets how a directory is transferred.
     #[must_use]
-    pub fn extra(mut self, extra: Extra) -> Self {
-        self.extra = extra;
-        self
-    }
-
-    /// Sets what takes part of a directory that is transferred.
-    #[must_use]
-    pub fn filter(mut self, filter: Filter) -> Self {
-        self.filter = filter;
+    pub fn tree(mut self, tree: TreeOptions) -> Self {
+        self.tree = tree;
         self
     }
 

@@ -21,7 +21,8 @@ use std::time::Instant;
 use deltasync_core::{ByteLen, Name, RelPath};
 use deltasync_io::check_filter;
 use deltasync_proto::{
-    Command, Condition, Destination, EventKind, Extra, Outcome, Place as StoragePlace, RootId, TransferError, Verb,
+    Command, Condition, Destination, EventKind, Extra, Outcome, Place as StoragePlace, RootId, TransferError,
+    TreeOptions, Verb,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +42,7 @@ use crate::{ClientError, FileReport, Options, Place, Shown, Summary, Update, Usa
 /// A directory goes with all that is in it: files, directories and symbolic links as such, with their permissions and
 /// times. It becomes the destination itself, or one of its name in a destination that ends in `/` or takes several
 /// sources; `dir/` means what is in it, and becomes the destination itself. What only the destination has stays, unless
-/// [`Options::extra`] says otherwise, and only what [`Options::filter`] says takes part. What cannot be transferred, or has
+/// [`Options::tree`] says otherwise, and only what that says takes part. What cannot be transferred, or has
 /// failed by itself, is told in [`FileReport::tree`]; all else is done.
 ///
 /// A connection that cannot be made or is lost is made again, see [`Options::retries`]. A transfer that had not ended is
@@ -216,7 +217,8 @@ impl Pulled {
                 let (peer, path) = (Peer::Server(place.server.clone()), place.path.clone());
                 let name = place.name().filter(|_| !place.directory);
                 // Where something is to be deleted, or to take no part, a tree is meant.
-                let is_tree = name.is_none() || options.extra != Extra::Keep || !options.filter.is_empty();
+                let is_tree =
+                    name.is_none() || options.tree.extra != Extra::Keep || !options.tree.scope.filter.is_empty();
                 let is = if is_tree { Is::Tree } else { Is::Either };
                 Self { peer, path, name, is }
             }
@@ -234,13 +236,14 @@ impl Pulled {
 
 /// What is said of directories means nothing without any, and what is said must mean something.
 fn check_for_trees(options: &Options, has_tree: bool) -> Result<(), UsageError> {
-    if options.extra != Extra::Keep && !has_tree {
+    let TreeOptions { extra, scope, .. } = &options.tree;
+    if *extra != Extra::Keep && !has_tree {
         return Err(UsageError::DeleteForFiles);
     }
-    if !options.filter.is_empty() && !has_tree {
+    if !scope.filter.is_empty() && !has_tree {
         return Err(UsageError::FilterForFiles);
     }
-    Ok(check_filter(&options.filter)?)
+    Ok(check_filter(&scope.filter)?)
 }
 
 fn check_condition(options: &Options, sources: usize) -> Result<(), UsageError> {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deltasync_core::{ByteLen, InvalidPath, RelPath};
 use deltasync_io::{TreeMember, left_out, members_to_fetch, members_to_send};
 use deltasync_proto::{
-    Command, Condition, EventKind, Extra, FaultKind, Filter, Outcome, Place, Progress, RefusalCode, TransferError,
+    Command, Condition, EventKind, FaultKind, Outcome, Place, Progress, RefusalCode, TransferError, TreeOptions,
 };
 
 use crate::route::Start;
@@ -41,8 +41,7 @@ pub(crate) enum Way {
 pub(crate) struct Tree {
     index: usize,
     way: Way,
-    extra: Extra,
-    filter: Filter,
+    options: TreeOptions,
     condition: Condition,
     /// Source and destination, as they are shown.
     shown: (String, String),
@@ -105,8 +104,7 @@ impl Tree {
         Self {
             index,
             way,
-            extra: options.extra,
-            filter: options.filter.clone(),
+            options: options.tree.clone(),
             condition: options.condition,
             shown,
             no_file: None,
@@ -137,12 +135,12 @@ impl Tree {
         self.round += 1;
         (self.own, self.has_moved) = (Own::Moving, false);
         self.forget_named();
-        let (extra, filter) = (self.extra, self.filter.clone());
+        let options = self.options.clone();
         // What is replaced from the second round on is what the first has made.
         let condition = if self.round == 1 { self.condition } else { Condition::Any };
         let command = match self.way.clone() {
-            Way::Push(source, path) => Command::PushTree { source, path, extra, filter, condition },
-            Way::Pull(path, place) => Command::PullTree { path, place, extra, filter, condition },
+            Way::Push(source, path) => Command::PushTree { source, path, options, condition },
+            Way::Pull(path, place) => Command::PullTree { path, place, options, condition },
         };
         (self.index, command)
     }

@@ -164,7 +164,7 @@ pub async fn watch(
             return Err(error);
         }
         options.condition = Condition::Any;
-        let changed = !fine || has_changed(&summary, options.extra, last);
+        let changed = !fine || has_changed(&summary, options.tree.extra, last);
         last = outcome(&summary).map(|outcome| outcome.root).or(last);
         all.changed += u64::from(changed);
         report(WatchUpdate::Pushed { summary, changed });

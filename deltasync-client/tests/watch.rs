@@ -15,7 +15,7 @@ use common::program::Program;
 use common::snapshot::{assert_equal, snapshot};
 use common::{Scratch, Server, command, deltasync, noise};
 use deltasync_client::{ClientError, Options, Place, Retries, Update, WatchOptions, WatchSummary, WatchUpdate, watch};
-use deltasync_proto::Extra;
+use deltasync_proto::{Extra, TreeOptions};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +47,9 @@ impl Watching {
         let thread = thread::spawn(move || {
             let (first, longest) = (Duration::from_millis(10), Duration::from_millis(100));
             let retries = Retries { most: 0, first, longest };
-            let options = Options::default().extra(Extra::Delete { most: Some(u64::MAX) }).retries(retries);
+            let options = Options::default()
+                .tree(TreeOptions::default().extra(Extra::Delete { most: Some(u64::MAX) }))
+                .retries(retries);
             let mut watching = WatchOptions::default();
             (watching.settle, watching.every) = (Duration::from_millis(50), Duration::from_secs(86_400));
             let report = |update| {

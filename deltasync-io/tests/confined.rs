@@ -15,7 +15,8 @@ use deltasync_core::{
 };
 use deltasync_io::{BlockingStorage, LocalOptions, LocalStorage};
 use deltasync_proto::{
-    Answer, Ask, Cutting, Destination, Extra, FileHandle, Filter, OpenedFile, Place, Replaces, RootId, StorageFault,
+    Answer, Ask, Cutting, Destination, Extra, FileHandle, OpenedFile, Place, Replaces, RootId, Scope, StorageFault,
+    TreeOptions,
 };
 use rustix::fs::{CWD, RenameFlags};
 use tempfile::TempDir;
@@ -78,7 +79,7 @@ fn push(storage: &LocalStorage, at: &str, bytes: &[u8]) -> Result<(), StorageFau
 fn pull_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
     let ask = Ask::Describe {
         place: place(at),
-        cutting: Cutting::Tree(Filter::default()),
+        cutting: Cutting::Tree(Scope::default()),
         algorithm: Algorithm::Blake3,
         remember: None,
     };
@@ -113,7 +114,7 @@ fn push_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
     let destination = Destination { place: place(at), name: Name::any(), directory: false };
     let basis = storage.answer(Ask::Basis {
         destination,
-        cutting: Cutting::Tree(Filter::default()),
+        cutting: Cutting::Tree(Scope::default()),
         algorithm,
         wanted: None,
     })?;
@@ -121,7 +122,13 @@ fn push_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
     let basis = basis.filter(OpenedFile::is_tree);
     let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());
     let (basis, len) = (basis.map(|basis| basis.file), ByteLen::of(&archive));
-    let ask = Ask::StageTree { place, len, algorithm, basis: basis.clone(), extra: Extra::Delete { most: Some(9) } };
+    let ask = Ask::StageTree {
+        place,
+        len,
+        algorithm,
+        basis: basis.clone(),
+        options: TreeOptions::default().extra(Extra::Delete { most: Some(9) }),
+    };
     let staged = storage.answer(ask)?;
     let Answer::Staged(stage) = staged else { panic!("asked to stage, got {staged:?}") };
     let ops: Ops = [Op::Literal { len }].into_iter().collect();

@@ -6,7 +6,7 @@ use deltasync_core::{Attributes, ByteLen, Digest, Generation, Name, Offset, RelP
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, Entry, Extra, FileHandle, Filter, Place, StageHandle, TransferError, TransferId, Version};
+use crate::{Destination, Entry, FileHandle, Place, StageHandle, TransferError, TransferId, TreeOptions, Version};
 
 /// A transfer to start, or to stop. Only a client starts transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +40,8 @@ pub enum Command {
         source: Place,
         /// The directory at the server, which need not be there.
         path: RelPath,
-        /// What becomes of what only the server has.
-        extra: Extra,
-        /// What takes part of both.
-        filter: Filter,
+        /// How.
+        options: TreeOptions,
         /// What may be replaced.
         condition: Condition,
     },
@@ -53,10 +51,8 @@ pub enum Command {
         path: RelPath,
         /// Ours, which need not be there.
         place: Place,
-        /// What becomes of what only we have.
-        extra: Extra,
-        /// What takes part of both.
-        filter: Filter,
+        /// How.
+        options: TreeOptions,
         /// What may be replaced.
         condition: Condition,
     },

@@ -40,10 +40,13 @@ pub use message::{
 mod filter;
 pub use filter::{Filter, InvalidFilter};
 
+mod scope;
+pub use scope::{Extra, Scope, TreeOptions};
+
 mod storage;
 pub use storage::{
-    Adorned, Answer, Ask, Cutting, Destination, Entry, EntryKind, Extra, FaultKind, FileHandle, Kept, Known,
-    OpenedFile, Place, Remembered, Replaces, Request, StageHandle, StorageFault, Version,
+    Adorned, Answer, Ask, Cutting, Destination, Entry, EntryKind, FaultKind, FileHandle, Kept, Known, OpenedFile,
+    Place, Remembered, Replaces, Request, StageHandle, StorageFault, Version,
 };
 
 mod job;

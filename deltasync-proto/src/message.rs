@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CloseCode, Condition, Delta, Edges, Entry, Extra, Filter, Frame, Hello, InvalidMessage, Order, Refusal, Repair,
-    SetPart, TransferId, Unsupported, Version, Want, encode_header,
+    CloseCode, Condition, Delta, Edges, Entry, Frame, Hello, InvalidMessage, Order, Refusal, Repair, Scope, SetPart,
+    TransferId, TreeOptions, Unsupported, Version, Want, encode_header,
 };
 
 /// The longest payload of a control message, in bytes.
@@ -236,10 +236,8 @@ pub struct Wish {
     pub directory: bool,
     /// What may be replaced there.
     pub condition: Condition,
-    /// What becomes of what only the receiver has, of a tree; it means nothing for a file.
-    pub extra: Extra,
-    /// What takes part, of a tree; it means nothing for a file.
-    pub filter: Filter,
+    /// How a tree is transferred; it means nothing for a file.
+    pub tree: TreeOptions,
     /// What the file gets beside its content, where it is one of a tree; it means nothing for a tree itself.
     pub attributes: Option<Attributes>,
 }
@@ -248,8 +246,8 @@ impl Wish {
     /// Exactly there, over whatever is there; of a tree what is extra stays, of a file only the content is meant.
     pub fn exactly(path: RelPath) -> Self {
         let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
-        let (condition, extra, filter) = (Condition::Any, Extra::Keep, Filter::default());
-        Self { path, name, directory: false, condition, extra, filter, attributes: None }
+        let (condition, tree) = (Condition::Any, TreeOptions::default());
+        Self { path, name, directory: false, condition, tree, attributes: None }
     }
 }
 
@@ -307,8 +305,8 @@ pub struct Pull {
     pub algorithm: Algorithm,
     /// The root and length of what the receiver has under that name, if anything.
     pub have: Option<(Digest, ByteLen)>,
-    /// What takes part, of a tree; it means nothing for a file.
-    pub filter: Filter,
+    /// Of what the list of a tree is; it means nothing for a file.
+    pub scope: Scope,
 }
 
 /// Asks for a page of a listing.

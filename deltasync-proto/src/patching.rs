@@ -150,13 +150,13 @@ impl Patching {
         let planner = Planner::new(basis_len, task.offer.len, &cx.config.limits).map_err(InvalidMessage::from)?;
         let (place, offer) = (task.place.clone(), &task.offer);
         let (len, algorithm, root) = (offer.len, offer.algorithm, offer.root);
-        let staging = cx.ask(match task.extra() {
-            Some(extra) => {
+        let staging = cx.ask(match task.tree_options() {
+            Some(options) => {
                 let basis = match &task.replaces {
                     Replaces::File(tree) => Some(tree.clone()),
                     Replaces::Nothing => None,
                 };
-                Ask::StageTree { place, len, algorithm, basis, extra }
+                Ask::StageTree { place, len, algorithm, basis, options }
             }
             None => Ask::Stage { place, len, algorithm, root },
         });

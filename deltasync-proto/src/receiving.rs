@@ -26,9 +26,9 @@ use crate::patching::{Basis, Patching};
 use crate::repairing::Repairing;
 use crate::surveying::Surveying;
 use crate::{
-    Adorned, Answer, Ask, Condition, Content, Cutting, Destination, EventKind, Extra, FaultKind, FileHandle, Filter,
-    InvalidMessage, JobId, MessageKind, Offer, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces, RequestId,
-    RootId, StageHandle, StorageFault, TransferError, TransferMessage, Version,
+    Adorned, Answer, Ask, Condition, Content, Cutting, Destination, EventKind, FaultKind, FileHandle, InvalidMessage,
+    JobId, MessageKind, Offer, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces, RequestId, RootId, Scope,
+    StageHandle, StorageFault, TransferError, TransferMessage, TreeOptions, Version,
 };
 
 /// How often a result may be repaired: first the ranges that differ, then everything.
@@ -72,8 +72,8 @@ pub(crate) enum Aim {
 pub(crate) struct Ours {
     pub(crate) destination: Destination,
     pub(crate) condition: Condition,
-    /// For a tree, what becomes of what only we have, and what takes part.
-    pub(crate) tree: Option<(Extra, Filter)>,
+    /// For a tree, how.
+    pub(crate) tree: Option<TreeOptions>,
     /// What the file gets beside its content.
     pub(crate) attributes: Option<Attributes>,
 }
@@ -176,7 +176,7 @@ impl Receiving {
         cx.phase(Phase::Describing);
         let algorithm = cx.config.algorithm;
         let cutting = match &ours.tree {
-            Some((_, filter)) => Cutting::Tree(filter.clone()),
+            Some(options) => Cutting::Tree(options.scope.clone()),
             None => Cutting::ByContent,
         };
         let destination = ours.destination.clone();
@@ -394,12 +394,10 @@ impl Task {
         condition(&self.aim, &self.offer)
     }
 
-    /// For a tree: what becomes of what only the receiver has.
-    pub(crate) fn extra(&self) -> Option<Extra> {
-        (self.offer.cutter == Cutter::Entries).then(|| match &self.aim {
-            Aim::Ours(ours) => ours.tree.as_ref().map(|(extra, _)| *extra).unwrap_or_default(),
-            Aim::Theirs => self.offer.to.as_ref().map(|wish| wish.extra).unwrap_or_default(),
-        })
+    /// For a tree: how.
+    pub(crate) fn tree_options(&self) -> Option<TreeOptions> {
+        let options = || tree_options(&self.aim, &self.offer).cloned().unwrap_or_default();
+        (self.offer.cutter == Cutter::Entries).then(options)
     }
 
     /// True for a tree that replaces another one at a peer's word, file by file, before a commit, and does not name the
@@ -422,8 +420,8 @@ impl Preparing {
         let Answer::Basis { place, file, partial, .. } = answer else { return Err(wrong_answer()) };
         // What an earlier pull has left is what we have: so a set comes, and not everything.
         let have = partial.as_ref().or(file.as_ref()).map(|file| (file.chunks.root(), file.chunks.len()));
-        let filter = self.ours.tree.as_ref().map_or_else(Filter::default, |(_, filter)| filter.clone());
-        cx.send(TransferMessage::Pull(Pull { path: self.path, algorithm: self.algorithm, have, filter }));
+        let scope = self.ours.tree.as_ref().map_or_else(Scope::default, |options| options.scope.clone());
+        cx.send(TransferMessage::Pull(Pull { path: self.path, algorithm: self.algorithm, have, scope }));
         cx.phase(Phase::Waiting);
         let found = Some(Found { place, file, twin: None, partial, told: true });
         Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.ours), found, stale: false }))
@@ -469,11 +467,16 @@ fn open(aim: &Aim, destination: Destination, offer: &Offer, twin: bool, cx: &mut
 
 /// As the target of an offer was cut.
 pub(crate) fn cutting(aim: &Aim, offer: &Offer) -> Cutting {
-    let filter = match aim {
-        Aim::Ours(ours) => ours.tree.as_ref().map(|(_, filter)| filter),
-        Aim::Theirs => offer.to.as_ref().map(|wish| &wish.filter),
-    };
-    Cutting::by(offer.cutter, filter.cloned().unwrap_or_default())
+    let options = tree_options(aim, offer);
+    Cutting::by(offer.cutter, options.map(|options| options.scope.clone()).unwrap_or_default())
+}
+
+/// How a tree is transferred, as whoever wants it says.
+fn tree_options<'a>(aim: &'a Aim, offer: &'a Offer) -> Option<&'a TreeOptions> {
+    match aim {
+        Aim::Ours(ours) => ours.tree.as_ref(),
+        Aim::Theirs => offer.to.as_ref().map(|wish| &wish.tree),
+    }
 }
 
 /// True when a basis that was cut before the offer came need not be cut again.

@@ -427,7 +427,7 @@ impl Sending {
         common.repairs += 1;
         cx.event(EventKind::Repairing);
         cx.phase(Phase::Describing);
-        let cutting = Cutting::by(target.chunks.cutter(), common.origin.cutting.filter());
+        let cutting = Cutting::by(target.chunks.cutter(), common.origin.cutting.scope());
         let place = common.origin.place.clone();
         let state = Mending::begin((place, cutting), target, repair, common.repairs, cx)?;
         Ok(Self::Mending(common, Box::new(state)))

@@ -19,7 +19,7 @@ use deltasync_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Filter, RequestId, RootId};
+use crate::{RequestId, RootId, Scope, TreeOptions};
 
 /// A path below one of the directories that the storage was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,42 +55,29 @@ pub enum Cutting {
     /// As its length and its first bytes suggest, see [`Cutter::for_file`].
     ByContent,
     /// A file as [`Cutting::ByContent`], a directory as [`Cutting::Tree`]: whichever is there.
-    ByKind(Filter),
-    /// A tree, and no file: the entries of it that take part.
-    Tree(Filter),
+    ByKind(Scope),
+    /// A tree, and no file: of what its list is.
+    Tree(Scope),
     /// So, because the peer's file was.
     Exactly(Cutter),
     /// So, because an earlier version was, unless its length has become quite another.
     Like(Cutter),
 }
 
-/// What becomes of what only the receiver's tree has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Extra {
-    /// It stays.
-    #[default]
-    Keep,
-    /// It is deleted once all else is in place, unless that would be too much.
-    Delete {
-        /// How many entries at most, beyond which nothing is deleted and the commit fails; `None` for half of the tree.
-        most: Option<u64>,
-    },
-}
-
 impl Cutting {
-    /// By this cutter and no other; of a tree, what takes part.
-    pub fn by(cutter: Cutter, filter: Filter) -> Self {
+    /// By this cutter and no other; of a tree, by this scope.
+    pub fn by(cutter: Cutter, scope: Scope) -> Self {
         match cutter {
-            Cutter::Entries => Self::Tree(filter),
+            Cutter::Entries => Self::Tree(scope),
             cutter => Self::Exactly(cutter),
         }
     }
 
-    /// What takes part, of a tree.
-    pub fn filter(&self) -> Filter {
+    /// Of what the list of a tree is.
+    pub fn scope(&self) -> Scope {
         match self {
-            Self::ByKind(filter) | Self::Tree(filter) => filter.clone(),
-            Self::ByContent | Self::Exactly(_) | Self::Like(_) => Filter::default(),
+            Self::ByKind(scope) | Self::Tree(scope) => scope.clone(),
+            Self::ByContent | Self::Exactly(_) | Self::Like(_) => Scope::default(),
         }
     }
 
@@ -201,8 +188,8 @@ pub enum Ask {
         algorithm: Algorithm,
         /// The tree that is there.
         basis: Option<FileHandle>,
-        /// What becomes of what only that has.
-        extra: Extra,
+        /// What becomes of what only that has, and how it becomes visible.
+        options: TreeOptions,
     },
     /// Append the steps of a plan to a stage, and hash what was appended. Answer: [`Answer::Applied`].
     Apply {

@@ -41,10 +41,10 @@ impl Machine {
                 let wish = Wish { name, directory, condition, ..Wish::exactly(path) };
                 Self::push(source, wish, key, Cutting::ByContent, cx)
             }
-            Command::PushTree { source, path, extra, filter, condition } => {
+            Command::PushTree { source, path, options, condition } => {
                 let key = Known { path: path.clone(), name: None };
-                let cutting = Cutting::Tree(filter.clone());
-                Self::push(source, Wish { extra, filter, condition, ..Wish::exactly(path) }, key, cutting, cx)
+                let cutting = Cutting::Tree(options.scope.clone());
+                Self::push(source, Wish { tree: options, condition, ..Wish::exactly(path) }, key, cutting, cx)
             }
             Command::PushMember { source, path, attributes } => {
                 let key = Known { path: path.clone(), name: None };
@@ -55,9 +55,9 @@ impl Machine {
                 let ours = Ours { destination, condition, tree: None, attributes: None };
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }
-            Command::PullTree { path, place, extra, filter, condition } => {
+            Command::PullTree { path, place, options, condition } => {
                 let destination = Destination::exactly(place);
-                let ours = Ours { destination, condition, tree: Some((extra, filter)), attributes: None };
+                let ours = Ours { destination, condition, tree: Some(options), attributes: None };
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }
             Command::PullMember { path, place, attributes } => {
@@ -82,10 +82,10 @@ impl Machine {
     pub(crate) fn serve(message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match message {
             TransferMessage::Offer(_) => Receiving::push().on_message(message, cx).map(Self::Receiving),
-            TransferMessage::Pull(Pull { path, algorithm, have, filter }) => {
+            TransferMessage::Pull(Pull { path, algorithm, have, scope }) => {
                 let key = Known { path: path.clone(), name: None };
                 let place = Place { root: RootId::new(0), path };
-                let cutting = Cutting::ByKind(filter);
+                let cutting = Cutting::ByKind(scope);
                 Ok(Self::Sending(Sending::begin(Origin { place, to: None, have, algorithm, key, cutting }, cx)))
             }
             TransferMessage::List(list) => Ok(Self::Answering(Answering::list(list, cx))),

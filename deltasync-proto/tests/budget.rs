@@ -13,7 +13,7 @@ use deltasync_core::{
     Survey, TagKey,
 };
 use deltasync_proto::{
-    Config, Content, Delta, Event, EventKind, Filter, Literals, Message, MessageKind, Offer, Pull, SetPart,
+    Config, Content, Delta, Event, EventKind, Literals, Message, MessageKind, Offer, Pull, Scope, SetPart,
     TransferError, TransferId, TransferMessage, Want, Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file};
@@ -218,7 +218,7 @@ fn server_with_text() -> Raw {
 fn pull(raw: &mut Raw, id: u32, have: Option<(Digest, ByteLen)>) -> bool {
     raw.say(
         id,
-        TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, filter: Filter::default() }),
+        TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, scope: Scope::default() }),
     );
     let offered = |message: &Message| matches!(message, Message::Transfer(_, TransferMessage::Offer(_)));
     raw.messages().iter().any(offered)
@@ -350,7 +350,7 @@ fn no_more_transfers_work_at_once_than_have_room() {
     let is_said = |message: &TransferMessage| matches!(message, TransferMessage::Want(_) | TransferMessage::More(_));
     // Sender: a packer takes 42 MiB for so much, and all but that is what the target is read, packed and searched in.
     for (mib, level, most) in [(4, 3, 1), (100, 3, 2), (150, 3, 3), (4, 0, 1), (32, 0, 10)] {
-        let pull = Pull { path: file(), algorithm: Algorithm::Blake3, have: None, filter: Filter::default() };
+        let pull = Pull { path: file(), algorithm: Algorithm::Blake3, have: None, scope: Scope::default() };
         let begin = |raw: &mut Raw, id| {
             raw.say(id, TransferMessage::Pull(pull.clone()));
         };
@@ -394,7 +394,7 @@ fn transfers_that_wait_for_memory_all_get_their_turn() {
         let path = RelPath::new(name.as_bytes()).expect("a plain name");
         raw.say(
             id,
-            TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None, filter: Filter::default() }),
+            TransferMessage::Pull(Pull { path, algorithm: Algorithm::Blake3, have: None, scope: Scope::default() }),
         );
     }
     let mut done = Vec::new();

@@ -10,7 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use common::random;
 use deltasync_core::{Generation, RelPath};
 use deltasync_io::{BlockingStorage, KeepForm, KnownFiles, LocalOptions, LocalStorage, members_to_send};
-use deltasync_proto::{Answer, Ask, Command, Condition, Config, EventKind, Extra, Filter, Place, RootId, StorageFault};
+use deltasync_proto::{
+    Answer, Ask, Command, Condition, Config, EventKind, Extra, Place, RootId, StorageFault, TreeOptions,
+};
 use deltasync_testkit::{Link, Pair, Ran};
 use tempfile::TempDir;
 
@@ -92,8 +94,12 @@ impl Trees {
         let path = || RelPath::new(*b"tree").expect("a plain name");
         let source = Place { root: RootId::new(0), path: path() };
         let extra = Extra::Delete { most: None };
-        let command =
-            Command::PushTree { source, path: path(), extra, filter: Filter::default(), condition: Condition::Any };
+        let command = Command::PushTree {
+            source,
+            path: path(),
+            options: TreeOptions::default().extra(extra),
+            condition: Condition::Any,
+        };
         let config = Config::default().remember(true);
         let link = Link::perfect().delay(Duration::from_millis(20));
         let pair = Pair::new(self.seed).config(config).link(link).command(command);
@@ -244,13 +250,8 @@ fn a_delta_for_a_tree_of_no_known_commit_is_no_first_flight() {
     }
     let path = || RelPath::new(*b"tree").expect("a plain name");
     let source = Place { root: RootId::new(0), path: path() };
-    let command = Command::PushTree {
-        source,
-        path: path(),
-        extra: Extra::Keep,
-        filter: Filter::default(),
-        condition: Condition::Any,
-    };
+    let command =
+        Command::PushTree { source, path: path(), options: TreeOptions::default(), condition: Condition::Any };
     let (client, server) = (Arc::new(Changed(trees.client(), unnamed)), Arc::new(Uncounted(trees.server())));
     let pair = Pair::new(51).config(Config::default().remember(true)).command(command);
     let ran = pair.storages(client, server).run_to_end();
@@ -284,8 +285,7 @@ fn files_that_go_by_themselves_are_named_by_what_is_remembered() {
     trees.write("dir1/large", &random(7, 100_000));
     let path = RelPath::new(*b"tree").expect("a plain name");
     let source = Place { root: RootId::new(0), path: path.clone() };
-    let command =
-        Command::PushTree { source, path, extra: Extra::Keep, filter: Filter::default(), condition: Condition::Any };
+    let command = Command::PushTree { source, path, options: TreeOptions::default(), condition: Condition::Any };
     trees.edit(13);
     let pair = Pair::new(71).config(Config::default().remember(true)).command(command);
     let ran = pair.storages(trees.client(), trees.server()).run_to_end();

@@ -9,8 +9,8 @@ use deltasync_core::{
 };
 use deltasync_io::{BlockingStorage, MemoryStorage};
 use deltasync_proto::{
-    Answer, Ask, CloseCode, Config, Content, Cutting, Delta, Filter, Known, List, Literals, Message, MessageKind, More,
-    Offer, Place, Pull, Rate, Repair, RootId, SessionError, SetPart, TransferError, TransferId, TransferMessage, Want,
+    Answer, Ask, CloseCode, Config, Content, Cutting, Delta, Known, List, Literals, Message, MessageKind, More, Offer,
+    Place, Pull, Rate, Repair, RootId, Scope, SessionError, SetPart, TransferError, TransferId, TransferMessage, Want,
     Wish,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
@@ -167,8 +167,7 @@ fn a_peer_that_sips_is_given_up_in_time_at_both_ends() {
         let pulled = || {
             let mut raw = Raw::server(Config::default()).file("large", bytes.clone()).without_writing();
             raw.greet();
-            let pull =
-                Pull { path: large.clone(), algorithm: Algorithm::Blake3, have: None, filter: Filter::default() };
+            let pull = Pull { path: large.clone(), algorithm: Algorithm::Blake3, have: None, scope: Scope::default() };
             raw.say(1, TransferMessage::Pull(pull));
             raw
         };
@@ -217,12 +216,7 @@ fn a_connection_without_transfers_is_ended_when_it_has_been_idle() {
     wait(&mut raw, 500);
     raw.say(
         1,
-        TransferMessage::Pull(Pull {
-            path: file(),
-            algorithm: Algorithm::Blake3,
-            have: None,
-            filter: Filter::default(),
-        }),
+        TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have: None, scope: Scope::default() }),
     );
     // As long as one runs it is not idle.
     wait(&mut raw, 2000);
@@ -284,7 +278,7 @@ fn served(hold: fn(&Due) -> bool) -> Raw {
     let have = Some((Digest::default(), ByteLen::new(3)));
     raw.say(
         1,
-        TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, filter: Filter::default() }),
+        TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, scope: Scope::default() }),
     );
     raw
 }
@@ -331,7 +325,7 @@ fn a_read_that_fails_after_the_restart_it_caused_is_no_second_change() {
     raw.greet();
     // Content that was asked for whole is read ahead, several pieces at once.
     raw = raw.hold(|due| due.name() == "Read");
-    let pull = Pull { path: file(), algorithm: Algorithm::Blake3, have: None, filter: Filter::default() };
+    let pull = Pull { path: file(), algorithm: Algorithm::Blake3, have: None, scope: Scope::default() };
     raw.say(1, TransferMessage::Pull(pull)).take();
     let reads: Vec<_> = raw.due().filter_map(Due::request).collect();
     assert_eq!(reads.len(), 4);

@@ -8,7 +8,9 @@ use deltasync_core::{
     content_check,
 };
 use deltasync_io::{BlockingStorage, LocalOptions, LocalStorage};
-use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, Filter, Place, Replaces, RootId, StorageFault};
+use deltasync_proto::{
+    Answer, Ask, Cutting, Destination, Extra, Place, Replaces, RootId, Scope, StorageFault, TreeOptions,
+};
 use deltasync_testkit::{Rng, SimDisk, SimFault};
 use rustix::io::Errno;
 
@@ -72,7 +74,7 @@ fn make(server: &LocalStorage, tree: &Tree) -> Result<(), StorageFault> {
     let place = Place { root: RootId::new(0), path: path("t") };
     let wanted = Some((list.chunks().root(), list.chunks().len()));
     let destination = Destination { place: place.clone(), name: Name::any(), directory: false };
-    let ask = Ask::Basis { destination, cutting: Cutting::Tree(Filter::default()), algorithm, wanted };
+    let ask = Ask::Basis { destination, cutting: Cutting::Tree(Scope::default()), algorithm, wanted };
     let Answer::Basis { file: basis, .. } = server.answer(ask)? else { panic!("a basis was asked for") };
     if basis.as_ref().is_some_and(|basis| basis.chunks.root() == list.chunks().root()) {
         return Ok(());
@@ -80,7 +82,8 @@ fn make(server: &LocalStorage, tree: &Tree) -> Result<(), StorageFault> {
     let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());
     let (basis, len) = (basis.map(|basis| basis.file), ByteLen::of(&archive));
     let extra = Extra::Delete { most: Some(9) };
-    let ask = Ask::StageTree { place, len, algorithm, basis: basis.clone(), extra };
+    let ask =
+        Ask::StageTree { place, len, algorithm, basis: basis.clone(), options: TreeOptions::default().extra(extra) };
     let Answer::Staged(stage) = server.answer(ask)? else { panic!("a stage was asked for") };
     let ops: Ops = [Op::Literal { len }].into_iter().collect();
     let mut planner = Planner::new(basis_len, len, &Limits::default()).expect("within the limits");

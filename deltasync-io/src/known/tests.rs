@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use deltasync_core::{Algorithm, Cutter};
-use deltasync_proto::{Answer, Ask, Cutting, Filter, Kept, OpenedFile, Remembered};
+use deltasync_proto::{Answer, Ask, Cutting, Kept, OpenedFile, Remembered, Scope};
 use redb::Database;
 use tempfile::TempDir;
 
@@ -555,7 +555,7 @@ fn a_copy_shares_its_blocks_where_it_can() {
 
 /// The tree below `tree`, described.
 fn tree(bench: &Bench) -> OpenedFile {
-    let (place, cutting, algorithm) = (place("tree"), Cutting::Tree(Filter::default()), Algorithm::Blake3);
+    let (place, cutting, algorithm) = (place("tree"), Cutting::Tree(Scope::default()), Algorithm::Blake3);
     match bench.storage.answer(Ask::Describe { place, cutting, algorithm, remember: None }) {
         Ok(Answer::Described(tree)) => tree,
         other => panic!("{other:?}"),

@@ -7,7 +7,8 @@ use deltasync_core::{
 use deltasync_proto::{
     AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Extra,
     Filter, Hello, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
-    RefusalCode, Repair, RootIs, SetPart, TransferId, TransferMessage, Unsupported, Version, Want, Wish,
+    RefusalCode, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, TreeOptions, Unsupported, Version, Want,
+    Wish,
 };
 
 /// The nonces in the vectors.
@@ -136,8 +137,9 @@ fn offers() -> Vec<(&'static str, Message)> {
         let to = wish(b"file", "file", false).map(|wish| Wish { condition, ..wish });
         of(1, TransferMessage::Offer(offer(to, 1000, Content::Whole)))
     };
-    let (extra, filter) = (Extra::Delete { most: None }, Filter::default().ignore_files(true));
-    let to = Some(Wish { extra, filter, ..Wish::exactly(path(b"tree")) });
+    let scope = Scope { filter: Filter::default().ignore_files(true), xattrs: true, ..Scope::default() };
+    let tree = TreeOptions { extra: Extra::Delete { most: None }, scope, atomic: true };
+    let to = Some(Wish { tree, ..Wish::exactly(path(b"tree")) });
     let tree = Offer { cutter: Cutter::Entries, ..offer(to, 1000, Content::Set { elements: 6 }) };
     let waits = Offer { attempt: 255, ..delta(16 << 40, 300, false) };
     vec![
@@ -266,8 +268,8 @@ fn repairs() -> Vec<(&'static str, Message)> {
 fn pulls() -> Vec<(&'static str, Message)> {
     let filter = Filter::default();
     let part = filter.clone().exclude("*.o").and_then(|filter| filter.include("keep.o")).expect("valid");
-    let pull = |path, algorithm, have| Pull { path, algorithm, have, filter: filter.clone() };
-    let of_part = Pull { filter: part, ..pull(path(b"tree"), Algorithm::Blake3, None) };
+    let pull = |path, algorithm, have| Pull { path, algorithm, have, scope: filter.clone().into() };
+    let of_part = Pull { scope: part.into(), ..pull(path(b"tree"), Algorithm::Blake3, None) };
     let of_file = pull(path(b"dir/file"), Algorithm::Blake3, None);
     let of_there = pull(path(b"\xff"), Algorithm::Sha256, Some((digest(0), ByteLen::new(10_000))));
     vec![

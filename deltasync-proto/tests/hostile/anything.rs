@@ -104,7 +104,7 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
                 path,
                 algorithm,
                 have,
-                filter: Filter::default()
+                scope: Scope::default()
             })),
         Just(pulls(None)),
         Just(pulls(other())),

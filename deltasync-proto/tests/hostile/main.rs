@@ -24,9 +24,9 @@ use deltasync_core::{
     Offset, OldContent, OldPiece, Op, Ops, RelPath, Shared, Sketch, SketchKey, Survey, Tag, TagKey, write_varint,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Command, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Filter, Hello, List,
-    Listing, Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal, RefusalCode,
-    Repair, RootIs, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported, VERSION, Version,
+    AskRoot, Close, CloseCode, Command, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello, List, Listing,
+    Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal, RefusalCode, Repair,
+    RootIs, Scope, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported, VERSION, Version,
     Want, Wish, encode_header,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
@@ -176,7 +176,7 @@ fn surveys(survey: &Survey) -> TransferMessage {
 }
 
 fn pulls(have: Option<(Digest, ByteLen)>) -> TransferMessage {
-    TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, filter: Filter::default() })
+    TransferMessage::Pull(Pull { path: file(), algorithm: Algorithm::Blake3, have, scope: Scope::default() })
 }
 
 /// What a peer says it has that has something else.

@@ -9,8 +9,8 @@ use deltasync_core::{
 use deltasync_proto::{
     AskRoot, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Filter, Frame, FrameDecoder, Hello,
     InvalidMessage, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
-    RefusalCode, Repair, RootIs, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want, Wish,
-    encode_header, our_algorithms,
+    RefusalCode, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want,
+    Wish, encode_header, our_algorithms,
 };
 
 use super::take::{Split, Take};
@@ -419,7 +419,7 @@ fn messages() -> Vec<(String, Message)> {
                 path: path("a/b"),
                 algorithm: Algorithm::Sha256,
                 have: None,
-                filter: Filter::default(),
+                scope: Scope::default(),
             }),
         ),
         (
@@ -428,7 +428,7 @@ fn messages() -> Vec<(String, Message)> {
                 path: path("a"),
                 algorithm: Algorithm::Blake3,
                 have: Some((root, ByteLen::new(7))),
-                filter: filter.clone(),
+                scope: Scope { hard_links: true, ..filter.into() },
             }),
         ),
         ("list", TransferMessage::List(List { path: RelPath::ROOT, after: Some(name("m")) })),

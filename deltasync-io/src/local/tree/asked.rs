@@ -4,7 +4,7 @@ use std::io;
 
 use deltasync_core::{Algorithm, ByteLen, Digest, Generation, Offset};
 use deltasync_proto::{
-    Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, Filter, OpenedFile, Place, StageHandle, StorageFault,
+    Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, OpenedFile, Place, Scope, StageHandle, StorageFault,
 };
 
 use super::making::make_durable;
@@ -19,12 +19,12 @@ impl LocalStorage {
     pub(in crate::local) fn answer_of_tree(&self, ask: &Ask) -> Option<Result<Answer, StorageFault>> {
         match ask {
             Ask::Describe { place, cutting, algorithm, .. } if self.is_tree(place, cutting) => {
-                let tree = self.tree(place, *algorithm, &cutting.filter());
+                let tree = self.tree(place, *algorithm, &cutting.scope());
                 Some(tree.and_then(|tree| tree.map(Answer::Described).ok_or_else(|| absent(place))))
             }
-            Ask::Basis { destination, cutting: Cutting::Tree(filter), algorithm, wanted } => {
+            Ask::Basis { destination, cutting: Cutting::Tree(scope), algorithm, wanted } => {
                 let place = destination.place.clone();
-                let tree = self.basis_tree(&place, *algorithm, filter, *wanted);
+                let tree = self.basis_tree(&place, *algorithm, scope, *wanted);
                 Some(tree.map(|file| Answer::Basis { place, file, twin: None, partial: None }))
             }
             Ask::Read { file, ranges } => {
@@ -33,11 +33,11 @@ impl LocalStorage {
             }
             // Each file of a tree was looked at when it was read.
             Ask::Recheck { file } => file.downcast_ref::<Tree>().map(|_| Ok(Answer::Rechecked { unchanged: true })),
-            Ask::StageTree { place, len, algorithm, basis, extra } => {
+            Ask::StageTree { place, len, algorithm, basis, options } => {
                 let begin = || {
                     let there = basis.as_ref().map(of_ours).transpose()?;
                     let target = (*len, *algorithm);
-                    Making::begin(self.root(place)?, place.clone(), target, there, *extra, &self.limits)
+                    Making::begin(self.root(place)?, place.clone(), target, there, options.extra, &self.limits)
                 };
                 Some(begin().map(|making| Answer::Staged(StageHandle::new(making))))
             }
@@ -78,8 +78,8 @@ impl LocalStorage {
         }
     }
 
-    fn tree(&self, place: &Place, algorithm: Algorithm, filter: &Filter) -> Result<Option<OpenedFile>, StorageFault> {
-        Ok(walk(self.root(place)?, place, filter, algorithm, &self.limits)?.map(Tree::described))
+    fn tree(&self, place: &Place, algorithm: Algorithm, scope: &Scope) -> Result<Option<OpenedFile>, StorageFault> {
+        Ok(walk(self.root(place)?, place, scope, algorithm, &self.limits)?.map(Tree::described))
     }
 
     /// The tree that is to be replaced, with its generation; one that is `wanted` as it is gets one, and has to last then.
@@ -87,12 +87,12 @@ impl LocalStorage {
         &self,
         place: &Place,
         algorithm: Algorithm,
-        filter: &Filter,
+        scope: &Scope,
         wanted: Option<(Digest, ByteLen)>,
     ) -> Result<Option<OpenedFile>, StorageFault> {
         // Before the first entry is looked at: what is published from then on makes it look another way.
         let looks = self.root(place)?.stat(&place.path).ok().flatten().map(|is| Looks::of_stat(&is));
-        let Some(tree) = self.tree(place, algorithm, filter)? else { return Ok(None) };
+        let Some(tree) = self.tree(place, algorithm, scope)? else { return Ok(None) };
         let is_wanted = wanted == Some((tree.chunks.root(), tree.chunks.len()));
         if is_wanted {
             make_durable(self.root(place)?, place, &of_ours(&tree.file)?.list, &[])?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use deltasync_core::{Algorithm, Op, Ops, Planner};
-use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, Filter, Replaces, RootId};
+use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, Filter, Replaces, RootId, Scope, TreeOptions};
 use rustix::fs::{CWD, FileType, Mode};
 use tempfile::TempDir;
 
@@ -84,7 +84,7 @@ impl Ground {
         let (place, algorithm) = (place(), Algorithm::Blake3);
         match self.storage.answer(Ask::Describe {
             place,
-            cutting: Cutting::ByKind(self.filter.clone()),
+            cutting: Cutting::ByKind(self.filter.clone().into()),
             algorithm,
             remember: None,
         }) {
@@ -98,7 +98,7 @@ impl Ground {
         let (algorithm, wanted) = (Algorithm::Blake3, None);
         match self.storage.answer(Ask::Basis {
             destination,
-            cutting: Cutting::Tree(self.filter.clone()),
+            cutting: Cutting::Tree(self.filter.clone().into()),
             algorithm,
             wanted,
         }) {
@@ -117,7 +117,13 @@ impl Ground {
 
     fn stage(&self, len: ByteLen, basis: Option<&OpenedFile>, extra: Extra) -> StageHandle {
         let (basis, algorithm) = (basis.map(|basis| basis.file.clone()), Algorithm::Blake3);
-        match self.storage.answer(Ask::StageTree { place: place(), len, algorithm, basis, extra }) {
+        match self.storage.answer(Ask::StageTree {
+            place: place(),
+            len,
+            algorithm,
+            basis,
+            options: TreeOptions::default().extra(extra),
+        }) {
             Ok(Answer::Staged(stage)) => stage,
             other => panic!("{other:?}"),
         }
@@ -191,7 +197,13 @@ fn make_by_word(to: &Ground, entries: &[TreeEntry]) -> Result<(), StorageFault> 
         entry.inline().iter().for_each(|_| archive.extend_from_slice(&content_check(b"")));
     }
     let (place, len) = (Place { root: RootId::new(0), path: RelPath::ROOT }, list.chunks().len());
-    let ask = Ask::StageTree { place, len, algorithm: Algorithm::Blake3, basis: None, extra: ALL };
+    let ask = Ask::StageTree {
+        place,
+        len,
+        algorithm: Algorithm::Blake3,
+        basis: None,
+        options: TreeOptions::default().extra(ALL),
+    };
     let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("{entries:?}") };
     make_whole(to, &stage, None, archive.into());
     to.seal(&stage);
@@ -587,7 +599,13 @@ fn the_longest_names_and_paths_are_made_and_listed_or_named() {
         archive.extend(raw_entry('f', &[b'z'; 255], b""));
         let make = |path| {
             let (place, len) = (Place { root: RootId::new(0), path }, ByteLen::of(&archive));
-            let ask = Ask::StageTree { place, len, algorithm: Algorithm::Blake3, basis: None, extra: ALL };
+            let ask = Ask::StageTree {
+                place,
+                len,
+                algorithm: Algorithm::Blake3,
+                basis: None,
+                options: TreeOptions::default().extra(ALL),
+            };
             let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("it can be staged") };
             let mut planner = Planner::new(ByteLen::ZERO, len, &deltasync_core::Limits::default()).expect("fits");
             let ops: Ops = [Op::Literal { len }].into_iter().collect();
@@ -599,7 +617,7 @@ fn the_longest_names_and_paths_are_made_and_listed_or_named() {
             let place = Place { root: RootId::new(0), path };
             let ask = Ask::Describe {
                 place,
-                cutting: Cutting::Tree(Filter::default()),
+                cutting: Cutting::Tree(Scope::default()),
                 algorithm: Algorithm::Blake3,
                 remember: None,
             };
@@ -736,7 +754,7 @@ fn an_ignore_file_is_a_short_file_of_the_tree_itself() {
     ground.put("b/.deltasyncignore", &too_long[1..]);
     assert_eq!(listed(&ground).len(), 7);
     ground.put("b/.deltasyncignore", &too_long);
-    let (place, cutting) = (place(), Cutting::Tree(ground.filter.clone()));
+    let (place, cutting) = (place(), Cutting::Tree(ground.filter.clone().into()));
     let ask = Ask::Describe { place, cutting, algorithm: Algorithm::Blake3, remember: None };
     let fault = ground.storage.answer(ask).expect_err("too long");
     assert_eq!(fault.kind, FaultKind::TooLarge);
@@ -747,7 +765,7 @@ fn an_ignore_file_is_a_short_file_of_the_tree_itself() {
 fn a_pattern_that_means_nothing_is_refused_by_its_name() {
     let ground = Ground::new(true);
     ground.put("a", b"x");
-    let (place, cutting) = (place(), Cutting::ByKind(excluding(&["*.o", "[z-a]"])));
+    let (place, cutting) = (place(), Cutting::ByKind(excluding(&["*.o", "[z-a]"]).into()));
     let ask = Ask::Describe { place, cutting, algorithm: Algorithm::Blake3, remember: None };
     let fault = ground.storage.answer(ask).expect_err("no pattern");
     assert!(fault.message.starts_with("t: the pattern \"[z-a]\" is not valid: "), "{fault}");
@@ -829,7 +847,7 @@ fn a_tree_that_is_there_as_it_is_wanted_is_counted_as_published() {
     assert_eq!(to.generation(), 0);
     let target = to.describe();
     let destination = Destination { place: place(), name: deltasync_core::Name::any(), directory: false };
-    let (algorithm, cutting) = (Algorithm::Blake3, Cutting::Tree(Filter::default()));
+    let (algorithm, cutting) = (Algorithm::Blake3, Cutting::Tree(Scope::default()));
     let wanted = |root| {
         let wanted = Some((root, target.chunks.len()));
         let ask = Ask::Basis { destination: destination.clone(), cutting: cutting.clone(), algorithm, wanted };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use deltasync_core::{
     Algorithm, ByteLen, InvalidTree, LimitExceeded, Limits, Name, RelPath, TreeEntry, TreeKind, TreeLister,
 };
-use deltasync_proto::{FaultKind, Filter, Place, StorageFault};
+use deltasync_proto::{FaultKind, Place, Scope, StorageFault};
 
 use super::filtering::{Excluded, FILE_MAX, Filtering, IGNORE_FILES};
 use super::{MODE, Tree, attributes, below};
@@ -32,7 +32,7 @@ const HANDLES: usize = 32;
 pub(in crate::local) fn walk(
     root: &Root,
     place: &Place,
-    filter: &Filter,
+    scope: &Scope,
     algorithm: Algorithm,
     limits: &Limits,
 ) -> Result<Option<Tree>, StorageFault> {
@@ -46,7 +46,7 @@ pub(in crate::local) fn walk(
         Err(trouble) if trouble.is_absent() => return Ok(None),
         Err(trouble) => return Err(trouble.at(&place.path)),
     };
-    let filtering = (!filter.is_empty()).then(|| Filtering::begin(filter, &place.path)).transpose()?;
+    let filtering = (!scope.filter.is_empty()).then(|| Filtering::begin(&scope.filter, &place.path)).transpose()?;
     let lister = TreeLister::new(algorithm, limits);
     let (left_out, excluded) = (Vec::new(), Excluded::default());
     let mut walk = Walk { root, place, limits, filtering, lister, left_out, excluded };
