@@ -3,15 +3,16 @@
 //! For each server and name the newest version of a file, or of a tree's archive, is kept: its generation and chunk list,
 //! and either a base copy of its bytes or, where that would cost too much disk, the sums of its small blocks. A base copy
 //! shares its blocks with the file where the file system can do that (a reflink) and is packed in frames elsewhere, as
-//! that of an archive always is. All lies in a directory of the user's own: an index (redb) and two blobs for each file.
+//! that of an archive always is; of the next version only what is new is packed, in a layer over that. All lies in a
+//! directory of the user's own: an index (redb) and some blobs for each file.
 //!
 //! It is only ever a help. The index is opened for one step at a time and closed again; when another process has it, when
 //! anything is damaged or missing, when the disk is full, then nothing is remembered, and no transfer fails or waits. The
 //! directory may be deleted at any time. What was kept is checked when it is recalled, by digests or, for a copy that
 //! shares its blocks, by how it looks; what fails is removed.
 //!
-//! Cost: to remember reads a small file or an archive once more (not for a reflink), or nothing where its sums were made
-//! while it was described, and syncs the index once; to recall reads what was kept once, at the speed of BLAKE3. Memory is
+//! Cost: to remember reads a small file or an archive once more (not for a reflink, and of a later version only what is new),
+//! or nothing where its sums were made while it was described, and syncs the index once; to recall reads what was kept once, at the speed of BLAKE3. Memory is
 //! that of the chunk list.
 //!
 //! Invariant: all files together stay within the quota, but for the index itself and for the sums of files that are being
@@ -24,22 +25,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deltasync_core::{ByteLen, ChunkList, Digest, Generation, Limits, write_varint};
 use deltasync_proto::Known;
 
+use crate::disk::AnyFile;
 use crate::source::{Looks, Original, Source, read_blob};
 
 #[expect(clippy::disallowed_methods, reason = "names of our own, in a directory of the user's own")]
 mod blobs;
 mod keep;
+mod layered;
 #[expect(clippy::disallowed_methods, reason = "names of our own, in a directory of the user's own")]
 mod ledger;
 mod packed;
 mod record;
 
 pub(crate) use keep::{SUMMED_AT_ONCE, Summing};
+pub(crate) use layered::LayeredFile;
 pub(crate) use packed::PackedFile;
 
 use blobs::{Blobs, Draft, Part};
 use keep::{check_of, keep};
+use layered::write_layer;
 use ledger::Ledger;
+use packed::damaged;
 use record::{Form, Record};
 
 /// In which form the bytes of a file are remembered.
@@ -119,42 +125,15 @@ impl KnownFiles {
     /// What is remembered of a file, if it has this root.
     pub(crate) fn recall(&self, key: &Known, root: Option<Digest>, limits: &Limits) -> Option<Found> {
         let key = self.key(key);
-        let (record, chunks, bytes) = {
-            let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            let record = self.ledger.get(&key, &self.blobs)?;
-            if root.is_some_and(|root| root != record.root) {
-                return None;
-            }
-            // Once they are open they stay for us, whatever goes.
-            (record, self.blobs.open(record.id, Part::Chunks), self.blobs.open(record.id, Part::Bytes))
-        };
-        let found = chunks.and_then(|chunks| {
-            let longest = ChunkList::longest_encoding(limits).min(self.quota);
-            let chunks = ChunkList::decode(&read_blob(&chunks, longest)?, limits).map_err(io::Error::other)?;
-            if (chunks.root(), chunks.len()) != (record.root, record.len) {
-                return Err(io::Error::other("the chunks of another file"));
-            }
-            let bytes = bytes?;
-            let bytes = match record.form {
-                Form::Shared(looks) if looks.still(&Looks::of(&bytes)?) && looks.len == record.len.get() => {
-                    Source::File(bytes)
-                }
-                Form::Packed { check } if check_of(&bytes)? == check => Source::Packed(PackedFile::open(bytes)?),
-                Form::Sums { check, .. } if check_of(&bytes)? == check => Source::File(bytes),
-                Form::Shared(_) | Form::Packed { .. } | Form::Sums { .. } => {
-                    return Err(io::Error::other("not what was kept"));
-                }
-            };
-            Ok((Arc::new(chunks), bytes))
-        });
-        match found {
+        let (record, kept) = self.kept(&key, root)?;
+        match kept.open(&record, limits, self.quota, Checks::All) {
             Ok((chunks, bytes)) => {
                 self.blobs.touch(record.id);
                 let secret = match record.form {
                     Form::Sums { secret, .. } => Some(secret),
-                    Form::Shared(_) | Form::Packed { .. } => None,
+                    Form::Shared(_) | Form::Packed { .. } | Form::Layered { .. } => None,
                 };
-                Some(Found { generation: record.generation, chunks, bytes, secret })
+                Some(Found { generation: record.generation, chunks: Arc::new(chunks), bytes, secret })
             }
             Err(_) => {
                 let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +141,19 @@ impl KnownFiles {
                 None
             }
         }
+    }
+
+    /// The record of a file, if it has this root, with its blobs.
+    fn kept(&self, key: &[u8], root: Option<Digest>) -> Option<(Record, Kept)> {
+        let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self.ledger.get(key, &self.blobs)?;
+        if root.is_some_and(|root| root != record.root) {
+            return None;
+        }
+        let open = |part| self.blobs.open(record.id, part);
+        // Once they are open they stay for us, whatever goes.
+        let base = matches!(record.form, Form::Layered { .. }).then(|| open(Part::Base));
+        Some((record, Kept { chunks: open(Part::Chunks), bytes: open(Part::Bytes), base }))
     }
 
     /// Begins the sums of a file that is to be described and may be remembered then, where they are what will be kept of
@@ -230,7 +222,10 @@ impl KnownFiles {
         let made = sums.map(|sums| sums.finish(chunks.len().get(), self.form, room)).transpose()?.flatten();
         let kept = match made {
             Some(made) => Some(made),
-            None => self.keep(source, looks, chunks, room)?,
+            None => match self.layer(key, source, looks, chunks, room).ok().flatten() {
+                Some(layer) => Some(layer),
+                None => self.keep(source, looks, chunks, room)?,
+            },
         };
         let Some((draft, form, bytes)) = kept else { return Ok(false) };
         draft.write(Part::Chunks, &list)?;
@@ -245,6 +240,41 @@ impl KnownFiles {
         };
         let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(self.ledger.put(key, &record, self.quota.get(), &self.blobs, || draft.publish()))
+    }
+
+    /// Keeps what is new in a file over what is kept of an older version of it; `None` when it is to be kept another way, or
+    /// is not what was described.
+    fn layer(
+        &self,
+        key: &[u8],
+        source: &dyn Original,
+        looks: &Looks,
+        chunks: &ChunkList,
+        room: u64,
+    ) -> io::Result<Option<(Draft, Form, u64)>> {
+        let Some((record, kept)) = self.kept(key, None) else { return Ok(None) };
+        let base = match record.form {
+            Form::Packed { check } => check,
+            Form::Layered { base, .. } => base,
+            Form::Shared(_) | Form::Sums { .. } => return Ok(None),
+        };
+        if !self.suits(&record) || !looks.still(&source.looks()?) {
+            return Ok(None);
+        }
+        let (older_chunks, older) = kept.open(&record, &Limits::default(), self.quota, Checks::OfTheList)?;
+        let base_len = match &older {
+            Source::Packed(copy) => copy.file().len()?,
+            Source::Layered(layered) => layered.base().file().len()?,
+            Source::File(_) | Source::Joined(_) => return Ok(None),
+        };
+        self.blobs.prepare()?;
+        let draft = self.blobs.draft()?;
+        let out = draft.create(Part::Bytes)?;
+        let Some(check) = write_layer(source, chunks, (&older_chunks, &older), &out)? else { return Ok(None) };
+        draft.take_base(record.id)?;
+        let bytes = base_len + out.metadata()?.len();
+        let same = looks.still(&source.looks()?) && bytes <= room;
+        Ok(same.then_some((draft, Form::Layered { check, base }, bytes)))
     }
 
     /// Reads a file again to keep it; `None` when it cannot be kept, or is not what was described.
@@ -292,6 +322,63 @@ impl KnownFiles {
             bytes.extend_from_slice(part);
         }
         bytes
+    }
+}
+
+/// The blobs of a record, as far as they could be opened.
+struct Kept {
+    chunks: io::Result<AnyFile>,
+    bytes: io::Result<AnyFile>,
+    /// The copy below a layer.
+    base: Option<io::Result<AnyFile>>,
+}
+
+/// How much of what is kept is checked when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checks {
+    All,
+    /// Not the bytes, which were checked when they were recalled, and will be when they are recalled next.
+    OfTheList,
+}
+
+impl Kept {
+    /// The chunk list and the bytes.
+    ///
+    /// # Errors
+    ///
+    /// When anything is missing, or is not what was kept.
+    fn open(self, record: &Record, limits: &Limits, quota: ByteLen, checks: Checks) -> io::Result<(ChunkList, Source)> {
+        let longest = ChunkList::longest_encoding(limits).min(quota);
+        let chunks = ChunkList::decode(&read_blob(&self.chunks?, longest)?, limits).map_err(io::Error::other)?;
+        if (chunks.root(), chunks.len()) != (record.root, record.len) {
+            return Err(io::Error::other("the chunks of another file"));
+        }
+        let check = |file: &AnyFile, check| match checks {
+            Checks::All if check_of(file)? != check => Err(damaged()),
+            Checks::All | Checks::OfTheList => Ok(()),
+        };
+        let bytes = self.bytes?;
+        let bytes = match record.form {
+            Form::Shared(looks) if looks.still(&Looks::of(&bytes)?) && looks.len == record.len.get() => {
+                Source::File(bytes)
+            }
+            Form::Shared(_) => return Err(damaged()),
+            Form::Packed { check: its } => {
+                check(&bytes, its)?;
+                Source::Packed(PackedFile::open(bytes)?)
+            }
+            Form::Layered { check: its, base: that_of_base } => {
+                let base = self.base.ok_or_else(damaged)??;
+                check(&bytes, its)?;
+                check(&base, that_of_base)?;
+                Source::Layered(LayeredFile::open(PackedFile::open(base)?, PackedFile::open(bytes)?)?)
+            }
+            Form::Sums { check: its, .. } => {
+                check(&bytes, its)?;
+                Source::File(bytes)
+            }
+        };
+        Ok((chunks, bytes))
     }
 }
 

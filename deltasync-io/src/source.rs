@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use deltasync_core::{ByteLen, Malformed, Reader, write_signed, write_varint};
 
 use crate::disk::{AnyFile, DiskStat};
-use crate::known::PackedFile;
+use crate::known::{LayeredFile, PackedFile};
 
 /// Where bytes are read from.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) enum Source {
     File(AnyFile),
     /// A copy of a file in frames.
     Packed(PackedFile),
+    /// Such a copy of an older version, and what is new over it.
+    Layered(LayeredFile),
     /// So many bytes of one file, and so many of another behind them.
     Joined([(AnyFile, u64); 2]),
 }
@@ -30,6 +32,7 @@ impl Source {
         match self {
             Self::File(file) => file.len(),
             Self::Packed(packed) => Ok(packed.len()),
+            Self::Layered(layered) => Ok(layered.len()),
             Self::Joined([(_, first), (_, second)]) => Ok(first + second),
         }
     }
@@ -43,6 +46,7 @@ impl Source {
         match self {
             Self::File(file) => file.read_exact_at(piece, at),
             Self::Packed(packed) => packed.read_exact_at(piece, at),
+            Self::Layered(layered) => layered.read_exact_at(piece, at),
             Self::Joined([(first, len), (second, more)]) => {
                 let before = usize::try_from(len.saturating_sub(at)).map_or(piece.len(), |left| left.min(piece.len()));
                 let (piece, rest) = piece.split_at_mut(before);
@@ -60,7 +64,7 @@ impl Source {
     pub(crate) fn sync(&self) -> io::Result<()> {
         match self {
             Self::File(file) => file.sync_data(),
-            Self::Packed(_) | Self::Joined(_) => Ok(()),
+            Self::Packed(_) | Self::Layered(_) | Self::Joined(_) => Ok(()),
         }
     }
 
@@ -69,6 +73,7 @@ impl Source {
         match self {
             Self::File(file) | Self::Joined([(file, _), _]) => Looks::of(file),
             Self::Packed(packed) => Looks::of(packed.file()),
+            Self::Layered(layered) => Looks::of(layered.base().file()),
         }
     }
 
@@ -76,7 +81,7 @@ impl Source {
     pub(crate) fn as_any_file(&self) -> Option<&AnyFile> {
         match self {
             Self::File(file) => Some(file),
-            Self::Packed(_) | Self::Joined(_) => None,
+            Self::Packed(_) | Self::Layered(_) | Self::Joined(_) => None,
         }
     }
 
@@ -84,7 +89,7 @@ impl Source {
     pub(crate) fn as_file(&self) -> Option<&File> {
         match self {
             Self::File(file) => file.as_system_file(),
-            Self::Packed(_) | Self::Joined(_) => None,
+            Self::Packed(_) | Self::Layered(_) | Self::Joined(_) => None,
         }
     }
 }

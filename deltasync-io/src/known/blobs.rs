@@ -1,4 +1,5 @@
-//! The files beside the index: two for each remembered file, its chunk list and what is kept of its bytes.
+//! The files beside the index, for each remembered file: its chunk list, what is kept of its bytes, and where that is a layer
+//! the copy below it, which the records of several versions have in turn.
 //!
 //! They are written below `new/` and moved to `kept/` once the index knows them, and they go before the index forgets
 //! them. So whatever is cut short leaves a record without its blobs, which is noticed, or a draft, which is removed after
@@ -6,7 +7,7 @@
 //! directory that holds something else. When a file was last used is the time of its chunk list.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -24,6 +25,21 @@ pub(super) struct Blobs {
 pub(super) enum Part {
     Chunks,
     Bytes,
+    /// The copy below a layer.
+    Base,
+}
+
+impl Part {
+    /// That of a chunk list comes last, and goes last.
+    const ALL: [Self; 3] = [Self::Base, Self::Bytes, Self::Chunks];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Chunks => "chunks",
+            Self::Bytes => "bytes",
+            Self::Base => "base",
+        }
+    }
 }
 
 /// The blobs of a file in the making; dropped, they are removed.
@@ -70,7 +86,7 @@ impl Blobs {
 
     /// Removes the blobs of a file, as far as they are there.
     pub(super) fn remove(&self, id: u64) {
-        for part in [Part::Bytes, Part::Chunks] {
+        for part in Part::ALL {
             let _ = fs::remove_file(self.path(KEPT, id, part));
         }
     }
@@ -95,11 +111,7 @@ impl Blobs {
     }
 
     fn path(&self, below: &str, id: u64, part: Part) -> PathBuf {
-        let part = match part {
-            Part::Chunks => "chunks",
-            Part::Bytes => "bytes",
-        };
-        self.directory.join(below).join(format!("{id:016x}.{part}"))
+        self.directory.join(below).join(format!("{id:016x}.{}", part.name()))
     }
 }
 
@@ -107,7 +119,7 @@ impl Blobs {
 fn is_blob(entry: &fs::DirEntry) -> bool {
     let name = entry.file_name();
     let Some((id, part)) = name.to_str().and_then(|name| name.split_once('.')) else { return false };
-    id.len() == 16 && u64::from_str_radix(id, 16).is_ok() && ["chunks", "bytes"].contains(&part)
+    id.len() == 16 && u64::from_str_radix(id, 16).is_ok() && Part::ALL.iter().any(|known| known.name() == part)
 }
 
 impl Draft {
@@ -122,6 +134,15 @@ impl Draft {
         options.open(self.blobs.path(NEW, self.id, part))
     }
 
+    /// Takes over the copy of a file that is kept, as the one below a layer: that, or the one below its own.
+    pub(super) fn take_base(&self, id: u64) -> io::Result<()> {
+        let link = |part| fs::hard_link(self.blobs.path(KEPT, id, part), self.blobs.path(NEW, self.id, Part::Base));
+        match link(Part::Base) {
+            Err(error) if error.kind() == ErrorKind::NotFound => link(Part::Bytes),
+            linked => linked,
+        }
+    }
+
     /// Makes one of the blobs with this content.
     pub(super) fn write(&self, part: Part, bytes: &[u8]) -> io::Result<()> {
         self.create(part)?.write_all(bytes)
@@ -129,15 +150,19 @@ impl Draft {
 
     /// Puts the blobs where [`Blobs::open`] finds them.
     pub(super) fn publish(&self) -> io::Result<()> {
-        [Part::Bytes, Part::Chunks]
-            .into_iter()
-            .try_for_each(|part| fs::rename(self.blobs.path(NEW, self.id, part), self.blobs.path(KEPT, self.id, part)))
+        for part in Part::ALL {
+            match fs::rename(self.blobs.path(NEW, self.id, part), self.blobs.path(KEPT, self.id, part)) {
+                Err(error) if part == Part::Base && error.kind() == ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        for part in [Part::Bytes, Part::Chunks] {
+        for part in Part::ALL {
             // Nothing is there once it was published.
             let _ = fs::remove_file(self.blobs.path(NEW, self.id, part));
         }

@@ -277,13 +277,13 @@ fn read_through(
 }
 
 /// Takes the check of what is written through it.
-struct Checked<'a> {
+pub(super) struct Checked<'a> {
     out: &'a File,
-    hasher: Hasher,
+    pub(super) hasher: Hasher,
 }
 
 impl<'a> Checked<'a> {
-    fn new(out: &'a File) -> Self {
+    pub(super) fn new(out: &'a File) -> Self {
         Self { out, hasher: Algorithm::Blake3.hasher() }
     }
 }
@@ -300,6 +300,6 @@ impl Write for Checked<'_> {
     }
 }
 
-fn first(hasher: Hasher) -> Check {
+pub(super) fn first(hasher: Hasher) -> Check {
     *hasher.finish().as_bytes().first_chunk().expect("a digest is longer")
 }

@@ -181,7 +181,7 @@ impl PackedFile {
     }
 }
 
-fn damaged() -> io::Error {
+pub(super) fn damaged() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "a kept copy is damaged")
 }
 

@@ -7,8 +7,8 @@
 //! | generation, length, disk | varints | the file's generation and length, and what its blobs take in bytes |
 //! | root | 32 | |
 //! | looks | varints | how the file looked when it was described |
-//! | form | 1 | 0 shared, 1 packed, 2 sums |
-//! | of the form | 16, 48 or varints | the check, then the secret of sums; or how the copy looks |
+//! | form | 1 | 0 shared, 1 packed, 2 sums, 3 layered |
+//! | of the form | 16, 48, 32 or varints | the check, then the secret of sums, or the check of the copy below; or how the copy looks |
 //! | check | 8 | of the BLAKE3 of the key and all before |
 //!
 //! Invariant: a record decodes only under the key it was encoded for.
@@ -43,6 +43,8 @@ pub(super) enum Form {
     Shared(Looks),
     /// A packed copy.
     Packed { check: Check },
+    /// A layer over the packed copy of an older version.
+    Layered { check: Check, base: Check },
     /// Sums under a secret.
     Sums { check: Check, secret: [u8; 32] },
 }
@@ -62,6 +64,11 @@ impl Record {
             Form::Packed { check } => {
                 out.push(1);
                 out.extend_from_slice(check);
+            }
+            Form::Layered { check, base } => {
+                out.push(3);
+                out.extend_from_slice(check);
+                out.extend_from_slice(base);
             }
             Form::Sums { check, secret } => {
                 out.push(2);
@@ -88,6 +95,7 @@ impl Record {
         let form = match reader.byte()? {
             0 => Form::Shared(Looks::read(&mut reader)?),
             1 => Form::Packed { check: reader.array()? },
+            3 => Form::Layered { check: reader.array()?, base: reader.array()? },
             2 => Form::Sums { check: reader.array()?, secret: reader.array()? },
             _ => return Err(Malformed::Value("form is not known")),
         };
@@ -106,7 +114,12 @@ mod tests {
     fn records_round_trip_under_their_own_key_and_any_damage_is_noticed() {
         let looks = Looks { device: 64769, inode: 1 << 40, len: 0, modified: (-5, 999), changed: None };
         let (check, secret) = ([7; 16], [9; 32]);
-        for form in [Form::Shared(looks), Form::Packed { check }, Form::Sums { check, secret }] {
+        for form in [
+            Form::Shared(looks),
+            Form::Packed { check },
+            Form::Layered { check, base: [8; 16] },
+            Form::Sums { check, secret },
+        ] {
             let (root, bytes) = (Algorithm::Blake3.digest(b"file"), u64::MAX);
             let (generation, len) = (Generation::new(3), ByteLen::new(7));
             let record = Record { id: 5, generation, root, looks, len, bytes, form };

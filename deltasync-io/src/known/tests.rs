@@ -599,3 +599,84 @@ fn a_tree_that_has_changed_since_is_not_remembered_nor_what_it_was_before() {
     remember(&bench.storage, known("tree"), 2, described);
     assert!(bench.recall("tree").is_none());
 }
+
+/// A tree of files of which little changes from one version to the next.
+fn much(bench: &Bench) {
+    ["tree", "tree/0", "tree/1", "tree/2"].iter().for_each(|at| bench.make_directory(at));
+    for number in 0..200u8 {
+        bench.put(&format!("tree/{}/{number}", number % 3), &noise(20_000, number.into()));
+    }
+}
+
+fn archive(bench: &Bench, tree: &OpenedFile) -> Vec<u8> {
+    let ranges = vec![(deltasync_core::Offset::ZERO, tree.chunks.len())];
+    match bench.storage.answer(Ask::Read { file: tree.file.clone(), ranges }) {
+        Ok(Answer::Read(bytes)) => bytes.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_the_next_version_of_a_tree_only_what_is_new_is_kept() {
+    let bench = Bench::new(KeepForm::Auto, 1 << 30);
+    much(&bench);
+    remember(&bench.storage, known("tree"), 1, tree(&bench));
+    let of_one = bench.disk();
+    let mut bench = bench;
+    for version in 2..8u32 {
+        for number in [version, version + 40] {
+            bench.put(
+                &format!("tree/{}/{number}", number % 3),
+                &noise(10_000 + version as usize, 1000 + u64::from(version)),
+            );
+        }
+        bench.put(&format!("tree/new{version}"), b"new");
+        let described = tree(&bench);
+        let bytes = archive(&bench, &described);
+        // It is not looked at again.
+        let elsewhere = bench.files.path().join("elsewhere");
+        fs::rename(bench.files.path().join("tree/0/198"), &elsewhere).expect("moved");
+        remember(&bench.storage, known("tree"), version.into(), described);
+        fs::rename(elsewhere, bench.files.path().join("tree/0/198")).expect("moved");
+        assert_eq!(bench.blobs().len(), 3, "a layer over the first version");
+        assert!(bench.disk() < of_one + 300_000, "{} of {of_one}", bench.disk());
+        bench = bench.again();
+        let found = bench.recall("tree").expect("it was remembered");
+        assert_eq!(found.generation.get(), u64::from(version));
+        assert_kept_of(&bench.storage, &found, &bytes);
+    }
+    // Much is new: a copy of its own.
+    for number in 0..100u8 {
+        bench.put(&format!("tree/{}/{number}", number % 3), &noise(20_000, 5000 + u64::from(number)));
+    }
+    let described = tree(&bench);
+    let bytes = archive(&bench, &described);
+    remember(&bench.storage, known("tree"), 9, described);
+    assert_eq!(bench.blobs().len(), 2);
+    assert_kept_of(&bench.storage, &bench.recall("tree").expect("it was remembered"), &bytes);
+}
+
+#[test]
+fn damage_of_a_layer_or_of_the_copy_below_is_noticed() {
+    for part in ["base", "bytes", "chunks"] {
+        for gone in [false, true] {
+            let bench = Bench::new(KeepForm::Auto, 1 << 30);
+            much(&bench);
+            remember(&bench.storage, known("tree"), 1, tree(&bench));
+            bench.put("tree/0/0", b"new");
+            remember(&bench.storage, known("tree"), 2, tree(&bench));
+            let blob = bench.blobs().into_iter().find(|path| path.extension().is_some_and(|is| is == part));
+            let blob = blob.expect("one of three");
+            if gone {
+                fs::remove_file(&blob).expect("removed");
+            } else {
+                let file = fs::OpenOptions::new().write(true).open(&blob).expect("there");
+                file.write_all_at(b"damaged", 20).expect("written");
+            }
+            assert!(bench.recall("tree").is_none(), "{part}");
+            assert_eq!(bench.disk(), 0, "{part}: all of it is removed");
+            remember(&bench.storage, known("tree"), 3, tree(&bench));
+            assert!(bench.recall("tree").is_some());
+        }
+    }
+}
