@@ -9,15 +9,16 @@
 //! It is only ever a help. The index is opened for one step at a time and closed again; when another process has it, when
 //! anything is damaged or missing, when the disk is full, then nothing is remembered, and no transfer fails or waits. The
 //! directory may be deleted at any time. What was kept is checked when it is recalled, by digests or, for a copy that
-//! shares its blocks, by how it looks; what fails is removed.
+//! shares its blocks, by how it looks, and that of a frame when it is read; what fails is removed.
 //!
 //! Cost: to remember reads a small file or an archive once more (not for a reflink, and of a later version only what is new),
-//! or nothing where its sums were made while it was described, and syncs the index once; to recall reads what was kept once, at the speed of BLAKE3. Memory is
+//! or nothing where its sums were made while it was described, and syncs the index once; to recall reads sums once, and of a copy what is needed. Memory is
 //! that of the chunk list.
 //!
 //! Invariant: all files together stay within the quota, but for the index itself and for the sums of files that are being
 //! transferred; what was used longest ago goes first.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,7 +46,7 @@ use blobs::{Blobs, Draft, Part};
 use keep::{check_of, keep};
 use layered::write_layer;
 use ledger::Ledger;
-use packed::damaged;
+use packed::{Holder, damaged};
 use record::{Form, Record};
 
 /// In which form the bytes of a file are remembered.
@@ -74,6 +75,8 @@ pub struct KnownFiles {
     server: Vec<u8>,
     quota: ByteLen,
     form: KeepForm,
+    /// The ids of copies of which a part turned out damaged when it was read.
+    damaged: Arc<Mutex<BTreeSet<u64>>>,
     /// Held while the index is open, so that transfers of one process do not take it from each other.
     open: Arc<Mutex<()>>,
 }
@@ -104,6 +107,7 @@ impl KnownFiles {
             server: server.into(),
             quota: Self::QUOTA,
             form: KeepForm::Auto,
+            damaged: Arc::default(),
             open: Arc::default(),
         }
     }
@@ -126,7 +130,7 @@ impl KnownFiles {
     pub(crate) fn recall(&self, key: &Known, root: Option<Digest>, limits: &Limits) -> Option<Found> {
         let key = self.key(key);
         let (record, kept) = self.kept(&key, root)?;
-        match kept.open(&record, limits, self.quota, Checks::All) {
+        match kept.open(&record, limits, self.quota, &self.damaged) {
             Ok((chunks, bytes)) => {
                 self.blobs.touch(record.id);
                 let secret = match record.form {
@@ -189,11 +193,24 @@ impl KnownFiles {
     ) {
         let name = self.key(key);
         // There is nobody to tell: what cannot be remembered costs the next push a round trip.
+        self.forget_damaged(&name);
         let remembered = self.renew(&name, generation, looks, chunks)
             || self.try_remember(&name, generation, source, looks, chunks, sums).unwrap_or(false);
         if !remembered {
             // What was remembered before is no longer what both ends have.
             self.forget(key);
+        }
+    }
+
+    /// Forgets a file if its copy turned out damaged while it was used.
+    fn forget_damaged(&self, key: &[u8]) {
+        let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        if !damaged.is_empty()
+            && let Some(record) = self.ledger.get(key, &self.blobs)
+            && damaged.remove(&record.id)
+        {
+            self.ledger.remove(key, &record, &self.blobs);
         }
     }
 
@@ -261,7 +278,7 @@ impl KnownFiles {
         if !self.suits(&record) || !looks.still(&source.looks()?) {
             return Ok(None);
         }
-        let (older_chunks, older) = kept.open(&record, &Limits::default(), self.quota, Checks::OfTheList)?;
+        let (older_chunks, older) = kept.open(&record, &Limits::default(), self.quota, &self.damaged)?;
         let base_len = match &older {
             Source::Packed(copy) => copy.file().len()?,
             Source::Layered(layered) => layered.base().file().len()?,
@@ -333,29 +350,28 @@ struct Kept {
     base: Option<io::Result<AnyFile>>,
 }
 
-/// How much of what is kept is checked when it is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checks {
-    All,
-    /// Not the bytes, which were checked when they were recalled, and will be when they are recalled next.
-    OfTheList,
-}
-
 impl Kept {
     /// The chunk list and the bytes.
     ///
     /// # Errors
     ///
-    /// When anything is missing, or is not what was kept.
-    fn open(self, record: &Record, limits: &Limits, quota: ByteLen, checks: Checks) -> io::Result<(ChunkList, Source)> {
+    /// When anything is missing, or is not what was kept. The frames of a packed copy are checked when they are read; one of
+    /// which any is damaged is added to the others.
+    fn open(
+        self,
+        record: &Record,
+        limits: &Limits,
+        quota: ByteLen,
+        damaged_ones: &Arc<Mutex<BTreeSet<u64>>>,
+    ) -> io::Result<(ChunkList, Source)> {
         let longest = ChunkList::longest_encoding(limits).min(quota);
         let chunks = ChunkList::decode(&read_blob(&self.chunks?, longest)?, limits).map_err(io::Error::other)?;
         if (chunks.root(), chunks.len()) != (record.root, record.len) {
             return Err(io::Error::other("the chunks of another file"));
         }
-        let check = |file: &AnyFile, check| match checks {
-            Checks::All if check_of(file)? != check => Err(damaged()),
-            Checks::All | Checks::OfTheList => Ok(()),
+        let packed = |file, check| {
+            let holder = Holder { id: record.id, damaged: Arc::clone(damaged_ones) };
+            PackedFile::open(file, check, Some(holder))
         };
         let bytes = self.bytes?;
         let bytes = match record.form {
@@ -363,20 +379,13 @@ impl Kept {
                 Source::File(bytes)
             }
             Form::Shared(_) => return Err(damaged()),
-            Form::Packed { check: its } => {
-                check(&bytes, its)?;
-                Source::Packed(PackedFile::open(bytes)?)
+            Form::Packed { check } => Source::Packed(packed(bytes, check)?),
+            Form::Layered { check, base: check_of_base } => {
+                let base = packed(self.base.ok_or_else(damaged)??, check_of_base)?;
+                Source::Layered(LayeredFile::open(base, packed(bytes, check)?)?)
             }
-            Form::Layered { check: its, base: that_of_base } => {
-                let base = self.base.ok_or_else(damaged)??;
-                check(&bytes, its)?;
-                check(&base, that_of_base)?;
-                Source::Layered(LayeredFile::open(PackedFile::open(base)?, PackedFile::open(bytes)?)?)
-            }
-            Form::Sums { check: its, .. } => {
-                check(&bytes, its)?;
-                Source::File(bytes)
-            }
+            Form::Sums { check, .. } if check_of(&bytes)? == check => Source::File(bytes),
+            Form::Sums { .. } => return Err(damaged()),
         };
         Ok((chunks, bytes))
     }

@@ -216,13 +216,13 @@ fn share(source: &dyn Original, out: &File) -> bool {
 
 /// Packs a file within `most` bytes.
 fn pack(source: &dyn Original, chunks: &ChunkList, most: u64, out: &File) -> io::Result<Option<Check>> {
-    let mut packer = Packer::new(Checked::new(out));
+    let mut packer = Packer::new(out);
     let root = read_through(source, chunks, usize::MAX, |piece| {
         packer.push(piece)?;
         Ok(packer.packed() <= most)
     })?;
-    let Checked { out, hasher } = packer.finish()?;
-    Ok((root && out.metadata()?.len() <= most).then(|| first(hasher)))
+    let (out, check) = packer.finish()?;
+    Ok((root && out.metadata()?.len() <= most).then_some(check))
 }
 
 /// Sums a file.
@@ -277,13 +277,13 @@ fn read_through(
 }
 
 /// Takes the check of what is written through it.
-pub(super) struct Checked<'a> {
+struct Checked<'a> {
     out: &'a File,
-    pub(super) hasher: Hasher,
+    hasher: Hasher,
 }
 
 impl<'a> Checked<'a> {
-    pub(super) fn new(out: &'a File) -> Self {
+    fn new(out: &'a File) -> Self {
         Self { out, hasher: Algorithm::Blake3.hasher() }
     }
 }
@@ -300,6 +300,6 @@ impl Write for Checked<'_> {
     }
 }
 
-pub(super) fn first(hasher: Hasher) -> Check {
+fn first(hasher: Hasher) -> Check {
     *hasher.finish().as_bytes().first_chunk().expect("a digest is longer")
 }

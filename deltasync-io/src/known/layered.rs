@@ -19,7 +19,6 @@ use std::io;
 
 use deltasync_core::{ChunkList, ChunkRun, Cutter, Digest, Hasher, Malformed, Reader, write_signed, write_varint};
 
-use super::keep::{Checked, first};
 use super::packed::{PackedFile, Packer, damaged};
 use super::record::Check;
 use crate::source::{Original, Source, with_buffer};
@@ -189,7 +188,7 @@ pub(super) fn write_layer(
         places.entry(run.digest).or_insert(at);
         at += run.bytes().get();
     }
-    let mut layer = Layer { layout: Layout::default(), packer: Packer::new(Checked::new(out)), base };
+    let mut layer = Layer { layout: Layout::default(), packer: Packer::new(out), base };
     let most = (chunks.len().get() / SHARE).max(LEAST);
     let mut at = 0;
     for run in chunks.runs() {
@@ -207,7 +206,7 @@ pub(super) fn write_layer(
     }
     let Layer { layout, mut packer, .. } = layer;
     packer.push(&layout.encode())?;
-    Ok(Some(first(packer.finish()?.hasher)))
+    Ok(Some(packer.finish()?.1))
 }
 
 /// What a chunk is checked by when it is read again: one of a tree's archive has a digest of something else, and each file of
@@ -219,7 +218,7 @@ fn check_of_chunk(chunks: &ChunkList, run: &ChunkRun) -> Option<(Hasher, Digest)
 /// A layer in the making.
 struct Layer<'a> {
     layout: Layout,
-    packer: Packer<Checked<'a>>,
+    packer: Packer<&'a File>,
     /// The length of the copy.
     base: u64,
 }
@@ -293,7 +292,8 @@ mod tests {
     fn packed(bytes: &[u8]) -> PackedFile {
         let mut packer = Packer::new(Vec::new());
         packer.push(bytes).expect("memory takes it");
-        PackedFile::open(file(&packer.finish().expect("memory takes it"))).expect("it is whole")
+        let (bytes, check) = packer.finish().expect("memory takes it");
+        PackedFile::open(file(&bytes), check, None).expect("it is whole")
     }
 
     fn list(bytes: &[u8]) -> ChunkList {
@@ -304,8 +304,8 @@ mod tests {
     fn layer(newer: &[u8], (older, kept): (&[u8], &Source), copy: &[u8]) -> Option<Source> {
         let out = tempfile::tempfile().expect("a temporary file");
         let source = Source::File(file(newer));
-        write_layer(&source, &list(newer), (&list(older), kept), &out).expect("all can be read")?;
-        let layer = PackedFile::open(out.into()).expect("it is whole");
+        let check = write_layer(&source, &list(newer), (&list(older), kept), &out).expect("all can be read")?;
+        let layer = PackedFile::open(out.into(), check, None).expect("it is whole");
         Some(Source::Layered(LayeredFile::open(packed(copy), layer).expect("it is whole")))
     }
 
