@@ -87,6 +87,9 @@ pub use tree::{
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
 
+mod resemblance;
+pub use resemblance::Resemblance;
+
 mod context;
 pub use context::context_tags;
 

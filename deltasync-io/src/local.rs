@@ -21,7 +21,7 @@ use std::thread;
 
 use deltasync_core::{
     Algorithm, Attributes, ByteLen, ChunkList, Digest, Generation, Limits, Name, Offset, Op, Ops, PlanError, Planner,
-    RelPath,
+    RelPath, Resemblance,
 };
 use deltasync_proto::{
     Adorned, Answer, Ask, Cutting, Destination, FaultKind, FileHandle, Kept, Known, OpenedFile, Place, Remembered,
@@ -36,6 +36,7 @@ use crate::lock::lock;
 use crate::source::{Looks, Source};
 use crate::{BlockingStorage, KnownFiles};
 
+mod alike;
 mod beside;
 mod chunked;
 mod control;
@@ -174,6 +175,9 @@ pub struct LocalStorage {
     replacing: Mutex<()>,
     recovery: Recovery,
 }
+
+/// How many files that resemble a target are looked at to find one that is still there.
+const ALIKE: usize = 4;
 
 /// How many files of one content are looked at to find one that is still there.
 const TWINS: usize = 8;
@@ -348,6 +352,9 @@ impl LocalStorage {
         }
         if let (Some(served), Some((looks, chunks))) = (&self.served, listed) {
             served.index.note_list(&looks, &chunks);
+            if let Some(resembles) = Resemblance::of(&chunks) {
+                served.index.note_features(&place.path, &resembles);
+            }
         }
         match (&generation, stage.is_published()) {
             (Ok(_), _) => _ = lock(&self.unsure).remove(&place.path),
@@ -487,6 +494,24 @@ impl BlockingStorage for LocalStorage {
                 let partial = || self.partial(&place, file.as_ref(), chunking, root);
                 let partial = (!is_here).then(partial).flatten();
                 Ok(Answer::Basis { place, file, twin, partial })
+            }
+            Ask::Alike { place, cutter, algorithm, resembles } => {
+                let Some(served) = &self.served else { return Ok(Answer::Alike(None)) };
+                let cutting = Cutting::Exactly(cutter);
+                // What cannot be opened or is damaged is none.
+                let open = |path: &RelPath| {
+                    let place = Place { path: path.clone(), ..place.clone() };
+                    let listed = self.listed(&place, self.chunking(&cutting, algorithm)).ok().flatten();
+                    let file = listed.or_else(|| describe(&place, &cutting, algorithm, None).ok().flatten());
+                    if file.is_none() {
+                        served.index.forget_features(path);
+                    }
+                    file.filter(|_| served.index.damaged(path).is_none())
+                };
+                let paths = served.index.alike(&resembles, ALIKE);
+                let alike = paths.iter().filter(|path| **path != place.path).find_map(open);
+                served.index.note_features(&place.path, &resembles);
+                Ok(Answer::Alike(alike))
             }
             Ask::Read { file, ranges } => opened(&file)?.read(&ranges).map(Answer::Read),
             Ask::Recheck { file } => opened(&file)?.is_unchanged().map(|unchanged| Answer::Rechecked { unchanged }),

@@ -281,6 +281,7 @@ impl BlockingStorage for MemoryStorage {
                 let now = || self.tree().file(place.root, &place.path).map(|file| file.version);
                 Ok(Answer::Rechecked { unchanged: *aside || now() == Some(file.version) })
             }
+            Ask::Alike { .. } => Ok(Answer::Alike(None)),
             Ask::Stage { place, len, algorithm, root: _ } => self.stage(place, len, algorithm),
             Ask::Apply { stage, basis, plan, literals } => {
                 let basis = basis.as_ref().map(opened).transpose()?;

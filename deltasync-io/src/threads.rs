@@ -118,7 +118,12 @@ const COMMITS: usize = 2;
 /// The lane of a request; which lane may hold how many threads is set in [`Threads::new`].
 fn lane_of(ask: &Ask) -> usize {
     match ask {
-        Ask::Describe { .. } | Ask::Basis { .. } | Ask::List { .. } | Ask::Recall { .. } | Ask::Remember { .. } => 1,
+        Ask::Describe { .. }
+        | Ask::Basis { .. }
+        | Ask::Alike { .. }
+        | Ask::List { .. }
+        | Ask::Recall { .. }
+        | Ask::Remember { .. } => 1,
         Ask::Commit { .. } => COMMITS,
         _ => 0,
     }

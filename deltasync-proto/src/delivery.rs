@@ -330,9 +330,16 @@ impl Passing {
     }
 }
 
+/// A whole target from this length on, in bytes, is packed at the level of the configuration: what a higher one saves of it,
+/// a hundredth perhaps, it costs in time, where the link is fast.
+const WHOLE: usize = 2 << 20;
+
 /// Begins to make the packer for so many literals behind a prefix.
 fn packer(prefix: Bytes, total: ByteLen, whole: Option<Arc<ChunkList>>, cx: &mut Context<'_>) -> JobId {
     let together = total.to_usize().unwrap_or(usize::MAX).saturating_add(prefix.len());
-    let level = cx.config.level.max(history_level(together));
+    let level = match &whole {
+        Some(_) if together >= WHOLE => cx.config.level,
+        _ => cx.config.level.max(history_level(together)),
+    };
     cx.compute(Work::Packer { prefix, total, level, whole })
 }

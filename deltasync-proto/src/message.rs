@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use deltasync_core::{
     Algorithm, Attributes, ByteLen, Cutter, Digest, Generation, InvalidPath, LimitExceeded, Limits, Malformed, Name,
-    Reader, RelPath, write_varint,
+    Reader, RelPath, Resemblance, write_varint,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -240,6 +240,8 @@ pub struct Wish {
     pub tree: TreeOptions,
     /// What the file gets beside its content, where it is one of a tree; it means nothing for a tree itself.
     pub attributes: Option<Attributes>,
+    /// What a file of a tree resembles, with a set: where none is there, the receiver may have one that does elsewhere.
+    pub resembles: Option<Resemblance>,
 }
 
 impl Wish {
@@ -247,7 +249,7 @@ impl Wish {
     pub fn exactly(path: RelPath) -> Self {
         let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
         let (condition, tree) = (Condition::Any, TreeOptions::default());
-        Self { path, name, directory: false, condition, tree, attributes: None }
+        Self { path, name, directory: false, condition, tree, attributes: None, resembles: None }
     }
 }
 

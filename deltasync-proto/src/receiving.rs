@@ -140,6 +140,8 @@ pub(crate) struct Opening {
     offer: Offer,
     request: RequestId,
     early: Early,
+    /// What the storage has found, while it looks for a file that resembles the target.
+    found: Option<Found>,
 }
 
 /// What came behind an offer before it could be used, each with its payload's length.
@@ -254,11 +256,7 @@ impl Receiving {
     pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match self {
             Self::Preparing(state) if state.request == id => state.on_basis(answer?, cx),
-            Self::Opening(state) if state.request == id => {
-                let Answer::Basis { place, file, twin, partial } = answer? else { return Err(wrong_answer()) };
-                let Opening { aim, offer, early, .. } = *state;
-                decide(aim, offer, Found { place, file, twin, partial, told: false }, early, cx)
-            }
+            Self::Opening(state) if state.request == id => state.on_answer(answer, cx),
             Self::Surveying(state) => state.on_answer(id, answer, cx),
             Self::Patching(state) => state.on_answer(id, answer, cx),
             Self::Repairing(state) => state.on_answer(id, answer, cx),
@@ -327,7 +325,7 @@ impl Content {
         }
     }
 
-    const fn is_set(&self) -> bool {
+    pub(crate) const fn is_set(&self) -> bool {
         matches!(self, Self::Set { .. })
     }
 
@@ -411,8 +409,41 @@ impl Task {
     pub(crate) fn without_twin(self, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let Self { aim, offer, place, .. } = self;
         let request = open(&aim, Destination::exactly(place), &offer, false, cx);
-        Ok(Receiving::Opening(Box::new(Opening { aim, offer, request, early })))
+        Ok(Receiving::Opening(Box::new(Opening { aim, offer, request, early, found: None })))
     }
+}
+
+impl Opening {
+    fn on_answer(mut self: Box<Self>, answer: Answered, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
+        let found = match self.found.take() {
+            None => {
+                let Answer::Basis { place, file, twin, partial } = answer? else { return Err(wrong_answer()) };
+                let found = Found { place, file, twin, partial, told: false };
+                if let Some(ask) = alike_to(&self.offer, &found) {
+                    self.request = cx.ask(ask);
+                    self.found = Some(found);
+                    return Ok(Receiving::Opening(self));
+                }
+                found
+            }
+            // It is only a help: where the storage knows none, all is sent.
+            Some(found) => match answer {
+                Ok(Answer::Alike(partial)) => {
+                    Found { partial: partial.filter(|file| alike(file, &self.offer)), ..found }
+                }
+                _ => found,
+            },
+        };
+        decide(self.aim, self.offer, found, self.early, cx)
+    }
+}
+
+/// Asks for a file that resembles the target of an offer, where nothing better was found.
+fn alike_to(offer: &Offer, found: &Found) -> Option<Ask> {
+    let resembles = offer.to.as_ref()?.resembles.filter(|_| offer.content.is_set())?;
+    let is_bare = found.file.is_none() && found.twin.is_none() && found.partial.is_none();
+    let (place, cutter, algorithm) = (found.place.clone(), offer.cutter, offer.algorithm);
+    is_bare.then_some(Ask::Alike { place, cutter, algorithm, resembles })
 }
 
 impl Preparing {
@@ -454,7 +485,13 @@ impl Requested {
         }
         cx.phase(Phase::Describing);
         let request = open(&self.aim, destination, &offer, true, cx);
-        Ok(Receiving::Opening(Box::new(Opening { aim: self.aim, offer, request, early: Early::default() })))
+        Ok(Receiving::Opening(Box::new(Opening {
+            aim: self.aim,
+            offer,
+            request,
+            early: Early::default(),
+            found: None,
+        })))
     }
 }
 

@@ -18,7 +18,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use deltasync_core::{Algorithm, ByteLen, Cutter, Digest, FineKey, FineShape, Generation};
+use deltasync_core::{Algorithm, ByteLen, Cutter, Digest, FineKey, FineShape, Generation, Resemblance};
 
 use crate::bulk::Want;
 use crate::committing::CONFIRMS_MAX;
@@ -482,8 +482,12 @@ impl Common {
     pub(crate) fn offer(&mut self, target: &OpenedFile, content: Content, cx: &mut Context<'_>) {
         self.known = content.is_of_known();
         self.named = content.is_named();
+        let mut to = self.origin.to.clone();
+        if let Some(wish) = to.as_mut().filter(|wish| wish.attributes.is_some() && content.is_set()) {
+            wish.resembles = Resemblance::of(&target.chunks);
+        }
         cx.send(TransferMessage::Offer(Offer {
-            to: self.origin.to.clone(),
+            to,
             len: target.chunks.len(),
             root: target.chunks.root(),
             algorithm: target.chunks.algorithm(),

@@ -15,7 +15,7 @@ use core::fmt;
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, Attributes, ByteLen, ChunkList, Cutter, Digest, Generation, Name, Offset, Plan, RelPath,
+    Algorithm, Attributes, ByteLen, ChunkList, Cutter, Digest, Generation, Name, Offset, Plan, RelPath, Resemblance,
 };
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +131,18 @@ pub enum Ask {
         /// The root and length of the target: where the storage knows of a file elsewhere that has them, it opens it. When
         /// the file at the place has them it is durable once this is answered, as after a commit.
         wanted: Option<(Digest, ByteLen)>,
+    },
+    /// Is there a file that resembles one which is to be published at a place where none is? It is opened as a basis, cut and
+    /// digested so. Answer: [`Answer::Alike`]. The storage may note what will be at the place.
+    Alike {
+        /// Where the target goes.
+        place: Place,
+        /// How to cut the file.
+        cutter: Cutter,
+        /// Which digests.
+        algorithm: Algorithm,
+        /// What the target resembles.
+        resembles: Resemblance,
     },
     /// What was the file at this place, as far as it is remembered? Answer: [`Answer::Recalled`]. Nothing is no fault.
     Recall {
@@ -276,6 +288,8 @@ pub enum Answer {
         /// there behind it as one basis, where that is kept. Its own root and generation mean nothing.
         partial: Option<OpenedFile>,
     },
+    /// To [`Ask::Alike`]: the file, if there is one. Its generation means nothing.
+    Alike(Option<OpenedFile>),
     /// To [`Ask::Recall`].
     Recalled(Option<Remembered>),
     /// To [`Ask::Remember`].

@@ -344,6 +344,7 @@ impl Due {
             Self::Storage(Request { ask, .. }) => match ask {
                 Ask::Describe { .. } => "Describe",
                 Ask::Basis { .. } => "Basis",
+                Ask::Alike { .. } => "Alike",
                 Ask::Read { .. } => "Read",
                 Ask::Recheck { .. } => "Recheck",
                 Ask::Stage { .. } => "Stage",

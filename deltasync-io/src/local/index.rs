@@ -231,6 +231,7 @@ fn open(directory: &Dir) -> Result<Database, Trouble> {
         super::history::open_tables(&transaction)?;
         super::scrub::open_tables(&transaction)?;
         super::listed::open_tables(&transaction)?;
+        super::alike::open_tables(&transaction)?;
         transaction.commit()?;
         Ok(database)
     });

@@ -47,8 +47,8 @@ fn paths_that_climb_out_or_are_too_long_are_refused_in_every_request() {
         let path = counted(&path);
         let digest = [0; 32];
         let offer = |path: &[u8], name: &[u8]| {
-            // A wish, over anything, of no tree, no attributes; length 0; root; BLAKE3; MinCDC of 2048; the first offer; whole.
-            [&[1], path, name, &[0; 8], &digest[..], &[0, 0, 0x80, 0x10, 0, 1]].concat()
+            // A wish, over anything, of no tree, no attributes, no features; length 0; root; BLAKE3; MinCDC of 2048; the first offer; whole.
+            [&[1], path, name, &[0; 9], &digest[..], &[0, 0, 0x80, 0x10, 0, 1]].concat()
         };
         for (kind, payload, reason) in [
             (MessageKind::Offer, offer(&path, &counted(b"file")), reason),
