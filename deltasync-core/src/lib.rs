@@ -79,10 +79,10 @@ mod rechunk;
 pub use rechunk::Rechunker;
 
 mod tree;
-pub use tree::{
-    ArchiveReader, ArchivedEntry, Attributes, InvalidTree, TreeEntry, TreeKind, TreeList, TreeLister, content_check,
-    tree_order,
-};
+pub use tree::{Attributes, InvalidTree, TreeEntry, TreeKind, TreeList, TreeLister, content_check, tree_order};
+
+mod archive;
+pub use archive::{ArchiveReader, ArchivedEntry};
 
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
