@@ -111,12 +111,30 @@ mod tests {
         };
         let root = [0, 0, 0, 0, 0];
         assert_eq!(read(&root), None);
-        assert!(matches!(read(&[4, 0, 0, 0, 0]), Some(InvalidTree::Malformed(_))), "kind");
+        assert!(matches!(read(&[6, 0, 0, 0, 0]), Some(InvalidTree::Malformed(_))), "kind");
         assert!(matches!(read(&[0, 0x80, 0x20, 0, 0, 0]), Some(InvalidTree::Malformed(_))), "mode");
         assert!(matches!(read(&[&root[..], &[0, 0, 2, b'.', b'.', 0, 0]].concat()), Some(InvalidTree::Path(_))));
         assert!(matches!(read(&[0, 0, 0x81, 0x20]), Some(InvalidTree::Limit(_))), "path length");
         assert!(matches!(read(&[&root[..], &[2, 0, 1, b'a', 0, 0, 0]].concat()), Some(InvalidTree::Malformed(_))));
         assert!(matches!(read(&[&root[..], &[2, 0, 1, b'a', 0x81, 0x20]].concat()), Some(InvalidTree::Limit(_))));
+        for (kind, after) in [
+            (SYMLINK | 0x80, &[1, b'x', 0, 0, 3, 1, b'a', 0][..]),
+            (DIRECTORY | 0x80, &[0, 0, 0]),
+            (DIRECTORY | 0x80, &[0, 0, 2, 1, b'a']),
+            (DIRECTORY | 0x80, &[0, 0, 6, 1, b'b', 0, 1, b'a', 0]),
+            (DIRECTORY | 0x80, &[0, 0, 3, 1, 0, 0]),
+            (DIRECTORY | 0x40, &[0, 0]),
+        ] {
+            let entry = [&root[..], &[kind, 0, 1, b'a'], after].concat();
+            assert!(matches!(read(&entry), Some(InvalidTree::Malformed(_))), "{kind} {after:?}");
+        }
+        let too_many = [&root[..], &[DIRECTORY | 0x80, 0, 1, b'a', 0, 0, 0x81, 0x80, 4]].concat();
+        assert!(matches!(read(&too_many), Some(InvalidTree::Limit(_))), "extended attributes");
+        assert!(matches!(
+            read(&[&root[..], &[4, 0, 1, b'b', 2, b'.', b'.', 0, 0, 0]].concat()),
+            Some(InvalidTree::Path(_))
+        ));
+        assert!(matches!(read(&[&root[..], &[4, 0, 1, b'b', 0x81, 0x20]].concat()), Some(InvalidTree::Limit(_))));
         let nanoseconds = [0x80, 0x94, 0xeb, 0xdc, 3];
         assert!(matches!(read(&[&root[..4], &nanoseconds].concat()), Some(InvalidTree::Malformed(_))));
         assert_eq!(read(&[root, root].concat()), Some(InvalidTree::Order));

@@ -78,6 +78,9 @@ pub use chunk_file::InvalidChunkFile;
 mod rechunk;
 pub use rechunk::Rechunker;
 
+mod xattrs;
+pub use xattrs::{InvalidXattr, Xattrs};
+
 mod tree;
 pub use tree::{Attributes, InvalidTree, TreeEntry, TreeKind, TreeList, TreeLister, content_check, tree_order};
 

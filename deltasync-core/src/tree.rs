@@ -3,10 +3,11 @@
 //! The archive of a tree is its entries in the order of [`tree_order`], each a header and, for a file of at most
 //! [`TreeEntry::INLINE`] bytes, its content. Both ends know what their own would hold without reading a file: the chunk of
 //! an entry has half the digest of its path and half that of its header, which tells path, kind, permissions, time and
-//! length. So trees are compared
+//! length, and, where that is asked for, the digest of the content and the extended attributes. So trees are compared
 //! as the chunks of two files are, by sketches of tags, at a cost that follows what differs; small files that differ are
 //! the gaps, and their content moves by fine sums and a delta as that of any gap does. Longer files are named only: each
-//! is a target of its own.
+//! is a target of its own. A hard link has no content, but all else that the file has which it is another name of: so it
+//! differs where that does.
 //!
 //! A file's content stands behind a check of 8 bytes, the start of its BLAKE3: short hashes may have supplied a part of it.
 //! The root of the archive is the digest of its chunks' digests, in order.
@@ -14,7 +15,7 @@
 //! Memory: the headers, and 56 bytes an entry.
 //!
 //! Invariant: a [`TreeList`] is in order, its first entry is the directory itself, and each other stands in a directory
-//! that is listed before it.
+//! that is listed before it. A hard link is one to a file that is listed before it, and tells the same of it.
 
 use alloc::sync::Arc;
 use alloc::vec;
@@ -24,8 +25,8 @@ use core::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Algorithm, ByteLen, ChunkList, ChunkRun, Cutter, Digest, InvalidPath, LimitExceeded, Limits, Malformed, Offset,
-    Reader, RelPath, write_signed, write_varint,
+    Algorithm, ByteLen, ChunkList, ChunkRun, Cutter, Digest, InvalidPath, InvalidXattr, LimitExceeded, Limits,
+    Malformed, Offset, Reader, RelPath, Xattrs, write_signed, write_varint,
 };
 
 /// What a tree says of one of its paths.
@@ -37,6 +38,8 @@ pub struct TreeEntry {
     pub kind: TreeKind,
     /// Its permissions and time.
     pub attributes: Attributes,
+    /// Its extended attributes, where they are told; a symbolic link has none.
+    pub xattrs: Xattrs,
 }
 
 /// What an entry of a tree is.
@@ -49,6 +52,15 @@ pub enum TreeKind {
         /// Its length.
         len: ByteLen,
         /// The digest of its content, where length and time are not trusted to tell whether that is the same.
+        root: Option<Digest>,
+    },
+    /// Another name of a file that is listed before it, of which it tells the same.
+    HardLink {
+        /// The first name of that file.
+        to: RelPath,
+        /// Its length.
+        len: ByteLen,
+        /// The digest of its content, where that is told.
         root: Option<Digest>,
     },
     /// A symbolic link, which is never followed.
@@ -121,11 +133,17 @@ impl TreeEntry {
     /// The longest chunk of an entry, in bytes.
     pub(crate) const LONGEST: usize = HEADER_MAX + CHECK + Self::INLINE.get() as usize;
 
-    /// The length of the file when it travels with the tree, `None` for a longer one and for what is no file.
+    /// An entry without extended attributes.
+    pub fn new(path: RelPath, kind: TreeKind, attributes: Attributes) -> Self {
+        Self { path, kind, attributes, xattrs: Xattrs::default() }
+    }
+
+    /// The length of the file when it travels with the tree, `None` for a longer one, for another name of a file, and for
+    /// what is no file.
     pub fn inline(&self) -> Option<ByteLen> {
         match self.kind {
             TreeKind::File { len, .. } => (len <= Self::INLINE).then_some(len),
-            TreeKind::Directory | TreeKind::Symlink { .. } => None,
+            TreeKind::Directory | TreeKind::HardLink { .. } | TreeKind::Symlink { .. } => None,
         }
     }
 
@@ -135,15 +153,23 @@ impl TreeEntry {
             TreeKind::Directory => DIRECTORY,
             TreeKind::File { root: None, .. } => FILE,
             TreeKind::File { root: Some(_), .. } => FILE_WITH_ROOT,
+            TreeKind::HardLink { root: None, .. } => HARD_LINK,
+            TreeKind::HardLink { root: Some(_), .. } => HARD_LINK_WITH_ROOT,
             TreeKind::Symlink { .. } => SYMLINK,
         };
-        out.push(kind);
+        out.push(if self.xattrs.is_empty() { kind } else { kind | WITH_XATTRS });
         write_varint(out, self.attributes.mode.into());
         write_varint(out, self.path.as_bytes().len() as u64);
         out.extend_from_slice(self.path.as_bytes());
         match &self.kind {
             TreeKind::Directory => {}
             TreeKind::File { len, root } => {
+                write_varint(out, len.get());
+                root.iter().for_each(|root| out.extend_from_slice(root.as_bytes()));
+            }
+            TreeKind::HardLink { to, len, root } => {
+                write_varint(out, to.as_bytes().len() as u64);
+                out.extend_from_slice(to.as_bytes());
                 write_varint(out, len.get());
                 root.iter().for_each(|root| out.extend_from_slice(root.as_bytes()));
             }
@@ -154,19 +180,29 @@ impl TreeEntry {
         }
         write_signed(out, self.attributes.seconds);
         write_varint(out, self.attributes.nanoseconds.into());
+        if !self.xattrs.is_empty() {
+            write_varint(out, self.xattrs.as_bytes().len() as u64);
+            out.extend_from_slice(self.xattrs.as_bytes());
+        }
     }
 
     /// Reads a header; what follows it is left in the reader.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, InvalidTree> {
-        let kind = reader.byte()?;
+        let byte = reader.byte()?;
         let mode = u16::try_from(reader.varint()?).unwrap_or(u16::MAX);
         let path = RelPath::new(bytes(reader, RelPath::MAX, "path length")?)?;
-        let kind = match kind {
+        let kind = match byte & !WITH_XATTRS {
             DIRECTORY => TreeKind::Directory,
             FILE => TreeKind::File { len: ByteLen::new(reader.varint()?), root: None },
             FILE_WITH_ROOT => {
                 let len = ByteLen::new(reader.varint()?);
                 TreeKind::File { len, root: Some(Digest::from_bytes(reader.array()?)) }
+            }
+            kind @ (HARD_LINK | HARD_LINK_WITH_ROOT) => {
+                let to = RelPath::new(bytes(reader, RelPath::MAX, "length of a hard link's path")?)?;
+                let len = ByteLen::new(reader.varint()?);
+                let root = (kind == HARD_LINK_WITH_ROOT).then(|| reader.array()).transpose()?;
+                TreeKind::HardLink { to, len, root: root.map(Digest::from_bytes) }
             }
             SYMLINK => {
                 let target = bytes(reader, Self::TARGET_MAX, "length of a link's target")?;
@@ -179,7 +215,15 @@ impl TreeEntry {
         };
         let seconds = reader.signed()?;
         let nanoseconds = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
-        Ok(Self { path, kind, attributes: Attributes::new(mode, seconds, nanoseconds)? })
+        let attributes = Attributes::new(mode, seconds, nanoseconds)?;
+        let xattrs = match byte & WITH_XATTRS {
+            0 => Xattrs::default(),
+            _ if matches!(kind, TreeKind::Symlink { .. }) => {
+                return Err(XATTRS_OF_LINK.into());
+            }
+            _ => Xattrs::decode(bytes(reader, Xattrs::MAX, "extended attributes of an entry, in bytes")?)?,
+        };
+        Ok(Self { path, kind, attributes, xattrs })
     }
 }
 
@@ -187,12 +231,24 @@ pub(crate) const DIRECTORY: u8 = 0;
 pub(crate) const FILE: u8 = 1;
 pub(crate) const SYMLINK: u8 = 2;
 const FILE_WITH_ROOT: u8 = 3;
+pub(crate) const HARD_LINK: u8 = 4;
+const HARD_LINK_WITH_ROOT: u8 = 5;
+
+/// Beside any of them but the link: extended attributes stand at the end of the header.
+const WITH_XATTRS: u8 = 0x80;
 
 /// The bytes of the check before a content.
 pub(crate) const CHECK: usize = 8;
 
-/// No header is longer: the kind, varints, a path, and the target of a link or a length and a root.
-pub(crate) const HEADER_MAX: usize = 1 + 3 + 2 + RelPath::MAX + 2 + TreeEntry::TARGET_MAX + 10 + 5;
+/// No header is longer: the kind, the mode, a path, another one or the target of a link, a length and a root, the time, and
+/// extended attributes.
+pub(crate) const HEADER_MAX: usize =
+    1 + 3 + (2 + RelPath::MAX) + (2 + TreeEntry::TARGET_MAX) + (10 + Digest::LEN) + (10 + 5) + (3 + Xattrs::MAX);
+
+const XATTRS_OF_LINK: Malformed = Malformed::Value("extended attributes of a symbolic link");
+
+/// All extended attributes of a tree take so many bytes at most.
+const XATTRS_MAX: u64 = 512 << 20;
 
 fn bytes<'a>(reader: &mut Reader<'a>, most: usize, what: &'static str) -> Result<&'a [u8], InvalidTree> {
     let len = reader.varint()?;
@@ -264,8 +320,7 @@ impl TreeList {
     ///
     /// When there is none.
     pub fn header(&self, index: usize) -> &[u8] {
-        let start = index.checked_sub(1).map_or(0, |before| self.header_ends[before]);
-        &self.headers[start as usize..self.header_ends[index] as usize]
+        header(&self.headers, &self.header_ends, index)
     }
 
     /// The entries in order.
@@ -291,17 +346,31 @@ impl TreeList {
 
     /// The index of the entry with this path, if it is listed.
     pub fn find(&self, path: &RelPath) -> Option<usize> {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            match tree_order(&self.entry(middle).path, path) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Some(middle),
-                Ordering::Greater => high = middle,
-            }
-        }
-        None
+        find(&self.headers, &self.header_ends, path)
     }
+}
+
+fn header<'a>(headers: &'a [u8], ends: &[u64], index: usize) -> &'a [u8] {
+    let start = index.checked_sub(1).map_or(0, |before| ends[before]);
+    &headers[start as usize..ends[index] as usize]
+}
+
+fn find(headers: &[u8], ends: &[u64], path: &RelPath) -> Option<usize> {
+    let path_of = |index| {
+        let mut reader = Reader::new(header(headers, ends, index));
+        reader.byte().and_then(|_| reader.varint()).expect("it was encoded here");
+        bytes(&mut reader, RelPath::MAX, "path length").expect("it was encoded here")
+    };
+    let (mut low, mut high) = (0, ends.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        match order(path_of(middle), path.as_bytes()) {
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Some(middle),
+            Ordering::Greater => high = middle,
+        }
+    }
+    None
 }
 
 /// Makes the list of a tree from its entries in order.
@@ -314,6 +383,8 @@ pub struct TreeLister {
     headers: Vec<u8>,
     header_ends: Vec<u64>,
     ends: Vec<u64>,
+    /// The bytes that extended attributes take.
+    xattrs: u64,
     runs: Vec<ChunkRun>,
 }
 
@@ -328,16 +399,37 @@ impl TreeLister {
             headers: Vec::new(),
             header_ends: Vec::new(),
             ends: Vec::new(),
+            xattrs: 0,
             runs: Vec::new(),
         }
+    }
+
+    /// How many entries it has so far.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True before the first entry.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The entry with this index.
+    ///
+    /// # Panics
+    ///
+    /// When there is none so far.
+    pub fn entry(&self, index: usize) -> TreeEntry {
+        let header = header(&self.headers, &self.header_ends, index);
+        TreeEntry::decode(&mut Reader::new(header)).expect("it was encoded here")
     }
 
     /// Takes in the next entry.
     ///
     /// # Errors
     ///
-    /// [`InvalidTree`] when it does not stand behind those before it, or in no directory among them, or the limits are
-    /// passed. The list is as before then.
+    /// [`InvalidTree`] when it does not stand behind those before it, or in no directory among them, it is a hard link to
+    /// no file among them, or the limits are passed. The list is as before then.
     pub fn push(&mut self, entry: &TreeEntry) -> Result<(), InvalidTree> {
         LimitExceeded::check("entries of a tree", self.ends.len() as u64 + 1, self.most as u64)?;
         let start = self.headers.len();
@@ -345,8 +437,11 @@ impl TreeLister {
         let content = entry.inline().map_or(0, |len| CHECK as u64 + len.get());
         let len = (self.headers.len() - start) as u64 + content;
         let end = self.ends.last().copied().unwrap_or(0).saturating_add(len);
+        let xattrs = self.xattrs + entry.xattrs.as_bytes().len() as u64;
         let checked = LimitExceeded::check("archive of a tree", end, self.longest.get())
+            .and_then(|()| LimitExceeded::check("extended attributes of a tree, in bytes", xattrs, XATTRS_MAX))
             .map_err(InvalidTree::from)
+            .and_then(|()| self.check(entry))
             .and_then(|()| self.place.next(entry));
         if let Err(error) = checked {
             self.headers.truncate(start);
@@ -361,7 +456,22 @@ impl TreeLister {
         self.runs.push(ChunkRun { digest, len, count: 1 });
         self.header_ends.push(self.headers.len() as u64);
         self.ends.push(end);
+        self.xattrs = xattrs;
         Ok(())
+    }
+
+    /// A hard link is one to a file that is listed, and tells the same of it; a symbolic link has no extended attributes.
+    fn check(&self, entry: &TreeEntry) -> Result<(), InvalidTree> {
+        let TreeKind::HardLink { to, len, root } = &entry.kind else {
+            let is_link = matches!(entry.kind, TreeKind::Symlink { .. });
+            return if is_link && !entry.xattrs.is_empty() { Err(XATTRS_OF_LINK.into()) } else { Ok(()) };
+        };
+        let first = find(&self.headers, &self.header_ends, to).map(|index| self.entry(index));
+        let is_same = first.is_some_and(|first| {
+            let kind = TreeKind::File { len: *len, root: *root };
+            first.kind == kind && first.attributes == entry.attributes && first.xattrs == entry.xattrs
+        });
+        if is_same { Ok(()) } else { Err(InvalidTree::Link) }
     }
 
     /// The list.
@@ -414,6 +524,15 @@ impl PlaceInTree {
     }
 }
 
+impl From<InvalidXattr> for InvalidTree {
+    fn from(error: InvalidXattr) -> Self {
+        match error {
+            InvalidXattr::Malformed(malformed) => malformed.into(),
+            InvalidXattr::Limit(limit) => limit.into(),
+        }
+    }
+}
+
 /// Why entries are no tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -436,6 +555,9 @@ pub enum InvalidTree {
     /// An entry is in no directory of the tree.
     #[error("an entry of a tree stands in no directory")]
     Orphan,
+    /// An entry is a hard link to what is no file before it, or tells something else of it than that.
+    #[error("a hard link of a tree is one to no file before it, or tells something else of it")]
+    Link,
     /// An entry begins in the middle of another.
     #[error("an entry of a tree is cut off")]
     Cut,
@@ -462,16 +584,33 @@ pub(crate) mod tests {
 
     pub(crate) fn file(at: &str, len: u64) -> TreeEntry {
         let kind = TreeKind::File { len: ByteLen::new(len), root: None };
-        TreeEntry { path: path(at), kind, attributes: attributes(7) }
+        TreeEntry::new(path(at), kind, attributes(7))
     }
 
     pub(crate) fn directory(at: &str) -> TreeEntry {
-        TreeEntry { path: path(at), kind: TreeKind::Directory, attributes: attributes(-7) }
+        TreeEntry::new(path(at), TreeKind::Directory, attributes(-7))
     }
 
     pub(crate) fn link(at: &str, target: &str) -> TreeEntry {
         let kind = TreeKind::Symlink { target: target.as_bytes().to_vec() };
-        TreeEntry { path: path(at), kind, attributes: attributes(0) }
+        TreeEntry::new(path(at), kind, attributes(0))
+    }
+
+    /// Another name of `first`.
+    pub(crate) fn hard_link(at: &str, first: &TreeEntry) -> TreeEntry {
+        let TreeKind::File { len, root } = first.kind else { panic!("only of files") };
+        TreeEntry { path: path(at), kind: TreeKind::HardLink { to: first.path.clone(), len, root }, ..first.clone() }
+    }
+
+    pub(crate) fn with_xattrs(mut entry: TreeEntry, xattrs: &[(&str, &[u8])]) -> TreeEntry {
+        xattrs.iter().for_each(|(name, value)| entry.xattrs.push(name.as_bytes(), value).expect("in order"));
+        entry
+    }
+
+    pub(crate) fn with_root(mut entry: TreeEntry) -> TreeEntry {
+        let TreeKind::File { root, .. } = &mut entry.kind else { panic!("only of files") };
+        *root = Some(Algorithm::Blake3.digest(entry.path.as_bytes()));
+        entry
     }
 
     pub(crate) fn content(entry: &TreeEntry) -> Vec<u8> {
@@ -552,9 +691,31 @@ pub(crate) mod tests {
         ]
     }
 
+    /// The same with all that is told only when it is asked for.
+    pub(crate) fn told_tree() -> Vec<TreeEntry> {
+        let first = with_xattrs(with_root(file("b/a", 5)), &[("name", b"value"), ("other", b"")]);
+        let large = with_root(file("b-", 70_000));
+        vec![
+            with_xattrs(directory(""), &[("of", b"the top")]),
+            with_root(file("a", 0)),
+            directory("b"),
+            first.clone(),
+            directory("b/c"),
+            link("b/c/x", "../../elsewhere"),
+            hard_link("b/c/y", &first),
+            large.clone(),
+            with_xattrs(directory("c"), &[("of", &[7; 5000])]),
+            hard_link("c/first", &first),
+            hard_link("c/large", &large),
+            file("d", 7),
+            hard_link("e", &file("d", 7)),
+        ]
+    }
+
     #[test]
     fn a_tree_is_its_archive() {
         check_a_tree(&small_tree(), 3);
+        check_a_tree(&told_tree(), 3);
         check_a_tree(&[directory("")], 1);
         let longest = vec!["x".repeat(255); 16].join("/")[..4095].into();
         let target: String = "y".repeat(TreeEntry::TARGET_MAX);
@@ -567,6 +728,13 @@ pub(crate) mod tests {
         }
         *deep.last_mut().expect("there are") = link(&at, &target);
         check_a_tree(&deep, 1000);
+        let most = vec![7; Xattrs::MAX - 8];
+        *deep.last_mut().expect("there are") = with_xattrs(with_root(file(&at, 64 << 10)), &[("most", &most)]);
+        let other = format!("{}zz", &at[..at.len() - 2]);
+        deep.push(hard_link(&other, &deep[deep.len() - 1]));
+        check_a_tree(&deep, 10_000);
+        assert!((HEADER_MAX - 50..=HEADER_MAX).contains(&list(&deep).header(deep.len() - 1).len()), "not far from it");
+        *deep.last_mut().expect("there are") = link(&other, &target);
         assert!(list(&deep).header(deep.len() - 1).len() <= HEADER_MAX);
     }
 
@@ -620,6 +788,69 @@ pub(crate) mod tests {
         assert_eq!(lister.finish().entries().collect::<Vec<_>>(), [directory(""), file("a", 5)]);
     }
 
+    #[test]
+    fn a_hard_link_differs_when_its_file_does() {
+        let usual = list(&told_tree());
+        let changes: [fn(&mut TreeEntry); 4] = [
+            |entry| entry.attributes = attributes(8),
+            |entry| entry.xattrs.push(b"z", b"new").expect("in order"),
+            |entry| {
+                let (TreeKind::File { len, .. } | TreeKind::HardLink { len, .. }) = &mut entry.kind else { return };
+                *len = ByteLen::new(4);
+            },
+            |entry| {
+                let (TreeKind::File { root, .. } | TreeKind::HardLink { root, .. }) = &mut entry.kind else { return };
+                *root = None;
+            },
+        ];
+        for change in changes {
+            let mut tree = told_tree();
+            [3, 6, 9].into_iter().for_each(|index| change(&mut tree[index]));
+            let changed = list(&tree);
+            let differ = changed.chunks().runs().iter().zip(usual.chunks().runs()).filter(|(a, b)| a != b);
+            assert_eq!(differ.count(), 3);
+        }
+    }
+
+    #[test]
+    fn hard_links_to_what_is_no_file_before_them_are_refused() {
+        let usual = [directory(""), file("a", 1), directory("b"), file("c", 1), link("d", "a"), file("f", 1)];
+        let refused = |link: TreeEntry| {
+            let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+            usual[..5].iter().for_each(|entry| lister.push(entry).expect("in order"));
+            let before = lister.clone().finish();
+            let error = lister.push(&link).err();
+            assert_eq!(lister.finish() == before, error.is_some());
+            error
+        };
+        let first = file("a", 1);
+        assert_eq!(refused(hard_link("e", &first)), None);
+        let to = |to: &str| TreeEntry { kind: hard_link("e", &file(to, 1)).kind, ..file("e", 1) };
+        for at in ["", "b", "d", "e", "f", "a/b", "absent"] {
+            assert_eq!(refused(to(at)), Some(InvalidTree::Link), "{at:?}");
+        }
+        let other = [
+            hard_link("e", &file("a", 2)),
+            hard_link("e", &with_root(file("a", 1))),
+            with_xattrs(hard_link("e", &first), &[("a", b"")]),
+            TreeEntry { attributes: attributes(8), ..hard_link("e", &first) },
+        ];
+        other.into_iter().for_each(|link| assert_eq!(refused(link), Some(InvalidTree::Link)));
+        // Not even to another link.
+        let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+        let tree = [directory(""), file("a", 1), hard_link("b", &file("a", 1))];
+        tree.iter().for_each(|entry| lister.push(entry).expect("in order"));
+        assert_eq!(lister.push(&hard_link("c", &file("b", 1))), Err(InvalidTree::Link));
+    }
+
+    #[test]
+    fn symbolic_links_with_extended_attributes_are_refused() {
+        let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+        lister.push(&directory("")).expect("the first");
+        let link = with_xattrs(link("a", "b"), &[("a", b"")]);
+        assert!(matches!(lister.push(&link), Err(InvalidTree::Malformed(_))));
+    }
+
     proptest! {
         #[test]
         fn any_tree_is_its_archive(
@@ -639,7 +870,7 @@ pub(crate) mod tests {
                         false => TreeKind::Directory,
                     };
                     let attributes = Attributes::new(mode, seconds, 5).expect("in range");
-                    entries.push(TreeEntry { path: parent.clone(), kind, attributes });
+                    entries.push(TreeEntry::new(parent.clone(), kind, attributes));
                 }
             }
             // Of two entries of one path a directory wins: something may stand in it.

@@ -100,7 +100,7 @@ fn push_tree(storage: &LocalStorage, at: &str) -> Result<(), StorageFault> {
     let entries = [("", TreeKind::Directory), ("deep", TreeKind::Directory), ("deep/file", file.clone())];
     let mut lister = TreeLister::new(algorithm, &Limits::default());
     for (at, kind) in entries.into_iter().chain([("file", file), ("link", link)]) {
-        lister.push(&TreeEntry { path: path(at), kind, attributes }).expect("in order");
+        lister.push(&TreeEntry::new(path(at), kind, attributes)).expect("in order");
     }
     let list = lister.finish();
     let mut archive = Vec::new();

@@ -56,7 +56,7 @@ fn make(server: &LocalStorage, tree: &Tree) -> Result<(), StorageFault> {
     let path = |path: &str| RelPath::new(path.as_bytes()).expect("a path");
     let (algorithm, attributes) = (Algorithm::Blake3, Attributes::new(0o755, 7, 0).expect("in range"));
     let mut lister = TreeLister::new(algorithm, &Limits::default());
-    let entry = |at: &str, kind| TreeEntry { path: path(at), kind, attributes };
+    let entry = |at: &str, kind| TreeEntry::new(path(at), kind, attributes);
     lister.push(&entry("", TreeKind::Directory)).expect("the first");
     for (at, content) in tree {
         let file = |content| TreeKind::File { len: ByteLen::of(content), root: None };

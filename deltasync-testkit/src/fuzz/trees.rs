@@ -64,7 +64,7 @@ fn check_what_came(archive: &[u8], entries: &[ArchivedEntry]) {
 pub(super) fn tree_seeds() -> Vec<Seed> {
     let path = |path: &str| RelPath::new(path.as_bytes()).expect("a path");
     let attributes = |mode| Attributes::new(mode, 1_700_000_000, 123_456_789).expect("in range");
-    let entry = |at: &str, kind| TreeEntry { path: path(at), kind, attributes: attributes(0o644) };
+    let entry = |at: &str, kind| TreeEntry::new(path(at), kind, attributes(0o644));
     let file = |len| TreeKind::File { len: ByteLen::new(len), root: None };
     let rooted = TreeKind::File { len: ByteLen::new(3), root: Some(Algorithm::Blake3.digest(b"abc")) };
     let link = TreeKind::Symlink { target: b"../elsewhere".to_vec() };
