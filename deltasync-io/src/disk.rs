@@ -193,6 +193,33 @@ pub trait DiskDir: fmt::Debug + Send + Sync + 'static {
         Err(ErrorKind::Unsupported.into())
     }
 
+    /// The names of its own extended attributes, with their namespaces, in no order; a disk may keep some to itself.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` when the disk has none; what it says.
+    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// The value of an extended attribute, whose name has its namespace; `None` when it has none of this name.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` when the disk has none; what it says.
+    fn xattr(&self, _name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Sets an extended attribute, or removes it, which is there.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` when the disk has none, `ENOSPC` when it has no room for it; what it says.
+    fn set_xattr(&self, _name: &[u8], _value: Option<&[u8]>) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// Makes all that was written to this disk durable, the names too; false when that cannot be done at once.
     ///
     /// # Errors
@@ -261,6 +288,33 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
         Err(ErrorKind::Unsupported.into())
     }
 
+    /// The names of its extended attributes, with their namespaces, in no order; a disk may keep some to itself.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` when the disk has none; what it says.
+    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// The value of an extended attribute, whose name has its namespace; `None` when it has none of this name.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` when the disk has none; what it says.
+    fn xattr(&self, _name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Sets an extended attribute, or removes it, which is there.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` when the disk has none, `ENOSPC` when it has no room for it; what it says.
+    fn set_xattr(&self, _name: &[u8], _value: Option<&[u8]>) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// Sets space aside for `len` bytes, if the disk can and it makes writing faster, and leaves the length as it is.
     ///
     /// # Errors
@@ -320,6 +374,8 @@ pub struct DiskStat {
     pub device: u64,
     /// Its number there, which no other has as long as it has a name or is open.
     pub inode: u64,
+    /// How many names it has.
+    pub links: u64,
     /// In bytes.
     pub len: u64,
     /// What it takes on the disk, in pieces of 512 bytes.
@@ -423,6 +479,21 @@ impl AnyFile {
         uninterrupted(|| self.0.set_modified(modified))
     }
 
+    /// The names of its extended attributes, with their namespaces.
+    pub(crate) fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        uninterrupted(|| self.0.xattrs())
+    }
+
+    /// The value of an extended attribute, if it has one of this name.
+    pub(crate) fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        uninterrupted(|| self.0.xattr(name))
+    }
+
+    /// Sets an extended attribute, or removes it.
+    pub(crate) fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        uninterrupted(|| self.0.set_xattr(name, value))
+    }
+
     /// Sets space aside for `len` bytes, where that can be done.
     pub(crate) fn set_aside(&self, len: u64) -> io::Result<()> {
         uninterrupted(|| self.0.set_aside(len))
@@ -438,7 +509,7 @@ impl AnyFile {
     }
 
     /// True when there are so many bytes from offset `at` on, and the disk knows without looking that they are zeros.
-    fn is_hole(&self, at: u64, len: u64) -> bool {
+    pub(crate) fn is_hole(&self, at: u64, len: u64) -> bool {
         let Some(end) = at.checked_add(len) else { return false };
         match self.0.next_data(at) {
             Ok(Some(next)) => next >= end,

@@ -220,6 +220,21 @@ impl DiskDir for SystemDir {
     }
 
     #[cfg(target_os = "linux")]
+    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        xattrs(&self.handle)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        xattr(&self.handle, name)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        set_xattr(&self.handle, name, value)
+    }
+
+    #[cfg(target_os = "linux")]
     fn sync_disk(&self) -> io::Result<bool> {
         rustix::fs::syncfs(&self.handle)?;
         Ok(true)
@@ -253,6 +268,21 @@ impl DiskFile for File {
 
     fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
         Ok(rustix::fs::futimens(self, &times(modified))?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        xattrs(self)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        xattr(self, name)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        set_xattr(self, name, value)
     }
 
     #[cfg(target_os = "linux")]
@@ -361,6 +391,51 @@ fn flock(handle: &impl AsFd, operation: FlockOperation) -> io::Result<bool> {
     }
 }
 
+/// No list of names and no value is longer on this system, in bytes.
+#[cfg(target_os = "linux")]
+const XATTR_MAX: usize = 64 << 10;
+/// Most are not longer than this.
+#[cfg(target_os = "linux")]
+const XATTR_USUAL: usize = 512;
+
+/// What a call writes into a buffer, which is a long one only where a short one does not do.
+#[cfg(target_os = "linux")]
+fn in_short_or_long(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut buffer = vec![0; XATTR_USUAL];
+    let len = match call(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(XATTR_MAX, 0);
+            call(&mut buffer)?
+        }
+        done => done?,
+    };
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+#[cfg(target_os = "linux")]
+fn xattrs(handle: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let names = in_short_or_long(|buffer| rustix::fs::flistxattr(&handle, buffer))?;
+    Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+#[cfg(target_os = "linux")]
+fn xattr(handle: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    match in_short_or_long(|buffer| rustix::fs::fgetxattr(&handle, name, buffer)) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn set_xattr(handle: impl AsFd, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+    Ok(match value {
+        Some(value) => rustix::fs::fsetxattr(handle, name, value, rustix::fs::XattrFlags::empty())?,
+        None => rustix::fs::fremovexattr(handle, name)?,
+    })
+}
+
 fn handle_of(dir: &dyn DiskDir) -> io::Result<impl AsFd> {
     let dir: Option<&SystemDir> = dir.as_any().downcast_ref();
     Ok(&dir.ok_or(Errno::XDEV)?.handle)
@@ -393,6 +468,7 @@ fn stat_of(is: &Stat) -> DiskStat {
         mode: is.st_mode as u32 & 0o7777,
         device: is.st_dev as u64,
         inode: is.st_ino as u64,
+        links: is.st_nlink as u64,
         len: is.st_size as u64,
         blocks: is.st_blocks as u64,
         modified: (is.st_mtime as i64, is.st_mtime_nsec as i64),

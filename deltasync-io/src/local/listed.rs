@@ -404,7 +404,8 @@ mod tests {
     #[test]
     fn a_published_file_is_told_apart_when_its_bytes_are_older_than_its_name() {
         let (kind, mode, blocks) = (DiskKind::File, 0o644, 8);
-        let before = DiskStat { kind, mode, device: 1, inode: 7, len: 5, blocks, modified: (3, 4), changed: (3, 4) };
+        let before =
+            DiskStat { kind, mode, device: 1, inode: 7, links: 1, len: 5, blocks, modified: (3, 4), changed: (3, 4) };
         let after = Looks { device: 1, inode: 7, len: 5, modified: (3, 4), changed: Some((3, 5)) };
         assert!(is_told_apart(&before, &after));
         assert!(!is_told_apart(&before, &Looks { changed: Some((3, 4)), ..after }), "the same tick");

@@ -284,6 +284,21 @@ impl Dir {
         uninterrupted(|| self.0.set_modified(modified))
     }
 
+    /// The names of its own extended attributes, with their namespaces.
+    pub(super) fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        uninterrupted(|| self.0.xattrs())
+    }
+
+    /// The value of an extended attribute, if it has one of this name.
+    pub(super) fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        uninterrupted(|| self.0.xattr(name))
+    }
+
+    /// Sets an extended attribute, or removes it.
+    pub(super) fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        uninterrupted(|| self.0.set_xattr(name, value))
+    }
+
     /// Its own permission bits.
     pub(super) fn mode(&self) -> io::Result<u32> {
         Ok(uninterrupted(|| self.0.stat_beneath(&RelPath::ROOT))?.mode)
@@ -348,6 +363,11 @@ impl Trouble {
             Self::Symlink => fault(FaultKind::Denied, path, self),
             Self::Directory | Self::NotDirectory | Self::NotFile => fault(FaultKind::WrongKind, path, self),
         }
+    }
+
+    /// True for what the system says, not for what stands there.
+    pub(super) fn is_of_system(&self) -> bool {
+        matches!(self, Self::System(_))
     }
 
     /// True when nothing stands there.

@@ -161,7 +161,8 @@ impl Image {
             Body::Symlink => (DiskKind::Symlink, 0),
         };
         let (modified, changed) = (node.times.modified, time(node.times.changed));
-        DiskStat { kind, mode: node.mode, device: 1, inode, len, blocks: node.takes() / 512, modified, changed }
+        let (links, blocks) = (node.names.into(), node.takes() / 512);
+        DiskStat { kind, mode: node.mode, device: 1, inode, links, len, blocks, modified, changed }
     }
 
     /// Finds what stands at a path below a directory. No link is followed.
