@@ -414,6 +414,15 @@ impl LocalStorage {
         let Some(file) = there.source().as_any_file() else { return Ok(()) };
         let before = there.looks();
         let is = file.stat().map_err(system)?;
+        let copied;
+        let file = match is.links {
+            ..=1 => file,
+            _ if tree::has(&is, attributes) => return Ok(()),
+            _ => {
+                copied = tree::own_copy(self.root(place)?, &place.path)?;
+                &copied
+            }
+        };
         file.set_mode(tree::mode_of(attributes, is.mode)).map_err(system)?;
         file.set_modified(attributes.modified()).map_err(system)?;
         let Some(served) = &self.served else { return Ok(()) };

@@ -2,7 +2,8 @@
 //!
 //! How a tree becomes an archive is told in [`TreeList`]. Here its bytes are looked up: a header in the list, a content in
 //! the file, which must still look as it was listed. `walk` makes the list, `making` makes a directory what an archive
-//! says, and `asked` answers a session. `filtering` tells what takes part. By which commit a served tree became what it is,
+//! says, and `asked` answers a session. `filtering` tells what takes part, `asking` what is told
+//! only when asked for. By which commit a served tree became what it is,
 //! `recorded_trees` knows.
 //!
 //! The bits of a mode that lend a user's or a group's rights, and the one that restricts deletion, are not ours to give:
@@ -24,12 +25,16 @@ use crate::fault::{fault, system_fault};
 use crate::lock::lock;
 
 mod asked;
+mod asking;
 mod filtering;
 mod making;
+mod own;
 mod walk;
+mod xattrs;
 
 use filtering::Excluded;
 use making::Making;
+pub(super) use own::own_copy;
 use walk::walk;
 
 #[cfg(test)]
@@ -168,6 +173,10 @@ impl Tree {
         let mut bytes = BytesMut::zeroed(CHECK + len);
         if !self.blank.contains(&index) {
             self.read_file(root, &entry, &mut bytes[CHECK..])?;
+            let told = if let TreeKind::File { root, .. } = entry.kind { root } else { None };
+            if told.is_some_and(|told| told != self.list.chunks().algorithm().digest(&bytes[CHECK..])) {
+                return Err(changed_since(&below(&self.place.path, &entry.path)?));
+            }
             let check = content_check(&bytes[CHECK..]);
             bytes[..CHECK].copy_from_slice(&check);
         }
@@ -177,27 +186,30 @@ impl Tree {
     }
 
     fn read_file(&self, root: &Root, entry: &TreeEntry, content: &mut [u8]) -> Result<(), StorageFault> {
-        let changed = |path: &RelPath| fault(FaultKind::Changed, path, "changed since it was listed");
         let path = below(&self.place.path, &entry.path)?;
         let file = match root.file(&path) {
             Ok(file) => file,
             Err(Trouble::System(error)) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(system_fault(&path, &error));
             }
-            Err(_) => return Err(changed(&path)),
+            Err(_) => return Err(changed_since(&path)),
         };
         let system = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => changed(&path),
+            io::ErrorKind::UnexpectedEof => changed_since(&path),
             _ => system_fault(&path, &error),
         };
         file.read_exact_at(content, 0).map_err(system)?;
         let is = file.stat().map_err(system)?;
-        if looks_like(&is, entry) { Ok(()) } else { Err(changed(&path)) }
+        if looks_like(&is, entry) { Ok(()) } else { Err(changed_since(&path)) }
     }
 }
 
 /// The bytes of a content's check.
 const CHECK: usize = 8;
+
+fn changed_since(path: &RelPath) -> StorageFault {
+    fault(FaultKind::Changed, path, "changed since it was listed")
+}
 
 /// The path of an entry below the root of its place.
 fn below(place: &RelPath, path: &RelPath) -> Result<RelPath, StorageFault> {
@@ -224,11 +236,18 @@ fn attributes(is: &DiskStat) -> Attributes {
     Attributes::new((is.mode & MODE) as u16, is.modified.0, nanoseconds).expect("both are in range")
 }
 
+/// True when something has these permissions and this time.
+pub(super) fn has(is: &DiskStat, wanted: Attributes) -> bool {
+    is.mode == mode_of(wanted, is.mode) && attributes(is).modified() == wanted.modified()
+}
+
 /// True when a path has a file of this length and time.
 fn looks_like(is: &DiskStat, entry: &TreeEntry) -> bool {
     let same_time = attributes(is).modified() == entry.attributes.modified();
     match entry.kind {
-        TreeKind::File { len, .. } => is.kind == DiskKind::File && is.len == len.get() && same_time,
+        TreeKind::File { len, .. } | TreeKind::HardLink { len, .. } => {
+            is.kind == DiskKind::File && is.len == len.get() && same_time
+        }
         TreeKind::Symlink { .. } => is.kind == DiskKind::Symlink && same_time,
         TreeKind::Directory => is.kind == DiskKind::Directory,
     }

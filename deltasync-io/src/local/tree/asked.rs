@@ -37,7 +37,7 @@ impl LocalStorage {
                 let begin = || {
                     let there = basis.as_ref().map(of_ours).transpose()?;
                     let target = (*len, *algorithm);
-                    Making::begin(self.root(place)?, place.clone(), target, there, options.extra, &self.limits)
+                    Making::begin(self.root(place)?, place.clone(), target, there, options, &self.limits)
                 };
                 Some(begin().map(|making| Answer::Staged(StageHandle::new(making))))
             }

@@ -6,12 +6,15 @@
 //! comes slowly does not wait for others. What is replaced must look as it was listed: what somebody has changed meanwhile
 //! stays, and is named.
 //!
-//! The commit takes away what is extra, if that is wanted and not too much, gives directories their permissions and times,
+//! Hard links are made at the commit, when the files are in place that they are other names of. It takes away what is extra,
+//! if that is wanted and not too much, gives directories their permissions and times,
 //! and syncs all of them: what was there already may be left by an attempt that was not. What could not be made is named by
 //! its fault, and then nothing is taken away.
 //!
 //! What the filter of the tree that is there excludes is never taken away, and neither is a directory that holds some of it.
 //! What the sender wants in its place comes there: the two ends may have other ignore files.
+//!
+//! Nothing is changed in place of a file that has several names: what that is to be gets a file of its own.
 //!
 //! Invariant: each file is the old one or the new one, whole, at any moment, and what is not of this tree is not touched.
 
@@ -24,14 +27,16 @@ use deltasync_core::{
     Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Digest, InvalidTree, LimitExceeded, Limits, Name,
     Offset, Plan, RelPath, Step, TreeEntry, TreeKind, TreeList, TreeLister, tree_order,
 };
-use deltasync_proto::{Extra, FaultKind, Place, StorageFault};
+use deltasync_proto::{Extra, FaultKind, Place, StorageFault, TreeOptions};
 
 use super::filtering::Excluded;
-use super::{Tree, TreeMember, below, looks_like, mode_of};
+use super::{Tree, TreeMember, below, looks_like, mode_of, xattrs};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Dir, Root, Trouble, staged_name};
 use crate::lock::lock;
+
+mod linking;
 
 /// What a [`StageHandle`](deltasync_proto::StageHandle) of ours holds for a tree.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub(in crate::local) struct Making {
     len: u64,
     algorithm: Algorithm,
     extra: Extra,
+    /// Entries tell extended attributes.
+    xattrs: bool,
     /// What was there when it began.
     there: Option<Arc<TreeList>>,
     /// What is there and takes no part.
@@ -57,6 +64,8 @@ struct State {
     written: u64,
     /// How many entries came.
     entries: usize,
+    /// How many of them are hard links.
+    links: usize,
     /// Those whose content is not right, or that could not be made.
     blank: BTreeSet<usize>,
     /// How many entries were taken away to make way.
@@ -154,7 +163,7 @@ impl Making {
         place: Place,
         (len, algorithm): (ByteLen, Algorithm),
         there: Option<&Tree>,
-        extra: Extra,
+        options: &TreeOptions,
         limits: &Limits,
     ) -> Result<Self, StorageFault> {
         LimitExceeded::check("archive of a tree", len.get(), limits.file.get())
@@ -166,6 +175,7 @@ impl Making {
             made: None,
             written: 0,
             entries: 0,
+            links: 0,
             blank: BTreeSet::new(),
             deleted: 0,
             mistaken: false,
@@ -182,7 +192,8 @@ impl Making {
         });
         let (there, excluded) = there.map(|tree| (Arc::clone(&tree.list), Arc::clone(&tree.excluded))).unzip();
         let excluded = excluded.unwrap_or_default();
-        Ok(Self { place, len: len.get(), algorithm, extra, there, excluded, state })
+        let (extra, xattrs) = (options.extra, options.scope.xattrs);
+        Ok(Self { place, len: len.get(), algorithm, extra, xattrs, there, excluded, state })
     }
 
     /// Where the tree is.
@@ -255,6 +266,7 @@ impl Making {
         let list = state.made();
         // The directory itself looks another way after each commit, whatever that changes.
         state.touched.insert(RelPath::ROOT);
+        self.make_links(&mut state, root, &list)?;
         let extra = self.extra(&list);
         let is_all = extra.is_empty() || self.allowed().is_some();
         if state.troubles == 0
@@ -346,6 +358,7 @@ impl Making {
         let lister = state.lister.as_mut().ok_or_else(|| self.fault("it was made before"))?;
         lister.push(entry).map_err(|error| self.damaged(&error))?;
         state.entries += 1;
+        state.links += usize::from(matches!(entry.kind, TreeKind::HardLink { .. }));
         Ok(())
     }
 
@@ -380,12 +393,7 @@ impl Making {
             TreeKind::File { .. } if entry.inline().is_none() => {
                 let member = TreeMember::of(entry.clone()).expect("a file that is not inline");
                 match is {
-                    Some(is) if looks_like(&is, entry) => {
-                        // Only the permissions differ.
-                        let path = below(&self.place.path, &entry.path).map_err(Failed::All)?;
-                        let file = root.file(&path)?;
-                        file.set_mode(mode_of(entry.attributes, is.mode))?;
-                    }
+                    Some(is) if self.has_content(&is, entry) => self.adorn(state, root, entry, &is)?,
                     Some(is) if is.kind != DiskKind::File => {
                         self.make_way(state, root, entry, &dir, &name, &is)?;
                         // A transfer of its own replaces files only.
@@ -405,11 +413,13 @@ impl Making {
                 let (hidden, file) = hidden(&name, |hidden| dir.create(hidden, 0o600))?;
                 let written = file
                     .write_all_at(content, 0)
-                    .and_then(|()| file.set_mode(mode_of(entry.attributes, 0)))
-                    .and_then(|()| file.set_modified(entry.attributes.modified()));
-                if let Err(error) = written {
+                    .map_err(Failed::from)
+                    .and_then(|()| self.set_xattrs_of_new(state, entry, &file))
+                    .and_then(|()| Ok(file.set_mode(mode_of(entry.attributes, 0))?))
+                    .and_then(|()| Ok(file.set_modified(entry.attributes.modified())?));
+                if let Err(failed) = written {
                     let _ = dir.remove(&hidden);
-                    return Err(Failed::from(error));
+                    return Err(failed);
                 }
                 state.touched.insert(parent);
                 state.ready.push(Ready { dir, hidden, name, entry: index, path: entry.path.clone() });
@@ -418,6 +428,8 @@ impl Making {
                     self.put_in_place(state).map_err(Failed::All)?;
                 }
             }
+            // At the commit.
+            TreeKind::HardLink { .. } => {}
             TreeKind::Symlink { target } => {
                 if let Some(is) = &is {
                     if is.kind == DiskKind::Symlink && dir.read_symlink(&name)? == *target {
@@ -481,11 +493,16 @@ impl Making {
 
     /// What stands at the place of an entry must be what was listed there, or what is wanted there.
     fn check(&self, entry: &TreeEntry, is: &DiskStat) -> Result<(), Failed> {
-        let listed = self.there.as_ref().and_then(|there| Some(there.entry(there.find(&entry.path)?)));
-        let as_listed = listed.is_some_and(|listed| looks_like(is, &listed));
+        let as_listed = self.listed(entry).is_some_and(|listed| looks_like(is, &listed));
         // How it looked is not known where it took no part here.
         let may = as_listed || looks_like(is, entry) || self.excluded.covers(&entry.path);
         if may { Ok(()) } else { Err(changed()) }
+    }
+
+    /// What was listed at the place of an entry.
+    fn listed(&self, entry: &TreeEntry) -> Option<TreeEntry> {
+        let there = self.there.as_ref()?;
+        Some(there.entry(there.find(&entry.path)?))
     }
 
     /// Takes away what was listed, if it is still that.
@@ -514,7 +531,7 @@ impl Making {
                 state.touched.remove(&listed.path);
                 state.last = None;
             }
-            TreeKind::File { .. } | TreeKind::Symlink { .. } => dir.remove(&name)?,
+            TreeKind::File { .. } | TreeKind::HardLink { .. } | TreeKind::Symlink { .. } => dir.remove(&name)?,
         }
         state.touched.insert(parent);
         Ok(())
@@ -601,9 +618,17 @@ impl Making {
         }
         for (path, attributes) in wanted.iter().rev() {
             let at = below(&self.place.path, path)?;
-            let set = || -> Result<(), Failed> {
+            let mut set = || -> Result<(), Failed> {
                 let dir = root.directory(&at)?;
-                dir.set_mode(mode_of(*attributes, dir.mode()?))?;
+                let mode = mode_of(*attributes, dir.mode()?);
+                if self.xattrs
+                    && let Some(index) = made.find(path)
+                {
+                    // That takes the right to write.
+                    dir.set_mode(mode | 0o200)?;
+                    self.set_xattrs(state, &made.entry(index), |wanted| xattrs::write(&dir, wanted))?;
+                }
+                dir.set_mode(mode)?;
                 Ok(dir.set_modified(attributes.modified())?)
             };
             match set() {
@@ -687,7 +712,7 @@ fn changed() -> Failed {
 }
 
 /// Makes something under a hidden name that is not taken.
-fn hidden<T>(name: &Name, make: impl Fn(&Name) -> io::Result<T>) -> io::Result<(Name, T)> {
+pub(super) fn hidden<T>(name: &Name, make: impl Fn(&Name) -> io::Result<T>) -> io::Result<(Name, T)> {
     let mut last = None;
     for _ in 0..TRIES {
         let hidden = staged_name(name, getrandom::u32().map_err(io::Error::from)?);

@@ -19,6 +19,7 @@ use crate::{BlockingStorage, LocalOptions, LocalStorage};
 mod filters;
 mod generations;
 mod hostile;
+mod scope;
 
 const ALL: Extra = Extra::Delete { most: Some(u64::MAX) };
 
@@ -52,8 +53,8 @@ fn see(directory: &Path) -> Seen {
 struct Ground {
     storage: LocalStorage,
     directory: TempDir,
-    /// What takes part.
-    filter: Filter,
+    /// What takes part, and what is told of it.
+    scope: Scope,
 }
 
 impl Ground {
@@ -67,7 +68,7 @@ impl Ground {
             true => LocalStorage::serve(directory.path(), options),
             false => LocalStorage::roots(vec![directory.path().to_owned()], options),
         };
-        Self { storage: storage.expect("it can be opened"), directory, filter: Filter::default() }
+        Self { storage: storage.expect("it can be opened"), directory, scope: Scope::default() }
     }
 
     fn put(&self, path: &str, content: &[u8]) {
@@ -88,7 +89,7 @@ impl Ground {
         let (place, algorithm) = (place(), Algorithm::Blake3);
         match self.storage.answer(Ask::Describe {
             place,
-            cutting: Cutting::ByKind(self.filter.clone().into()),
+            cutting: Cutting::ByKind(self.scope.clone()),
             algorithm,
             remember: None,
         }) {
@@ -102,7 +103,7 @@ impl Ground {
         let (algorithm, wanted) = (Algorithm::Blake3, None);
         match self.storage.answer(Ask::Basis {
             destination,
-            cutting: Cutting::Tree(self.filter.clone().into()),
+            cutting: Cutting::Tree(self.scope.clone()),
             algorithm,
             wanted,
         }) {
@@ -126,7 +127,7 @@ impl Ground {
             len,
             algorithm,
             basis,
-            options: TreeOptions::default().extra(extra),
+            options: TreeOptions::default().extra(extra).scope(self.scope.clone()),
         }) {
             Ok(Answer::Staged(stage)) => stage,
             other => panic!("{other:?}"),
@@ -206,7 +207,7 @@ fn make_by_word(to: &Ground, entries: &[TreeEntry]) -> Result<(), StorageFault> 
         len,
         algorithm: Algorithm::Blake3,
         basis: None,
-        options: TreeOptions::default().extra(ALL),
+        options: TreeOptions::default().extra(ALL).scope(to.scope.clone()),
     };
     let Ok(Answer::Staged(stage)) = to.storage.answer(ask) else { panic!("{entries:?}") };
     make_whole(to, &stage, None, archive.into());

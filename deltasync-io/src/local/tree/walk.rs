@@ -1,10 +1,14 @@
-//! The list of a tree: its directories are read one after the other, each sorted, and no file is opened.
+//! The list of a tree: its directories are read one after the other, each sorted, and no file is opened unless more is asked
+//! of it than a name tells.
 //!
-//! A filter leaves out entries with all that is in them; only ignore files are read then.
+//! A filter leaves out entries with all that is in them; only ignore files are read then. Of several names of one file the
+//! first that is met counts as that, where hard links are asked for, and the others as links to it, of which the same is
+//! told, whatever has become of the file meanwhile.
 //!
-//! Memory: the list, what a filter has left out, and the names that are left of the directories on the way. At most
-//! [`HANDLES`] of those are open at a time; others are opened again when their turn comes.
+//! Memory: the list, what a filter has left out, the names that are left of the directories on the way, and the files that
+//! have further names. At most [`HANDLES`] directories are open at a time; others are opened again when their turn comes.
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
@@ -13,9 +17,10 @@ use deltasync_core::{
 };
 use deltasync_proto::{FaultKind, Place, Scope, StorageFault};
 
+use super::asking::{TOGETHER, Told, ask, is_asked_of};
 use super::filtering::{Excluded, FILE_MAX, Filtering, IGNORE_FILES};
 use super::{MODE, Tree, attributes, below};
-use crate::disk::DiskKind;
+use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Dir, Root, Trouble};
 
@@ -49,8 +54,10 @@ pub(in crate::local) fn walk(
     let filtering = (!scope.filter.is_empty()).then(|| Filtering::begin(&scope.filter, &place.path)).transpose()?;
     let lister = TreeLister::new(algorithm, limits);
     let (left_out, excluded) = (Vec::new(), Excluded::default());
-    let mut walk = Walk { root, place, limits, filtering, lister, left_out, excluded };
-    walk.push(TreeEntry { path: RelPath::ROOT, kind: TreeKind::Directory, attributes: attributes(&start) })?;
+    let (links, pending) = (HashMap::new(), Vec::new());
+    let mut walk =
+        Walk { root, place, limits, scope, algorithm, filtering, lister, links, pending, left_out, excluded };
+    walk.push(TreeEntry::new(RelPath::ROOT, TreeKind::Directory, attributes(&start)), None)?;
     let mut open = vec![walk.open(RelPath::ROOT)?];
     while let Some(level) = open.last_mut() {
         let Some(name) = level.names.pop() else {
@@ -74,6 +81,7 @@ pub(in crate::local) fn walk(
             }
         }
     }
+    walk.list_pending()?;
     let Walk { lister, left_out, excluded, .. } = walk;
     Ok(Some(Tree { left_out, excluded: Arc::new(excluded), ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
 }
@@ -87,11 +95,25 @@ struct Walk<'a> {
     root: &'a Root,
     place: &'a Place,
     limits: &'a Limits,
+    scope: &'a Scope,
+    algorithm: Algorithm,
     /// `None` where all takes part.
     filtering: Option<Filtering>,
     lister: TreeLister,
+    /// Files that have names which were not met yet, by device and inode.
+    links: HashMap<(u64, u64), Linked>,
+    /// Entries of which more is asked, in order behind those that are listed, and which of all entries each is a link to.
+    pending: Vec<(TreeEntry, Option<usize>)>,
     left_out: Vec<(RelPath, String)>,
     excluded: Excluded,
+}
+
+/// A file that has several names.
+struct Linked {
+    /// Which entry the first one is.
+    first: usize,
+    /// How many names were not met yet.
+    left: u64,
 }
 
 /// A directory on the way.
@@ -148,11 +170,65 @@ impl Walk<'_> {
             self.left_out.push((path.clone(), format!("its permission bits {lost:04o} are not kept")));
         }
         let next = (kind == TreeKind::Directory).then(|| path.clone());
-        self.push(TreeEntry { path, kind, attributes: attributes(&is) })?;
+        let first = self.scope.hard_links.then(|| self.first_name(&is)).flatten();
+        self.push(TreeEntry::new(path, kind, attributes(&is)), first)?;
         Ok(next)
     }
 
-    fn push(&mut self, entry: TreeEntry) -> Result<(), StorageFault> {
+    /// Which entry is the first name of a file that is met by another one.
+    fn first_name(&mut self, is: &DiskStat) -> Option<usize> {
+        if is.kind != DiskKind::File || is.links < 2 {
+            return None;
+        }
+        let key = (is.device, is.inode);
+        let Some(linked) = self.links.get_mut(&key) else {
+            let first = self.lister.len() + self.pending.len();
+            self.links.insert(key, Linked { first, left: is.links - 1 });
+            return None;
+        };
+        let first = linked.first;
+        linked.left -= 1;
+        if linked.left == 0 {
+            self.links.remove(&key);
+        }
+        Some(first)
+    }
+
+    /// Takes in the next entry; `first` is the one that it is another name of.
+    fn push(&mut self, entry: TreeEntry, first: Option<usize>) -> Result<(), StorageFault> {
+        if self.pending.is_empty() && (first.is_some() || !is_asked_of(&entry.kind, self.scope)) {
+            return self.list(entry, first, Told::default());
+        }
+        self.pending.push((entry, first));
+        if self.pending.len() < TOGETHER { Ok(()) } else { self.list_pending() }
+    }
+
+    /// Lists those of which more is asked.
+    fn list_pending(&mut self) -> Result<(), StorageFault> {
+        let pending = std::mem::take(&mut self.pending);
+        // A link tells what the first name does.
+        let own: Vec<_> = pending.iter().filter(|(_, first)| first.is_none()).map(|(entry, _)| entry).collect();
+        let mut told = ask(self.root, self.place, &own, self.scope, self.algorithm)?.into_iter();
+        for (entry, first) in pending {
+            let told = if first.is_none() { told.next() } else { None };
+            self.list(entry, first, told.unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, mut entry: TreeEntry, first: Option<usize>, told: Told) -> Result<(), StorageFault> {
+        if let Some(first) = first {
+            let first = self.lister.entry(first);
+            if let TreeKind::File { len, root } = first.kind {
+                entry = TreeEntry { path: entry.path, kind: TreeKind::HardLink { to: first.path, len, root }, ..first };
+            }
+        } else if let TreeKind::File { root, .. } = &mut entry.kind {
+            *root = told.root;
+        }
+        if first.is_none() {
+            entry.xattrs = told.xattrs;
+        }
+        self.left_out.extend(told.left_out.into_iter().map(|what| (entry.path.clone(), what)));
         self.lister.push(&entry).map_err(|error| {
             let kind = if matches!(error, InvalidTree::Limit(_)) { FaultKind::TooLarge } else { FaultKind::Other };
             fault(kind, &self.place.path, error)

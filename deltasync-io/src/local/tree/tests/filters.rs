@@ -23,7 +23,7 @@ fn what_a_filter_excludes_is_not_looked_at() {
     symlink("a", ground.at("link.x")).expect("made");
     rustix::fs::mknodat(CWD, ground.at("pipe.x"), FileType::Fifo, Mode::RUSR, 0).expect("made");
     assert_eq!(left_out(&ground.describe().file).len(), 1);
-    ground.filter = excluding(&["*.x", "/b/y"]);
+    ground.scope.filter = excluding(&["*.x", "/b/y"]);
     assert_eq!(listed(&ground), ["a", "b", "b/a", "c"]);
     assert!(left_out(&ground.describe().file).is_empty(), "what is excluded is not named");
     let whole = ground.describe().chunks.root();
@@ -41,7 +41,7 @@ fn an_ignore_file_is_a_short_file_of_the_tree_itself() {
     symlink(outside.path().join("all"), ground.at(".gitignore")).expect("made");
     fs::create_dir(ground.at(".deltasyncignore")).expect("made");
     fs::write(ground.directory.path().join(".gitignore"), b"*").expect("above the tree");
-    ground.filter = Filter::default().ignore_files(true);
+    ground.scope.filter = Filter::default().ignore_files(true);
     assert_eq!(listed(&ground), [".deltasyncignore", ".gitignore", "a", "a/x", "b", "b/x"]);
     ground.put("a/.gitignore", b"x");
     assert_eq!(listed(&ground), [".deltasyncignore", ".gitignore", "a", "a/.gitignore", "b", "b/x"]);
@@ -49,7 +49,7 @@ fn an_ignore_file_is_a_short_file_of_the_tree_itself() {
     ground.put("b/.deltasyncignore", &too_long[1..]);
     assert_eq!(listed(&ground).len(), 7);
     ground.put("b/.deltasyncignore", &too_long);
-    let (place, cutting) = (place(), Cutting::Tree(ground.filter.clone().into()));
+    let (place, cutting) = (place(), Cutting::Tree(ground.scope.clone()));
     let ask = Ask::Describe { place, cutting, algorithm: Algorithm::Blake3, remember: None };
     let fault = ground.storage.answer(ask).expect_err("too long");
     assert_eq!(fault.kind, FaultKind::TooLarge);
@@ -73,7 +73,7 @@ fn a_directory_that_holds_what_is_excluded_stays_and_does_not_count() {
     for path in ["gone/in/a", "gone/in/b.x", "gone/c", "plain/d"] {
         to.put(path, b"there");
     }
-    to.filter = excluding(&["*.x"]);
+    to.scope.filter = excluding(&["*.x"]);
     // Of what is listed these go: a, c, and plain with d.
     let (_, refused) = bring(&from, &to, Extra::Delete { most: Some(3) }, 1 << 20);
     assert!(refused.expect_err("too much").message.contains("4 of 6 entries would be deleted"));

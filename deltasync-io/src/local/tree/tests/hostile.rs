@@ -130,7 +130,7 @@ fn the_longest_names_and_paths_are_made_and_listed_or_named() {
 fn names_that_are_ours_are_not_made_for_peers() {
     let to = Ground::new(true);
     let attributes = Attributes::new(0o755, 7, 0).expect("in range");
-    let entry = |path: &str, kind| TreeEntry { path: RelPath::new(path.as_bytes()).expect("a path"), kind, attributes };
+    let entry = |path: &str, kind| TreeEntry::new(RelPath::new(path.as_bytes()).expect("a path"), kind, attributes);
     let empty = || TreeKind::File { len: ByteLen::ZERO, root: None };
     let link = || TreeKind::Symlink { target: b"/etc".to_vec() };
     for (name, kind) in [
@@ -157,7 +157,7 @@ fn no_peer_sets_the_bits_that_lend_rights() {
     fs::create_dir(to.directory.path().join("kept")).expect("made");
     fs::set_permissions(to.directory.path().join("kept"), Permissions::from_mode(0o2700)).expect("ours");
     let attributes = Attributes::new(0o7755, 7, 0).expect("in range");
-    let entry = |path: &str, kind| TreeEntry { path: RelPath::new(path.as_bytes()).expect("a path"), kind, attributes };
+    let entry = |path: &str, kind| TreeEntry::new(RelPath::new(path.as_bytes()).expect("a path"), kind, attributes);
     let file = TreeKind::File { len: ByteLen::ZERO, root: None };
     let entries =
         [("", TreeKind::Directory), ("file", file), ("kept", TreeKind::Directory), ("new", TreeKind::Directory)];
