@@ -15,7 +15,7 @@ use super::index::Index;
 use super::listed::LEAST;
 use super::root::{Root, Trouble};
 use crate::buffers::Buffer;
-use crate::disk::AnyFile;
+use crate::disk::{AnyFile, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::known::Summing;
 use crate::lock::lock;
@@ -29,6 +29,8 @@ pub(super) struct Opened {
     path: RelPath,
     len: u64,
     looks: Looks,
+    /// How many names it had when it was opened.
+    links: u64,
     /// Its chunks, where it was described.
     chunks: Option<Arc<ChunkList>>,
     /// It has holes.
@@ -114,8 +116,9 @@ impl Opened {
 
     /// A file that is known to have looked so when it was read.
     pub(super) fn known(file: AnyFile, path: RelPath, looks: Looks) -> Self {
-        let sparse = file.is_sparse();
-        Self { source: Source::File(file), path, len: looks.len, looks, chunks: None, sparse, sums: Mutex::default() }
+        let (sparse, links) = (file.is_sparse(), file.stat().map_or(1, |is| is.links));
+        let (source, len) = (Source::File(file), looks.len);
+        Self { source, path, len, looks, links, chunks: None, sparse, sums: Mutex::default() }
     }
 
     /// What lies open already, as it looks now; `path` is what it is called in a fault. It is known by no name of its own:
@@ -123,7 +126,8 @@ impl Opened {
     pub(super) fn unnamed(source: Source, path: RelPath) -> io::Result<Self> {
         let (len, looks) = (source.len()?, source.looks()?.under_any_name());
         let sparse = source.as_any_file().is_some_and(AnyFile::is_sparse);
-        Ok(Self { source, path, len, looks, chunks: None, sparse, sums: Mutex::default() })
+        // By no name is it looked at again.
+        Ok(Self { source, path, len, looks, links: 0, chunks: None, sparse, sums: Mutex::default() })
     }
 
     /// The same with its chunks; no commit of it is known.
@@ -150,6 +154,13 @@ impl Opened {
     /// How it looked when it was described.
     pub(super) fn looks(&self) -> Looks {
         self.looks
+    }
+
+    /// True when what has a name now is this file, as it looked. That it has got or lost another name since it was opened
+    /// is no change.
+    pub(super) fn is_still(&self, is: &DiskStat) -> bool {
+        let now = Looks::of_stat(is);
+        self.looks.still(&now) || is.links != self.links && self.looks.under_any_name().still(&now)
     }
 
     /// Reads ranges one after the other into one piece.

@@ -2,8 +2,9 @@
 //!
 //! A place where nothing was is taken by a rename that fails when something is there, so that not even a stranger's file is
 //! lost. A file that was opened is looked at by its name just before the rename over it: it must be the same one, and look
-//! as it did. Among the commits of one server these two steps are one, as they take turns. Of two pulls into one directory,
-//! also by two processes, each waits for the other by a lock (flock) on the directory.
+//! as it did; that it has got or lost another name is no matter. Among the commits of one server these two steps are one, as
+//! they take turns. Of two pulls into one directory, also by two processes, each waits for the other by a lock (flock) on the
+//! directory.
 //!
 //! A window remains for programs that know nothing of us, and where the system lacks one of these means: what such a program
 //! writes to the old file, or puts in its place, after our look and before our rename (some microseconds) is replaced
@@ -22,7 +23,6 @@ use super::opened::Opened;
 use super::root::Dir;
 use super::stage::{Ready, check_target};
 use crate::fault::{fault, system_fault};
-use crate::source::Looks;
 
 /// How often and after how long another process's lock is looked at again.
 const PATIENCE: (u32, Duration) = (1000, Duration::from_millis(1));
@@ -38,7 +38,7 @@ pub(super) fn check(ready: &Ready<'_>, replaces: Option<&Opened>) -> Result<(), 
     check_target(is.as_ref()).map_err(|trouble| trouble.at(path))?;
     let same = match (is, replaces) {
         (None, None) => true,
-        (Some(is), Some(opened)) => opened.looks().still(&Looks::of_stat(&is)),
+        (Some(is), Some(opened)) => opened.is_still(&is),
         (Some(_), None) | (None, Some(_)) => false,
     };
     if same { Ok(()) } else { Err(conflict(ready)) }
