@@ -1,8 +1,8 @@
 //! The archive of a tree: any bytes, in any split.
 
 use deltasync_core::{
-    Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, Limits, RelPath, TreeEntry, TreeKind, TreeLister,
-    content_check,
+    Algorithm, ArchiveReader, ArchivedEntry, Attributes, ByteLen, InvalidTree, Limits, RelPath, TreeEntry, TreeKind,
+    TreeLister, Xattrs, content_check,
 };
 
 use super::take::Take;
@@ -43,10 +43,24 @@ fn read(mut archive: &[u8], pieces: &[usize]) -> Vec<ArchivedEntry> {
     read
 }
 
-/// It is a tree, and its list tells the same of it.
+/// It is a tree as far as its links are such, and its list tells the same of it.
 fn check_what_came(archive: &[u8], entries: &[ArchivedEntry]) {
     let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
-    entries.iter().for_each(|archived| lister.push(&archived.entry).expect("it was read as a tree"));
+    let refused = entries.iter().position(|archived| match lister.push(&archived.entry) {
+        Ok(()) => false,
+        Err(InvalidTree::Link) if matches!(archived.entry.kind, TreeKind::HardLink { .. }) => true,
+        Err(error) => panic!("it was read as a tree: {error}"),
+    });
+    let entries = &entries[..refused.unwrap_or(entries.len())];
+    for TreeEntry { kind, xattrs, .. } in entries.iter().map(|archived| &archived.entry) {
+        assert!(xattrs.is_empty() || !matches!(kind, TreeKind::Symlink { .. }));
+        let names: Vec<_> = xattrs.iter().map(|(name, _)| name).collect();
+        assert!(names.is_sorted_by(|a, b| a < b) && names.iter().all(|name| !name.is_empty() && !name.contains(&0)));
+        if let TreeKind::HardLink { to, .. } = kind {
+            let first = entries.iter().find(|archived| archived.entry.path == *to).expect("it is listed");
+            assert!(matches!(first.entry.kind, TreeKind::File { .. }));
+        }
+    }
     let list = lister.finish();
     assert_eq!(list.len(), entries.len());
     assert!(list.chunks().len().get() <= archive.len() as u64, "headers are written in their shortest form");
@@ -94,6 +108,7 @@ pub(super) fn tree_seeds() -> Vec<Seed> {
         name: name.to_owned(),
         bytes: [&pieces[0].to_le_bytes()[..], &pieces[1].to_le_bytes(), archive].concat(),
     };
+    let told = told_archive();
     let mut mistaken = archive.clone();
     let middle = mistaken.len() / 2;
     mistaken[middle] ^= 1;
@@ -103,5 +118,37 @@ pub(super) fn tree_seeds() -> Vec<Seed> {
         seed("tree-damaged", [30, 3], &mistaken),
         seed("tree-cut", [64, 64], &archive[..archive.len() - 3]),
         seed("tree-without-start", [64, 64], &archive[5..]),
+        seed("tree-told", [1000, 1000], &told),
+        seed("tree-told-in-pieces", [5, 11], &told),
     ]
+}
+
+/// An archive with hard links and extended attributes.
+fn told_archive() -> Vec<u8> {
+    let path = |path: &str| RelPath::new(path.as_bytes()).expect("a path");
+    let attributes = Attributes::new(0o644, 1_700_000_000, 1).expect("in range");
+    let mut xattrs = Xattrs::default();
+    xattrs.push(b"name", b"value").and_then(|()| xattrs.push(b"other", b"")).expect("in order");
+    let told = |at: &str, kind| TreeEntry { xattrs: xattrs.clone(), ..TreeEntry::new(path(at), kind, attributes) };
+    let plain = |at: &str, kind| TreeEntry::new(path(at), kind, attributes);
+    let (len, root) = (ByteLen::new(3), Some(Algorithm::Blake3.digest(b"abc")));
+    let entries = [
+        told("", TreeKind::Directory),
+        told("a", TreeKind::File { len, root }),
+        told("b", TreeKind::HardLink { to: path("a"), len, root }),
+        plain("c", TreeKind::File { len, root: None }),
+        plain("d", TreeKind::HardLink { to: path("c"), len, root: None }),
+    ];
+    let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+    entries.iter().for_each(|entry| lister.push(entry).expect("in order"));
+    let list = lister.finish();
+    let mut archive = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        archive.extend_from_slice(list.header(index));
+        if entry.inline().is_some() {
+            archive.extend_from_slice(&content_check(b"abc"));
+            archive.extend_from_slice(b"abc");
+        }
+    }
+    archive
 }
