@@ -430,10 +430,11 @@ fn xattr(handle: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
 
 #[cfg(target_os = "linux")]
 fn set_xattr(handle: impl AsFd, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-    Ok(match value {
+    match value {
         Some(value) => rustix::fs::fsetxattr(handle, name, value, rustix::fs::XattrFlags::empty())?,
         None => rustix::fs::fremovexattr(handle, name)?,
-    })
+    }
+    Ok(())
 }
 
 fn handle_of(dir: &dyn DiskDir) -> io::Result<impl AsFd> {

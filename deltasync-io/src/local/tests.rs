@@ -673,12 +673,39 @@ fn what_was_not_described_as_it_is_now_is_not_kept() {
     let staged = stage(&bench.storage, "file", 3).expect("there is room");
     append(&bench.storage, &staged, b"new").expect("applied");
     thread::sleep(Duration::from_millis(30));
-    // Another name: it is the same file, and looks otherwise.
-    fs::hard_link(bench.at("file"), bench.at("link")).expect("linked");
+    // It is the same file, of the same length and time, and looks otherwise.
+    fs::set_permissions(bench.at("file"), fs::Permissions::from_mode(0o640)).expect("ours");
     let replaced = Replaces::File(file.expect("it is there").file);
     assert_fault(commit_over(&bench.storage, &staged, replaced), FaultKind::Conflict, "file: ");
     commit_over(&bench.storage, &staged, there(&bench.storage, "file")).expect("published");
     assert!(bench.recall("file", b"old").is_some());
+}
+
+#[test]
+fn a_name_that_comes_or_goes_meanwhile_is_no_conflict() {
+    for served in [true, false] {
+        let bench = Bench::new(served, false, Limits::default());
+        bench.put("file", b"old");
+        let replace = |new: &[u8], meanwhile: &dyn Fn()| {
+            let (_, file) = basis(&bench.storage, "file", false).expect("it is there");
+            let staged = stage(&bench.storage, "file", 3).expect("there is room");
+            append(&bench.storage, &staged, new).expect("applied");
+            thread::sleep(Duration::from_millis(30));
+            meanwhile();
+            let replaced = Replaces::File(file.expect("it is there").file);
+            commit_over(&bench.storage, &staged, replaced)
+        };
+        replace(b"one", &|| fs::hard_link(bench.at("file"), bench.at("link")).expect("linked")).expect("published");
+        fs::hard_link(bench.at("file"), bench.at("other")).expect("linked");
+        replace(b"two", &|| fs::remove_file(bench.at("other")).expect("there")).expect("published");
+        assert_eq!(fs::read(bench.at("file")).expect("there"), b"two");
+        // Another file by that name is one, whatever it is.
+        let other = || {
+            fs::remove_file(bench.at("file")).expect("there");
+            fs::write(bench.at("file"), b"two").expect("space");
+        };
+        assert_fault(replace(b"new", &other), FaultKind::Conflict, "file: ");
+    }
 }
 
 #[test]

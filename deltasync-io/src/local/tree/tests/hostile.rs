@@ -187,3 +187,63 @@ fn no_peer_sets_the_bits_that_lend_rights() {
         assert_eq!(mode("member"), 0o755);
     }
 }
+
+#[test]
+fn hard_links_to_what_is_no_file_of_the_tree_are_not_made() {
+    let hard = |at: &str, to: &str| {
+        let mut out = vec![4, 0xed, 3, at.len() as u8];
+        out.extend_from_slice(at.as_bytes());
+        out.push(to.len() as u8);
+        out.extend_from_slice(to.as_bytes());
+        // Length and time.
+        out.extend_from_slice(&[0, 0, 0]);
+        out
+    };
+    let to = Ground::new(true);
+    let outside = TempDir::new().expect("a temporary directory");
+    fs::write(outside.path().join("file"), b"").expect("made");
+    to.put("there", b"");
+    let link = "t: a hard link of a tree is one to no file before it";
+    let not_valid = "t: a path in a tree is not valid";
+    let out = format!("../{}/file", outside.path().file_name().expect("it has a name").to_str().expect("ASCII"));
+    for (first, why) in [
+        // It is there, but the archive does not say so.
+        ("there", link),
+        ("", link),
+        ("d", link),
+        ("f", ""),
+        ("l", link),
+        ("m", link),
+        ("z", link),
+        (".deltasync/lock", link),
+        (&out, not_valid),
+        (outside.path().join("file").to_str().expect("ASCII"), not_valid),
+    ] {
+        let outside = outside.path().as_os_str().as_bytes();
+        let before = [('d', &b""[..]), ('d', b"d"), ('f', b"f"), ('l', b"l")];
+        let mut archive: Vec<u8> = before.iter().flat_map(|(kind, at)| raw_entry(*kind, at, outside)).collect();
+        archive.extend(hard("m", first));
+        archive.extend(raw_entry('f', b"z", b""));
+        let len = ByteLen::of(&archive);
+        let stage = to.stage(len, None, Extra::Keep);
+        let mut planner = Planner::new(ByteLen::ZERO, len, &deltasync_core::Limits::default()).expect("fits");
+        let ops: Ops = [Op::Literal { len }].into_iter().collect();
+        let applied = to.apply(&stage, &mut planner, None, &ops, archive.into());
+        match why {
+            "" => {
+                applied.expect("a tree");
+                to.seal(&stage);
+                to.commit(&stage).expect("made");
+                let inode = |path: &str| fs::metadata(to.at(path)).expect("there").ino();
+                assert_eq!(inode("m"), inode("f"));
+                fs::remove_file(to.at("m")).expect("there");
+            }
+            _ => {
+                let fault = applied.expect_err("no tree");
+                assert!(fault.message.starts_with(why), "{first}: {fault}");
+                assert!(!to.at("m").exists(), "{first}");
+            }
+        }
+    }
+    assert_eq!(fs::metadata(outside.path().join("file")).expect("there").nlink(), 1);
+}

@@ -315,6 +315,7 @@ fn extended_attributes_of_users_are_kept() {
     assert_linked(&to, &["read-only", "other-name"], true);
     assert_eq!(get(&to, "dir/short", "user.b"), None);
     // What only is there goes.
+    fs::set_permissions(to.at("dir"), Permissions::from_mode(0o755)).expect("ours");
     set(&to, "dir", "user.extra", b"");
     fs::set_permissions(to.at("dir/long"), Permissions::from_mode(0o644)).expect("ours");
     set(&to, "dir/long", "user.extra", b"");
