@@ -418,8 +418,11 @@ impl LocalStorage {
         let file = match is.links {
             ..=1 => file,
             _ if tree::has(&is, attributes) => return Ok(()),
+            // Whoever has changed it meanwhile did not look at other names either.
+            _ if !there.is_still(&is) => file,
             _ => {
-                copied = tree::own_copy(self.root(place)?, &place.path)?;
+                let own = tree::own_copy_of(self.root(place)?, &place.path, file);
+                copied = own.map_err(|trouble| trouble.at(&place.path))?;
                 &copied
             }
         };

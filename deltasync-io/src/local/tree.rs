@@ -9,7 +9,7 @@
 //! The bits of a mode that lend a user's or a group's rights, and the one that restricts deletion, are not ours to give:
 //! no list has them, and what has them keeps them. Devices, sockets and pipes are left out, and named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -34,7 +34,8 @@ mod xattrs;
 
 use filtering::Excluded;
 use making::Making;
-pub(super) use own::own_copy;
+use own::own_copy;
+pub(super) use own::own_copy_of;
 use walk::walk;
 
 #[cfg(test)]
@@ -100,8 +101,19 @@ pub(super) struct Tree {
     excluded: Arc<Excluded>,
     /// Entries whose content is not there, or not right: read as zeros.
     blank: BTreeSet<usize>,
+    /// Of one that was made in part: what is left to do for entries that are made, by their index.
+    left: BTreeMap<usize, Left>,
     /// The content that was read last: a piece may end in the middle of one.
     last: Mutex<Option<(usize, Bytes)>>,
+}
+
+/// What is left to do for an entry that was made, where it is taken over.
+#[derive(Clone, Debug)]
+enum Left {
+    /// It is a member that is not there yet.
+    Member(TreeMember),
+    /// It is a directory that gets its permissions and time at the commit.
+    Directory,
 }
 
 /// The most bytes that one request reads, as of a file.
@@ -109,8 +121,9 @@ const READ_MAX: u64 = 64 << 20;
 
 impl Tree {
     fn new(place: Place, list: Arc<TreeList>) -> Self {
-        let (left_out, excluded, blank) = (Vec::new(), Arc::default(), BTreeSet::new());
-        Self { place, list, left_out, excluded, blank, last: Mutex::default() }
+        let (left_out, excluded) = (Vec::new(), Arc::default());
+        let (blank, left) = (BTreeSet::new(), BTreeMap::new());
+        Self { place, list, left_out, excluded, blank, left, last: Mutex::default() }
     }
 
     /// As it is described to a session.

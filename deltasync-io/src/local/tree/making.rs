@@ -30,7 +30,7 @@ use deltasync_core::{
 use deltasync_proto::{Extra, FaultKind, Place, StorageFault, TreeOptions};
 
 use super::filtering::Excluded;
-use super::{Tree, TreeMember, below, looks_like, mode_of, xattrs};
+use super::{Left, Tree, TreeMember, below, looks_like, mode_of, xattrs};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Dir, Root, Trouble, staged_name};
@@ -255,7 +255,11 @@ impl Making {
         let mut state = self.open()?;
         self.put_in_place(&mut state)?;
         let list = state.made();
-        Ok(Tree { blank: state.blank.clone(), ..Tree::new(self.place.clone(), list) })
+        let members = state.members.iter().map(|member| (&member.path, Left::Member(member.clone())));
+        let touched = state.touched.iter().chain(state.directories.iter().map(|(path, _)| path));
+        let left = members.chain(touched.map(|path| (path, Left::Directory)));
+        let left = left.filter_map(|(path, left)| Some((list.find(path)?, left))).collect();
+        Ok(Tree { blank: state.blank.clone(), left, ..Tree::new(self.place.clone(), list) })
     }
 
     /// Takes away what is extra, and gives directories what they are to have, all of it durable. Returns the tree that is
@@ -318,6 +322,11 @@ impl Making {
                 let entry = basis.list.entry(index);
                 state.reader.pass(&entry).map_err(|error| self.damaged(&error))?;
                 self.list(state, &entry)?;
+                match basis.left.get(&index) {
+                    Some(Left::Member(member)) => state.members.push(member.clone()),
+                    Some(Left::Directory) => state.directories.push((entry.path, entry.attributes)),
+                    None => {}
+                }
             } else {
                 let range = (Offset::new(from), ByteLen::new(stop - from));
                 let bytes = basis.read(root, &[range])?;

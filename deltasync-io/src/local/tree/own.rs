@@ -4,35 +4,39 @@
 use std::io;
 
 use deltasync_core::RelPath;
-use deltasync_proto::{FaultKind, StorageFault};
 
 use super::making::hidden;
 use super::xattrs;
-use crate::disk::{AnyFile, DiskKind};
-use crate::fault::{fault, system_fault};
-use crate::local::root::Root;
+use crate::disk::AnyFile;
+use crate::local::root::{Root, Trouble};
 use crate::source::{Looks, with_buffer};
 
 /// Puts a copy in the place of a file, durably, with its bytes, permissions, time and extended attributes as they were.
-pub(in crate::local) fn own_copy(root: &Root, path: &RelPath) -> Result<AnyFile, StorageFault> {
-    let Some((above, name)) = path.split_last() else { return Err(fault(FaultKind::WrongKind, path, "no file")) };
-    let dir = root.directory(&above).map_err(|trouble| trouble.at(&above))?;
-    let copied = || {
-        let from = dir.open_file(&name)?;
-        let (hidden, file) = hidden(&name, |hidden| dir.create(hidden, 0o600))?;
-        let put = copy(&from, &file).and_then(|()| dir.rename(&hidden, &dir, &name));
-        put.inspect_err(|_| drop(dir.remove(&hidden)))?;
-        Ok(file)
+pub(super) fn own_copy(root: &Root, path: &RelPath) -> Result<AnyFile, Trouble> {
+    own_copy_of(root, path, &root.file(path)?)
+}
+
+/// The same of a file that is open; what else has come to its place stays.
+pub(in crate::local) fn own_copy_of(root: &Root, path: &RelPath, from: &AnyFile) -> Result<AnyFile, Trouble> {
+    let (above, name) = path.split_last().ok_or(Trouble::Directory)?;
+    let dir = root.directory(&above)?;
+    let is_there = || {
+        let (there, is) = (dir.stat(&name)?, from.stat()?);
+        match there {
+            Some(there) if (there.device, there.inode) == (is.device, is.inode) => Ok(()),
+            _ => Err(io::Error::other("another file has come to its place")),
+        }
     };
-    copied().map_err(|error: io::Error| system_fault(path, &error))
+    let (hidden, file) = hidden(&name, |hidden| dir.create(hidden, 0o600))?;
+    let put = copy(from, &file).and_then(|()| is_there()).and_then(|()| dir.rename(&hidden, &dir, &name));
+    put.inspect_err(|_| drop(dir.remove(&hidden)))?;
+    Ok(file)
 }
 
 /// Copies all of a file, durably; what is a hole stays one.
 fn copy(from: &AnyFile, to: &AnyFile) -> io::Result<()> {
-    let (is, looks) = (from.stat()?, Looks::of(from)?);
-    if is.kind != DiskKind::File {
-        return Err(io::Error::other("it is no file any more"));
-    }
+    let is = from.stat()?;
+    let looks = Looks::of_stat(&is);
     to.set_len(is.len)?;
     let sparse = from.is_sparse();
     with_buffer(|buffer| {
@@ -52,7 +56,7 @@ fn copy(from: &AnyFile, to: &AnyFile) -> io::Result<()> {
     let _ = xattrs::read(from, |_| {}).and_then(|xattrs| xattrs::write(to, &xattrs));
     to.set_mode(is.mode & super::MODE)?;
     to.set_modified((is.modified.0, u32::try_from(is.modified.1).map_err(io::Error::other)?))?;
-    if Looks::of(from)? != looks {
+    if !looks.under_any_name().still(&Looks::of(from)?) {
         return Err(io::Error::other("changed while it was copied"));
     }
     to.sync_data()

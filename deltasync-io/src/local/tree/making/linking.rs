@@ -84,7 +84,7 @@ impl Making {
             ..=1 => root.file(&path)?,
             _ => {
                 state.touched.extend(entry.path.split_last().map(|(parent, _)| parent));
-                own_copy(root, &path).map_err(Failed::All)?
+                own_copy(root, &path)?
             }
         };
         let mode = mode_of(entry.attributes, is.mode);
