@@ -414,6 +414,12 @@ impl LocalStorage {
         let Some(file) = there.source().as_any_file() else { return Ok(()) };
         let before = there.looks();
         let is = file.stat().map_err(system)?;
+        let root = self.root(place)?;
+        let there_now = root.stat(&place.path).ok().flatten();
+        if there_now.is_none_or(|now| (now.device, now.inode) != (is.device, is.inode)) {
+            // Another file has come to its place, and this one may have other names: whoever compares again finds that.
+            return Ok(());
+        }
         let copied;
         let file = match is.links {
             ..=1 => file,
@@ -421,7 +427,7 @@ impl LocalStorage {
             // Whoever has changed it meanwhile did not look at other names either.
             _ if !there.is_still(&is) => file,
             _ => {
-                let own = tree::own_copy_of(self.root(place)?, &place.path, file);
+                let own = tree::own_copy_of(root, &place.path, file);
                 copied = own.map_err(|trouble| trouble.at(&place.path))?;
                 &copied
             }

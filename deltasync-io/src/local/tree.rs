@@ -2,9 +2,9 @@
 //!
 //! How a tree becomes an archive is told in [`TreeList`]. Here its bytes are looked up: a header in the list, a content in
 //! the file, which must still look as it was listed. `walk` makes the list, `making` makes a directory what an archive
-//! says, and `asked` answers a session. `filtering` tells what takes part, `asking` what is told
-//! only when asked for. By which commit a served tree became what it is,
-//! `recorded_trees` knows.
+//! says, and `asked` answers a session. `filtering` tells what takes part, `asking` what is told only when it is asked for:
+//! `xattrs` reads and writes extended attributes. `own` gives a file with several names one of its own. By which commit a
+//! served tree became what it is, `recorded_trees` knows.
 //!
 //! The bits of a mode that lend a user's or a group's rights, and the one that restricts deletion, are not ours to give:
 //! no list has them, and what has them keeps them. Devices, sockets and pipes are left out, and named.

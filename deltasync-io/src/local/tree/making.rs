@@ -6,10 +6,10 @@
 //! comes slowly does not wait for others. What is replaced must look as it was listed: what somebody has changed meanwhile
 //! stays, and is named.
 //!
-//! Hard links are made at the commit, when the files are in place that they are other names of. It takes away what is extra,
-//! if that is wanted and not too much, gives directories their permissions and times,
-//! and syncs all of them: what was there already may be left by an attempt that was not. What could not be made is named by
-//! its fault, and then nothing is taken away.
+//! The commit makes hard links, now that the files are in place that they are other names of, takes away what is extra, if
+//! that is wanted and not too much, gives directories their permissions and times, and syncs all of them: what was there
+//! already may be left by an attempt that was not. What could not be made is named by its fault, and then nothing is taken
+//! away.
 //!
 //! What the filter of the tree that is there excludes is never taken away, and neither is a directory that holds some of it.
 //! What the sender wants in its place comes there: the two ends may have other ignore files.
