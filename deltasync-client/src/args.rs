@@ -42,6 +42,12 @@ What takes part of a directory:
   With --ignore-files the .gitignore and .deltasyncignore files in the tree count too, behind all PATTERN. Each end goes by
   those that it has: what only those at DST exclude is not deleted there, but comes when SRC sends it, each time anew.
 
+Dry runs:
+  --dry-run (-n) prints a line for each path that would change, + new, ~ changed, - deleted, with the reason, and ! for what
+  would be refused; then what it would move: for a push about so much, for a pull at most about so much. Nothing is changed
+  at either end, and nothing remembered. What is left out is named, with status 0; status 4 when what is there is not what
+  --if-match names.
+
 Exit status:
     0  done
     1  a transfer failed, or a file cannot be read or written
@@ -73,7 +79,10 @@ JSON summary (one object on one line of the standard output, also when files fai
   Where they are not empty: retries, how often it was tried again; replaced, what other writers had published meanwhile
   (as current, a list); restored, damaged copies of the server that were repaired from ours; members, how many files
   of directories were too large to go with the rest and went by themselves; failed, what could not be transferred of
-  directories (a list of source and error)."
+  directories (a list of source and error).
+  With --dry-run another object: dry_run (true), files, changes (a list of target, path and encoded below it, change: new,
+  changed or deleted, reasons, bytes of content that would come whole or in part, text), wire_predicted, at_most, wire_sent
+  and the like of the dry run itself; condition with --if-match; refusals, left_out, error, exit_code where there are any."
     };
 }
 
@@ -154,6 +163,9 @@ pub(crate) struct CopyArgs {
     /// Move at most so many KiB a second, both ways together, or bytes with a suffix K, M or G; 32K at least
     #[arg(long, value_name = "RATE", value_parser = bandwidth)]
     bwlimit: Option<Bandwidth>,
+    /// Say what would change, why, and what that would move; change nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
     /// Keep hard links within a directory as such
     #[arg(short = 'H', long)]
     hard_links: bool,
@@ -349,7 +361,13 @@ impl CopyArgs {
     pub(crate) fn options(&self) -> Options {
         let options = self.session.options().condition(self.if_match.unwrap_or_default());
         let filter = self.filter.filter.clone();
-        let scope = Scope { filter, hard_links: self.hard_links, xattrs: self.xattrs, checksum: self.checksum };
+        let scope = Scope {
+            filter,
+            hard_links: self.hard_links,
+            xattrs: self.xattrs,
+            checksum: self.checksum,
+            headers_only: false,
+        };
         let tree = TreeOptions { extra: self.delete.extra(), scope, atomic: self.atomic };
         let mut options = options.tree(tree);
         options.bandwidth = self.bwlimit;

@@ -151,6 +151,9 @@ pub enum UsageError {
     /// A watch of several directories.
     #[error("watch takes a single directory of this machine, {0} sources are given")]
     WatchOfSeveral(usize),
+    /// A dry run of a watch.
+    #[error("watch has no dry run: `push --dry-run` tells what it would do")]
+    WatchDry,
     /// Something is to be deleted, and no source is a directory.
     #[error(
         "what only the destination has can be deleted (--delete) where a directory is transferred, and none is given"

@@ -73,6 +73,12 @@ mod tree;
 mod transfer;
 pub use transfer::{pull, push};
 
+mod prediction;
+pub use prediction::{Change, Predicted, PredictedChange, Prediction};
+
+mod predict;
+pub use predict::{predict_pull, predict_push};
+
 mod notices;
 
 mod schedule;

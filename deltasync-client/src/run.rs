@@ -23,7 +23,7 @@ use crate::summary::{chain, json_of_failure};
 use crate::{
     Args, Bars, ClientError, ExitStatus, Options, Place, Shown, State, Summary, UsageError, Verified, WatchUpdate,
 };
-use crate::{delta, list, patch, pull, push, signature, verify, watch};
+use crate::{delta, list, patch, predict_pull, predict_push, pull, push, signature, verify, watch};
 
 /// How long work on files may go on after it was cancelled.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -101,6 +101,9 @@ fn watch_signals(cancel: CancellationToken) {
 }
 
 async fn copy(args: CopyArgs, pushing: bool, options: &Options, cancel: &CancellationToken) -> ExitStatus {
+    if args.dry_run {
+        return predict(args, pushing, options, cancel).await;
+    }
     let face = Face::new(look(&args));
     let report = |update| face.update(&update);
     let work = async {
@@ -120,6 +123,44 @@ async fn copy(args: CopyArgs, pushing: bool, options: &Options, cancel: &Cancell
     }
 }
 
+async fn predict(args: CopyArgs, pushing: bool, options: &Options, cancel: &CancellationToken) -> ExitStatus {
+    let face = Face::new(look(&args));
+    let report = |update| face.update(&update);
+    let work = async {
+        if pushing {
+            let sources = local_sources(&args.sources)?;
+            return predict_push(&sources, &args.destination, options, cancel, report).await;
+        }
+        match &args.destination {
+            Place::Local(path) => predict_pull(&args.sources, path, options, cancel, report).await,
+            Place::Remote(place) => Err(UsageError::RemoteDestination(place.to_string()).into()),
+        }
+    };
+    let prediction = match face.watch(work).await {
+        Ok(prediction) => prediction,
+        Err(error) => return conclude_failure(&error, &args),
+    };
+    let printed = print(match (args.json, args.quiet) {
+        (true, _) => prediction.to_json() + "\n",
+        (false, true) => String::new(),
+        (false, false) => prediction.text(),
+    });
+    let left_out = prediction.files.iter().flat_map(|file| &file.left_out);
+    for file in left_out.filter(|_| !args.quiet) {
+        file.result.as_ref().err().into_iter().for_each(|error| say(&format!("{}: {}", file.source, chain(error))));
+    }
+    let mut hints: Vec<&str> = Vec::new();
+    for (file, error) in prediction.errors() {
+        match file {
+            Some(file) => say(&format!("{} -> {}: {}", file.source, file.target, chain(error))),
+            None => say(&chain(error)),
+        }
+        hints.extend(error.hint().filter(|hint| !hints.contains(hint)).as_slice());
+    }
+    hints.into_iter().for_each(say_hint);
+    printed.max(prediction.status())
+}
+
 fn conclude_failure(error: &ClientError, args: &CopyArgs) -> ExitStatus {
     let printed = if args.json { print(json_of_failure(error) + "\n") } else { ExitStatus::Done };
     printed.max(complain(error))
@@ -134,6 +175,9 @@ fn look(args: &CopyArgs) -> Look {
 }
 
 async fn watch_directory(args: WatchArgs, cancel: &CancellationToken) -> ExitStatus {
+    if args.push.copy.dry_run {
+        return complain(&UsageError::WatchDry.into());
+    }
     let watching = args.watching();
     let PushArgs { copy: args, state } = args.push;
     let options = state.add_to(args.options(), State::of_user);

@@ -64,6 +64,12 @@ pub async fn push(
     report: impl FnMut(Update),
 ) -> Result<Summary, ClientError> {
     let begun = Instant::now();
+    let plan = plan_push(sources, destination, options)?;
+    Ok(run(plan, options, cancel, report, begun).await)
+}
+
+/// What a push has to do.
+pub(crate) fn plan_push(sources: &[PathBuf], destination: &Place, options: &Options) -> Result<Plan, ClientError> {
     let several = sources.len() > 1;
     check_condition(options, sources.len())?;
     let found = sources.iter().map(|source| LocalFound::find(source)).collect::<Result<Vec<_>, _>>()?;
@@ -109,8 +115,7 @@ pub async fn push(
         (Peer::Directory(_), _) | (_, None) => None,
     };
     let batches = vec![Batch { link: LinkPlan { peer, roots, known }, commands }];
-    let plan = Plan { verb: Verb::Push, files, batches, spares: BTreeMap::new(), trees };
-    Ok(run(plan, options, cancel, report, begun).await)
+    Ok(Plan { verb: Verb::Push, files, batches, spares: BTreeMap::new(), trees })
 }
 
 /// Brings what this machine has at `destination` up to date with `sources`.
@@ -133,6 +138,13 @@ pub async fn pull(
     report: impl FnMut(Update),
 ) -> Result<Summary, ClientError> {
     let begun = Instant::now();
+    let plan = plan_pull(sources, destination, options)?;
+    let options = options.shared(plan.batches.len()).map_err(UsageError::Bandwidth)?;
+    Ok(run(plan, &options, cancel, report, begun).await)
+}
+
+/// What a pull has to do.
+pub(crate) fn plan_pull(sources: &[Place], destination: &Path, options: &Options) -> Result<Plan, ClientError> {
     let several = sources.len() > 1;
     check_condition(options, sources.len())?;
     let found = sources.iter().map(|source| Pulled::find(source, options)).collect::<Result<Vec<_>, _>>()?;
@@ -187,9 +199,7 @@ pub async fn pull(
             }
         }
     }
-    let options = options.shared(batches.len()).map_err(UsageError::Bandwidth)?;
-    let plan = Plan { verb: Verb::Pull, files: reports.finish()?, batches, spares, trees };
-    Ok(run(plan, &options, cancel, report, begun).await)
+    Ok(Plan { verb: Verb::Pull, files: reports.finish()?, batches, spares, trees })
 }
 
 /// A source of a pull.
@@ -345,14 +355,14 @@ impl<'a> Reports<'a> {
 }
 
 /// What a verb has to do.
-struct Plan {
-    verb: Verb,
+pub(crate) struct Plan {
+    pub(crate) verb: Verb,
     /// The reports of all sources, whose numbers are those of their transfers.
-    files: Vec<FileReport>,
-    batches: Vec<Batch>,
+    pub(crate) files: Vec<FileReport>,
+    pub(crate) batches: Vec<Batch>,
     spares: BTreeMap<usize, Spare>,
     /// The sources that are trees, or may turn out to be.
-    trees: BTreeMap<usize, Tree>,
+    pub(crate) trees: BTreeMap<usize, Tree>,
 }
 
 /// The sources while their transfers run.

@@ -399,7 +399,7 @@ pub(crate) fn is_of_entries(error: &TransferError) -> bool {
 }
 
 /// What is at `path` below a directory that is shown like this.
-fn below(directory: &str, path: &RelPath) -> String {
+pub(crate) fn below(directory: &str, path: &RelPath) -> String {
     let slash = if directory.ends_with('/') { "" } else { "/" };
     format!("{directory}{slash}{}", Shown(path.as_bytes()))
 }

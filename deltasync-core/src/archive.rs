@@ -24,6 +24,7 @@ pub struct ArchivedEntry {
 /// directory before it. Whether a symbolic link stands on the way to one is for the storage to see to.
 #[derive(Clone, Debug, Default)]
 pub struct ArchiveReader {
+    headers_only: bool,
     place: PlaceInTree,
     pending: Vec<u8>,
     /// Where in `pending` the next entry starts.
@@ -31,6 +32,14 @@ pub struct ArchiveReader {
 }
 
 impl ArchiveReader {
+    /// Sets whether the archive holds no content of files, see [`TreeLister::headers_only`](crate::TreeLister::headers_only):
+    /// set before the first bytes.
+    #[must_use]
+    pub fn headers_only(mut self, headers_only: bool) -> Self {
+        self.headers_only = headers_only;
+        self
+    }
+
     /// Takes in the next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.drain(..core::mem::take(&mut self.at));
@@ -69,7 +78,7 @@ impl ArchiveReader {
             Err(error) => return Err(error),
         };
         let (mut content, mut is_whole) = (Vec::new(), true);
-        if let Some(len) = entry.inline() {
+        if let Some(len) = entry.inline().filter(|_| !self.headers_only) {
             if (reader.rest().len() as u64) < CHECK as u64 + len.get() {
                 return Ok(None);
             }

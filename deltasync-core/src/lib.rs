@@ -87,6 +87,9 @@ pub use tree::{Attributes, InvalidTree, TreeEntry, TreeKind, TreeList, TreeListe
 mod archive;
 pub use archive::{ArchiveReader, ArchivedEntry};
 
+mod tree_change;
+pub use tree_change::{ChangeReason, TreeChange, tree_changes};
+
 mod tag;
 pub use tag::{Tag, TagKey, TagRun, tag_runs};
 

@@ -376,6 +376,7 @@ fn find(headers: &[u8], ends: &[u64], path: &RelPath) -> Option<usize> {
 /// Makes the list of a tree from its entries in order.
 #[derive(Clone, Debug)]
 pub struct TreeLister {
+    headers_only: bool,
     algorithm: Algorithm,
     most: usize,
     longest: ByteLen,
@@ -392,6 +393,7 @@ impl TreeLister {
     /// A list without entries, of at most as many as `limits` allow chunks.
     pub fn new(algorithm: Algorithm, limits: &Limits) -> Self {
         Self {
+            headers_only: false,
             algorithm,
             most: limits.chunks,
             longest: limits.file,
@@ -424,6 +426,14 @@ impl TreeLister {
         TreeEntry::decode(&mut Reader::new(header)).expect("it was encoded here")
     }
 
+    /// Sets whether the archive holds no content of files, for whoever only wants to know what is there: set before the
+    /// first entry. The digests of chunks are the same.
+    #[must_use]
+    pub fn headers_only(mut self, headers_only: bool) -> Self {
+        self.headers_only = headers_only;
+        self
+    }
+
     /// Takes in the next entry.
     ///
     /// # Errors
@@ -434,7 +444,8 @@ impl TreeLister {
         LimitExceeded::check("entries of a tree", self.ends.len() as u64 + 1, self.most as u64)?;
         let start = self.headers.len();
         entry.encode(&mut self.headers);
-        let content = entry.inline().map_or(0, |len| CHECK as u64 + len.get());
+        let inline = entry.inline().filter(|_| !self.headers_only);
+        let content = inline.map_or(0, |len| CHECK as u64 + len.get());
         let len = (self.headers.len() - start) as u64 + content;
         let end = self.ends.last().copied().unwrap_or(0).saturating_add(len);
         let xattrs = self.xattrs + entry.xattrs.as_bytes().len() as u64;

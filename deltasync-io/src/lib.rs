@@ -63,7 +63,7 @@ pub use memory::MemoryStorage;
 mod local;
 pub use local::{
     Finding, FindingKind, LastScrub, LocalOptions, LocalStorage, Reached, Recovery, Scrub, ScrubEvent, ScrubOptions,
-    ScrubReport, TreeMember, connect_control, left_out, members_to_fetch, members_to_send,
+    ScrubReport, TreeMember, compared_lists, connect_control, left_out, members_to_fetch, members_to_send, tree_list,
 };
 
 #[cfg(feature = "tokio")]

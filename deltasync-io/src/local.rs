@@ -70,7 +70,7 @@ use stage::{Directories, Ready, Stage};
 use staging::{Staging, Target};
 
 pub use control::{Reached, connect_control};
-pub use tree::{TreeMember, left_out, members_to_fetch, members_to_send};
+pub use tree::{TreeMember, compared_lists, left_out, members_to_fetch, members_to_send, tree_list};
 
 pub use scrub::{Finding, FindingKind, LastScrub, Scrub, ScrubEvent, ScrubOptions, ScrubReport};
 

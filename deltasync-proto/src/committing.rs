@@ -223,7 +223,7 @@ pub(crate) fn replaces(file: Option<&OpenedFile>) -> Replaces {
 
 impl Condition {
     /// True when this may be replaced.
-    pub(crate) fn holds(&self, current: Option<&Version>) -> bool {
+    pub fn holds(&self, current: Option<&Version>) -> bool {
         match self {
             Self::Any => true,
             Self::Absent => current.is_none(),

@@ -150,6 +150,11 @@ impl Context<'_> {
         self.flow.queue(self.id, message, self.may_pack);
     }
 
+    /// How many bytes a message would take, its frame's header left out.
+    pub(crate) fn len_of(&self, message: TransferMessage) -> u64 {
+        Message::Transfer(self.id, message).encode_for(self.may_pack).payload as u64
+    }
+
     pub(crate) fn ask(&mut self, ask: Ask) -> RequestId {
         let id = RequestId::new(self.effects.number());
         self.effects.requests.insert(id, self.id);

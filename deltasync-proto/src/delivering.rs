@@ -64,7 +64,11 @@ impl Delivering {
     pub(crate) fn send(&mut self, delta: Delta, cx: &mut Context<'_>) {
         self.progress.copied += delta.ops.copied_len();
         self.progress.literal += delta.literals.raw_len();
-        cx.send(TransferMessage::Delta(delta));
+        let delta = TransferMessage::Delta(delta);
+        match self.common.is_dry() {
+            true => self.common.unsent.count(cx.len_of(delta)),
+            false => cx.send(delta),
+        }
         cx.progress(&mut self.progress);
     }
 
@@ -84,6 +88,9 @@ impl Delivering {
             }
             cx.phase(Phase::Waiting);
             let Self { common, target, progress, .. } = *self;
+            if common.is_dry() {
+                return Ok(common.rehearsed(&target, progress, cx));
+            }
             return Ok(Sending::Delivered(common, target, progress));
         }
         if self.delivery.waits_for(id) {

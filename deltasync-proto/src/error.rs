@@ -288,6 +288,9 @@ pub enum ApiMisuse {
     /// A transfer was started under a number that is not larger than all before it.
     #[error("transfer number {0} is not larger than all before it")]
     TransferNumber(TransferId),
+    /// Something else than a push was to be predicted.
+    #[error("only of a push can be told what it would move")]
+    NotAPush,
     /// An answer is of another kind than its request.
     #[error("answer of another kind than its request")]
     WrongAnswer,

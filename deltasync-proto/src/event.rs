@@ -1,5 +1,6 @@
 //! What an embedder tells a session to do, and what it hears back: one stream of progress for every face.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use deltasync_core::{Attributes, ByteLen, Digest, Generation, Name, Offset, RelPath};
@@ -73,6 +74,15 @@ pub enum Command {
         place: Place,
         /// What it gets beside its content.
         attributes: Attributes,
+    },
+    /// Tell what a push would move, and change nothing at either end: it goes as far as the delta, counts that and cancels
+    /// itself. Its [`Outcome`] is what the push's would be: [`Progress::wire`] to within some bytes, for what else the
+    /// receiver might ask at its commit is not known; and no generation. What a receiver has already, under whatever
+    /// name, counts as copied.
+    Predict {
+        /// A [`Command::Push`], [`Command::PushTree`] or [`Command::PushMember`]; anything else is
+        /// [`ApiMisuse::NotAPush`](crate::ApiMisuse::NotAPush).
+        push: Box<Command>,
     },
     /// List a directory at the server; comes back as [`EventKind::Listed`], a page at a time.
     List {

@@ -80,6 +80,8 @@ mod searching;
 
 mod recalling;
 
+mod rehearsing;
+
 mod offering;
 
 mod mending;

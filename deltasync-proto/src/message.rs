@@ -133,6 +133,7 @@ impl MessageKind {
 }
 
 /// Any message.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are of transfers")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The opening message of either end.
@@ -227,6 +228,7 @@ pub struct Offer {
 
 /// Where a pushed target should go: only the receiver knows whether that is a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WishFields", into = "WishFields")]
 pub struct Wish {
     /// The path as it was named.
     pub path: RelPath,
@@ -234,6 +236,8 @@ pub struct Wish {
     pub name: Name,
     /// The path was written with a `/` at its end.
     pub directory: bool,
+    /// Only as if: the receiver tells what it has and changes nothing, and the sender cancels where a delta would follow.
+    pub dry: bool,
     /// What may be replaced there.
     pub condition: Condition,
     /// How a tree is transferred; it means nothing for a file.
@@ -249,7 +253,42 @@ impl Wish {
     pub fn exactly(path: RelPath) -> Self {
         let name = path.split_last().map_or_else(Name::any, |(_, name)| name);
         let (condition, tree) = (Condition::Any, TreeOptions::default());
-        Self { path, name, directory: false, condition, tree, attributes: None, resembles: None }
+        Self { path, name, directory: false, dry: false, condition, tree, attributes: None, resembles: None }
+    }
+}
+
+/// A [`Wish`] as it is on the wire.
+#[derive(Serialize, Deserialize)]
+struct WishFields {
+    path: RelPath,
+    name: Name,
+    flags: u8,
+    condition: Condition,
+    tree: TreeOptions,
+    attributes: Option<Attributes>,
+    resembles: Option<Resemblance>,
+}
+
+const DIRECTORY: u8 = 1;
+const DRY: u8 = 2;
+
+impl TryFrom<WishFields> for Wish {
+    type Error = Malformed;
+    fn try_from(fields: WishFields) -> Result<Self, Malformed> {
+        let WishFields { path, name, flags, condition, tree, attributes, resembles } = fields;
+        if flags & !(DIRECTORY | DRY) != 0 {
+            return Err(Malformed::Value("flags of a wish are not known"));
+        }
+        let (directory, dry) = (flags & DIRECTORY != 0, flags & DRY != 0);
+        Ok(Self { path, name, directory, dry, condition, tree, attributes, resembles })
+    }
+}
+
+impl From<Wish> for WishFields {
+    fn from(wish: Wish) -> Self {
+        let Wish { path, name, directory, dry, condition, tree, attributes, resembles } = wish;
+        let flags = (u8::from(directory) * DIRECTORY) | (u8::from(dry) * DRY);
+        Self { path, name, flags, condition, tree, attributes, resembles }
     }
 }
 

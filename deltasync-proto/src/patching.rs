@@ -21,7 +21,7 @@ use crate::assembly::Assembly;
 use crate::bulk::{BREAKS_MAX, Delta, Edges, Literals, Order, Prefix, Want};
 use crate::context::{Answered, Context, Trouble, wrong_answer};
 use crate::job::{Broken, Product, Surveyed, Work};
-use crate::receiving::{Early, REPAIRS_MAX, Receiving, Task, Verifying};
+use crate::receiving::{Early, REPAIRS_MAX, Receiving, Task, Verifying, is_dry};
 use crate::repairing::Repairing;
 use crate::{
     Answer, Ask, FileHandle, InvalidMessage, JobId, MessageKind, More, OpenedFile, Phase, Progress, Replaces,
@@ -47,7 +47,8 @@ pub(crate) struct Basis {
 pub(crate) struct Patching {
     pub(crate) task: Task,
     basis: Option<Basis>,
-    staging: RequestId,
+    /// `None` in a dry run: nothing is made then.
+    staging: Option<RequestId>,
     stage: Option<StageHandle>,
     planner: Planner,
     assembly: Assembly,
@@ -150,7 +151,7 @@ impl Patching {
         let planner = Planner::new(basis_len, task.offer.len, &cx.config.limits).map_err(InvalidMessage::from)?;
         let (place, offer) = (task.place.clone(), &task.offer);
         let (len, algorithm, root) = (offer.len, offer.algorithm, offer.root);
-        let staging = cx.ask(match task.tree_options() {
+        let ask = match task.tree_options() {
             Some(options) => {
                 let basis = match &task.replaces {
                     Replaces::File(tree) => Some(tree.clone()),
@@ -159,7 +160,8 @@ impl Patching {
                 Ask::StageTree { place, len, algorithm, basis, options }
             }
             None => Ask::Stage { place, len, algorithm, root },
-        });
+        };
+        let staging = (!is_dry(offer)).then(|| cx.ask(ask));
         let progress = Progress { total: task.offer.len, ..Progress::default() };
         Ok(Self {
             task,
@@ -195,7 +197,7 @@ impl Patching {
         cx: &mut Context<'_>,
     ) -> Result<Receiving, Trouble> {
         match message {
-            TransferMessage::Delta(delta) if self.twin.is_none() => self.on_delta(delta, cx),
+            TransferMessage::Delta(delta) if self.twin.is_none() && self.staging.is_some() => self.on_delta(delta, cx),
             TransferMessage::Edges(edges) => self.on_edges(edges, cx),
             TransferMessage::Tags(part) | TransferMessage::Cells(part) if self.twin.is_none() => {
                 // Sent before our answer to the offer arrived.
@@ -325,7 +327,7 @@ impl Patching {
         answer: Answered,
         cx: &mut Context<'_>,
     ) -> Result<Receiving, Trouble> {
-        if self.stage.is_none() && id == self.staging {
+        if self.stage.is_none() && self.staging == Some(id) {
             let Answer::Staged(stage) = answer? else { return Err(wrong_answer()) };
             self.stage = Some(stage);
         } else if matches!(self.stream, Stream::Loading(request) if request == id) {

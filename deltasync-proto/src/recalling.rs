@@ -98,6 +98,10 @@ pub(crate) fn prepare(
     let follows = size <= DELTA_AT_ONCE && (generation != Generation::ZERO || !target.is_tree());
     common.offer(&target, Content::Delta { basis, len, generation, follows }, cx);
     common.presumed = true;
+    if follows && common.is_dry() {
+        common.unsent.go_ahead(size as u64);
+        return Sending::Proposed(common, target, Some(delivery));
+    }
     if follows {
         Delivering::begin(common, target, *delivery, cx)
     } else {

@@ -42,7 +42,7 @@ pub(crate) enum Receiving {
     Opening(Box<Opening>),
     Comparing(Box<Comparing>),
     Surveying(Box<Surveying>),
-    Draining(Draining),
+    Draining(Box<Draining>),
     Patching(Box<Patching>),
     Verifying(Box<Verifying>),
     Repairing(Box<Repairing>),
@@ -225,7 +225,7 @@ impl Receiving {
                 if !delta.last {
                     return Ok(Self::Draining(state));
                 }
-                let Draining { aim, offer, place, file } = state;
+                let Draining { aim, offer, place, file } = *state;
                 Ok(there(&aim, &offer, place, file.as_ref(), cx))
             }
             (Self::Draining(state), TransferMessage::Changed) => Ok(restart(state.aim, cx)),
@@ -359,7 +359,7 @@ pub(crate) fn there(
     let generation = file.map_or(Generation::ZERO, |file| file.generation);
     let outcome = same(offer, cx);
     match (attributes(aim, offer), file) {
-        (Some(attributes), Some(file)) => {
+        (Some(attributes), Some(file)) if !is_dry(offer) => {
             let file = Adorned::There(place, file.file.clone());
             let request = cx.ask(Ask::Adorn { file, attributes });
             Receiving::Adorning(Adorning { request, generation, outcome })
@@ -377,6 +377,11 @@ pub(crate) fn attributes(aim: &Aim, offer: &Offer) -> Option<Attributes> {
         Aim::Ours(ours) => ours.attributes,
         Aim::Theirs => offer.to.as_ref().filter(|_| offer.cutter != Cutter::Entries)?.attributes,
     }
+}
+
+/// Nothing is to be changed here: the sender only wants to know what it would have to send.
+pub(crate) fn is_dry(offer: &Offer) -> bool {
+    offer.to.as_ref().is_some_and(|wish| wish.dry)
 }
 
 fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
@@ -538,11 +543,13 @@ fn condition(aim: &Aim, offer: &Offer) -> Condition {
 /// The offer and the basis are both known: what now?
 fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
     let Found { place, file, twin, partial, told } = found;
+    let dry = is_dry(&offer);
     let is = |root, len| file.as_ref().is_some_and(|file| file.chunks.root() == root && file.chunks.len() == len);
     let equal = is(offer.root, offer.len);
     let current = file.as_ref().map(OpenedFile::version);
     let generation = current.map_or(Generation::ZERO, |version| version.generation);
-    if equal && !offer.content.has_delta() {
+    // The delta of a dry run does not come.
+    if equal && (dry || !offer.content.has_delta()) {
         early.give_back(cx);
         return Ok(there(&aim, &offer, place, file.as_ref(), cx));
     }
@@ -555,7 +562,7 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
     match offer.content {
         // The sender may be about to take its offer back: that is known when its delta has come.
         Content::Whole | Content::Delta { follows: true, .. } if equal => {
-            replay(Receiving::Draining(Draining { aim, offer, place, file }), early, cx)
+            replay(Receiving::Draining(Box::new(Draining { aim, offer, place, file })), early, cx)
         }
         // What was opened again may have changed since, and a part that is all of it may have been called our own: as a set
         // it is found to be.
@@ -564,7 +571,7 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
             Err(InvalidMessage::Payload { kind: MessageKind::Offer, cause }.into())
         }
         Content::Delta { basis, len, generation, follows } if is(basis, len) && is_it(generation) => {
-            if !follows {
+            if !follows || dry {
                 cx.send(TransferMessage::Current);
             }
             let basis = file.map(Basis::of);
@@ -584,12 +591,19 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
             let found = Some(Found { place, file, twin, partial, told });
             Ok(Receiving::Requested(Requested { aim, found, stale: true }))
         }
-        Content::Whole => replay(
-            Patching::begin(Task { aim, offer, place, replaces, current, intent: Intent::Unknown }, None, cx)?,
-            early,
-            cx,
-        ),
+        Content::Whole => {
+            if dry {
+                cx.send(TransferMessage::Current);
+            }
+            let task = Task { aim, offer, place, replaces, current, intent: Intent::Unknown };
+            replay(Patching::begin(task, None, cx)?, early, cx)
+        }
         Content::Set { elements } => {
+            if twin.is_some() && dry {
+                early.give_back(cx);
+                cx.send(TransferMessage::Done(Generation::ZERO));
+                return Ok(Receiving::Ended(same(&offer, cx)));
+            }
             if let Some(twin) = twin {
                 return Patching::of_twin(
                     Task { aim, offer, place, replaces, current, intent: Intent::Unknown },

@@ -19,20 +19,30 @@ pub struct Scope {
     /// Files have the digest of their content, which is read: length and time are not trusted to tell whether it is the
     /// same.
     pub checksum: bool,
+    /// The archive holds no content of files, see [`TreeLister::headers_only`](deltasync_core::TreeLister::headers_only).
+    /// Whoever asks for such a tree wants the list alone: nothing is made of it.
+    pub headers_only: bool,
 }
 
 const HARD_LINKS: u8 = 1;
 const XATTRS: u8 = 2;
 const CHECKSUM: u8 = 4;
+const HEADERS_ONLY: u8 = 8;
 
 impl TryFrom<(Filter, u8)> for Scope {
     type Error = Malformed;
     fn try_from((filter, flags): (Filter, u8)) -> Result<Self, Malformed> {
-        if flags & !(HARD_LINKS | XATTRS | CHECKSUM) != 0 {
+        if flags & !(HARD_LINKS | XATTRS | CHECKSUM | HEADERS_ONLY) != 0 {
             return Err(Malformed::Value("flags of a tree's list are not known"));
         }
         let is = |flag| flags & flag != 0;
-        Ok(Self { filter, hard_links: is(HARD_LINKS), xattrs: is(XATTRS), checksum: is(CHECKSUM) })
+        Ok(Self {
+            filter,
+            hard_links: is(HARD_LINKS),
+            xattrs: is(XATTRS),
+            checksum: is(CHECKSUM),
+            headers_only: is(HEADERS_ONLY),
+        })
     }
 }
 
@@ -40,7 +50,8 @@ impl From<Scope> for (Filter, u8) {
     fn from(scope: Scope) -> Self {
         let flag = |is: bool, flag: u8| u8::from(is) * flag;
         let links = flag(scope.hard_links, HARD_LINKS);
-        (scope.filter, links | flag(scope.xattrs, XATTRS) | flag(scope.checksum, CHECKSUM))
+        let content = flag(scope.checksum, CHECKSUM) | flag(scope.headers_only, HEADERS_ONLY);
+        (scope.filter, links | flag(scope.xattrs, XATTRS) | content)
     }
 }
 

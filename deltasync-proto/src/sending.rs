@@ -29,6 +29,7 @@ use crate::job::{Product, Work};
 use crate::mending::{Mended, Mending};
 use crate::offering::{Laying, Offered, Ordering};
 use crate::recalling::{Aligning, aligned, prepare};
+use crate::rehearsing::Unsent;
 use crate::search::{Reads, Source};
 use crate::searching::Searching;
 use crate::{
@@ -114,6 +115,8 @@ pub(crate) struct Common {
     pub(crate) known: bool,
     /// It replaces nothing, or a version that it names the generation of.
     pub(crate) named: bool,
+    /// What a dry run has not sent.
+    pub(crate) unsent: Unsent,
 }
 
 impl Sending {
@@ -134,6 +137,7 @@ impl Sending {
             standing: false,
             known: false,
             named: false,
+            unsent: Unsent::default(),
         };
         match recall {
             Some(request) => Self::Recalling(common, request),
@@ -149,7 +153,7 @@ impl Sending {
             (cutting @ Cutting::Tree(_), _) | (cutting, None) => cutting.clone(),
             (_, Some(cutter)) => Cutting::Like(cutter),
         };
-        let may_be = cx.config.remember && common.origin.to.is_some();
+        let may_be = cx.config.remember && common.origin.to.is_some() && !common.is_dry();
         let remember = may_be.then(|| common.origin.key.clone());
         let request = cx.ask(Ask::Describe { place, cutting, algorithm, remember });
         Self::Describing(common, request)
@@ -207,6 +211,9 @@ impl Sending {
             (Self::Ordering(answered, _), TransferMessage::Order(order)) => {
                 cx.used(cx.payload);
                 Ok(answered.lay(Some(order.breaks), cx))
+            }
+            (Self::Proposed(common, target, delivery), message) if common.unsent.is_ahead() => {
+                common.unsent_ahead(message, target, delivery, cx)
             }
             (Self::Proposed(common, target, delivery), message) => match (message, delivery) {
                 (TransferMessage::Same(generation), _) => Ok(ended(&common, &target, End::Same(generation), cx)),
@@ -473,6 +480,10 @@ fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Re
     let whole = if is_pull { common.origin.have.is_none() } else { chunks.len() <= TINY && !target.is_tree() };
     if whole {
         common.offer(&target, Content::Whole, cx);
+        if common.is_dry() {
+            common.unsent.go_ahead(0);
+            return Ok(Sending::Proposed(common, target, None));
+        }
         return Ok(Delivering::whole(common, target, cx));
     }
     Ok(Sending::list(common, target, cx))
@@ -519,17 +530,17 @@ pub(crate) fn ended(common: &Common, target: &OpenedFile, end: End, cx: &mut Con
             }
             (generation, None, None)
         }
-        End::Done(generation, progress) => (generation, Some(generation), progress),
+        End::Done(generation, progress) => (generation, (!common.is_dry()).then_some(generation), progress),
     };
     let mut progress = progress.unwrap_or(Progress { total: len, copied: len, ..Progress::default() });
-    progress.wire = ByteLen::new(cx.flow.wire);
+    progress.wire = ByteLen::new(cx.flow.wire) + common.unsent.bytes();
     let Common { repairs, known, .. } = *common;
     let outcome = Outcome { len, root: target.chunks.root(), generation: made, progress, repairs, known };
     let is_remembered = common
         .remembered
         .as_ref()
         .is_some_and(|remembered| remembered.chunks.root() == outcome.root && remembered.generation == generation);
-    if !cx.config.remember || common.origin.to.is_none() || is_remembered {
+    if !cx.config.remember || common.origin.to.is_none() || is_remembered || common.is_dry() {
         return Sending::Ended(outcome);
     }
     let key = common.origin.key.clone();

@@ -34,21 +34,27 @@ pub(crate) enum Machine {
 impl Machine {
     /// The machine for a command of our embedder.
     pub(crate) fn start(command: Command, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        Self::begin(command, false, cx)
+    }
+
+    fn begin(command: Command, dry: bool, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         let algorithm = cx.config.algorithm;
         Ok(match command {
+            Command::Predict { push } => return Self::begin(*push, true, cx),
             Command::Push { source, path, name, directory, condition } => {
                 let key = Known { path: path.clone(), name: Some(name.clone()) };
-                let wish = Wish { name, directory, condition, ..Wish::exactly(path) };
+                let wish = Wish { name, directory, dry, condition, ..Wish::exactly(path) };
                 Self::push(source, wish, key, Cutting::ByContent, cx)
             }
             Command::PushTree { source, path, options, condition } => {
                 let key = Known { path: path.clone(), name: None };
                 let cutting = Cutting::Tree(options.scope.clone());
-                Self::push(source, Wish { tree: options, condition, ..Wish::exactly(path) }, key, cutting, cx)
+                let wish = Wish { dry, tree: options, condition, ..Wish::exactly(path) };
+                Self::push(source, wish, key, cutting, cx)
             }
             Command::PushMember { source, path, attributes } => {
                 let key = Known { path: path.clone(), name: None };
-                let wish = Wish { attributes: Some(attributes), ..Wish::exactly(path) };
+                let wish = Wish { dry, attributes: Some(attributes), ..Wish::exactly(path) };
                 Self::push(source, wish, key, Cutting::ByContent, cx)
             }
             Command::Pull { path, destination, condition } => {
@@ -201,6 +207,7 @@ pub(crate) fn verb_of_command(command: &Command) -> Option<(Verb, RelPath)> {
         Command::Pull { path, .. } | Command::PullTree { path, .. } | Command::PullMember { path, .. } => {
             Some((Verb::Pull, path.clone()))
         }
+        Command::Predict { push } => verb_of_command(push),
         Command::List { path, .. } => Some((Verb::List, path.clone())),
         Command::Root { path } => Some((Verb::Root, path.clone())),
         Command::Cancel => None,

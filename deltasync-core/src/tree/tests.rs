@@ -337,3 +337,20 @@ proptest! {
         check_a_tree(&entries, piece);
     }
 }
+
+#[test]
+fn an_archive_without_contents_has_the_same_entries_and_digests() {
+    let entries = small_tree();
+    let usual = list(&entries);
+    let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default()).headers_only(true);
+    entries.iter().for_each(|entry| lister.push(entry).expect("in order"));
+    let headers = lister.finish();
+    assert_eq!(headers.chunks().root(), usual.chunks().root());
+    let mut reader = crate::ArchiveReader::default().headers_only(true);
+    for index in 0..headers.len() {
+        assert_eq!(headers.span(index).1, ByteLen::of(headers.header(index)));
+        reader.push(headers.header(index));
+    }
+    let read: Vec<_> = core::iter::from_fn(|| reader.next().expect("as written")).map(|read| read.entry).collect();
+    assert_eq!((read, reader.is_between()), (entries, true));
+}

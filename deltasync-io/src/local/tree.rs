@@ -27,12 +27,14 @@ use crate::lock::lock;
 mod asked;
 mod asking;
 mod filtering;
+mod listing;
 mod making;
 mod own;
 mod walk;
 mod xattrs;
 
 use filtering::Excluded;
+use listing::Listing;
 use making::Making;
 use own::own_copy;
 pub(super) use own::own_copy_of;
@@ -73,6 +75,18 @@ pub fn members_to_send(tree: &FileHandle, ranges: &[(Offset, ByteLen)]) -> Vec<T
 /// The members of a staged tree that are not there yet, or are not what they should be, in order.
 pub fn members_to_fetch(stage: &StageHandle) -> Vec<TreeMember> {
     stage.downcast_ref::<Making>().map_or_else(Vec::new, Making::members)
+}
+
+/// The lists that a transfer of headers only has compared, see
+/// [`Scope::headers_only`](deltasync_proto::Scope::headers_only): that of the tree which is there, if one is, and the
+/// peer's; `None` for any other stage.
+pub fn compared_lists(stage: &StageHandle) -> Option<(Option<Arc<TreeList>>, Arc<TreeList>)> {
+    stage.downcast_ref::<Listing>()?.lists()
+}
+
+/// The list of a described tree; `None` when it was not described by a [`LocalStorage`](crate::LocalStorage).
+pub fn tree_list(tree: &FileHandle) -> Option<Arc<TreeList>> {
+    tree.downcast_ref::<Tree>().map(|tree| Arc::clone(&tree.list))
 }
 
 /// What a described tree leaves out, and why, for people: devices, sockets and pipes, what is not kept of others, and lines

@@ -38,6 +38,11 @@ impl Session {
         if id <= self.highest {
             return Err(ApiMisuse::TransferNumber(id));
         }
+        if let Command::Predict { push } = &command
+            && !matches!(**push, Command::Push { .. } | Command::PushTree { .. } | Command::PushMember { .. })
+        {
+            return Err(ApiMisuse::NotAPush);
+        }
         self.highest = id;
         self.waiting.push_back((id, command));
         Ok(())

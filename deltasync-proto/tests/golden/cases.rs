@@ -141,6 +141,8 @@ fn offers() -> Vec<(&'static str, Message)> {
     let tree = TreeOptions { extra: Extra::Delete { most: None }, scope, atomic: true };
     let to = Some(Wish { tree, ..Wish::exactly(path(b"tree")) });
     let tree = Offer { cutter: Cutter::Entries, ..offer(to, 1000, Content::Set { elements: 6 }) };
+    let dry = wish(b"file", "file", true).map(|wish| Wish { dry: true, ..wish });
+    let dry = offer(dry, 1000, Content::Whole);
     let waits = Offer { attempt: 255, ..delta(16 << 40, 300, false) };
     vec![
         ("a push that carries its content", of(1, TransferMessage::Offer(whole))),
@@ -152,6 +154,7 @@ fn offers() -> Vec<(&'static str, Message)> {
         ("a push to where nothing is", conditional(Condition::Absent)),
         ("a push over a version", conditional(Condition::Root(digest(0x80)))),
         ("a push of a tree, by its ignore files", of(1, TransferMessage::Offer(tree))),
+        ("a dry run", of(1, TransferMessage::Offer(dry))),
     ]
 }
 
@@ -270,12 +273,15 @@ fn pulls() -> Vec<(&'static str, Message)> {
     let part = filter.clone().exclude("*.o").and_then(|filter| filter.include("keep.o")).expect("valid");
     let pull = |path, algorithm, have| Pull { path, algorithm, have, scope: filter.clone().into() };
     let of_part = Pull { scope: part.into(), ..pull(path(b"tree"), Algorithm::Blake3, None) };
+    let scope = Scope { headers_only: true, ..Scope::default() };
+    let of_list = Pull { scope, ..pull(path(b"tree"), Algorithm::Blake3, None) };
     let of_file = pull(path(b"dir/file"), Algorithm::Blake3, None);
     let of_there = pull(path(b"\xff"), Algorithm::Sha256, Some((digest(0), ByteLen::new(10_000))));
     vec![
         ("of a file that the receiver has not", of(1, TransferMessage::Pull(of_file))),
         ("of one that it has", of(1, TransferMessage::Pull(of_there))),
         ("of a tree, but for a part of it", of(1, TransferMessage::Pull(of_part))),
+        ("of the list of a tree alone", of(1, TransferMessage::Pull(of_list))),
     ]
 }
 

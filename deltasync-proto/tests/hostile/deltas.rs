@@ -48,6 +48,23 @@ fn a_delta_that_does_not_fit_is_refused_with_its_numbers() {
     }
 }
 
+/// Whoever says that nothing is to be changed cannot have it changed all the same.
+#[test]
+fn the_delta_of_a_dry_run_is_refused() {
+    for (content, answers) in [(Content::Whole, 1), (in_set(&target()), 1)] {
+        let TransferMessage::Offer(mut dry) = offer(&target(), content) else { unreachable!() };
+        dry.to = dry.to.map(|wish| Wish { dry: true, ..wish });
+        let mut raw = server();
+        raw.say(1, TransferMessage::Offer(dry));
+        if content != Content::Whole {
+            raw.say(1, tags_of(&target()));
+        }
+        assert_eq!(raw.messages().len(), answers);
+        raw.say(1, whole(&target()));
+        check_refused(&mut raw, CloseCode::Misbehaved, "peer misbehaved: Delta came while patching (transfer 1)");
+    }
+}
+
 #[test]
 fn a_copy_where_there_is_no_basis_is_refused() {
     let mut raw = server();

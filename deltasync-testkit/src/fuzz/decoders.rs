@@ -349,7 +349,7 @@ fn messages() -> Vec<(String, Message)> {
     };
     let filter = Filter::default().exclude("*.o").and_then(|filter| filter.include("/keep/**/x[a-z].o"));
     let filter = filter.expect("valid").ignore_files(true);
-    let wish = Wish { name: name("file"), directory: true, ..Wish::exactly(path("some/where")) };
+    let wish = Wish { name: name("file"), directory: true, dry: true, ..Wish::exactly(path("some/where")) };
     let mut part = |start, count, len| SetPart { start, count, bytes: Bytes::from(rng.bytes(len)) };
     let survey = |last, bytes: &'static [u8]| TransferMessage::Want(Want::Survey { last, bytes: bytes.into() });
     let copy = |from, len| Op::Copy { from: Offset::new(from), len: ByteLen::new(len) };
@@ -428,7 +428,7 @@ fn messages() -> Vec<(String, Message)> {
                 path: path("a"),
                 algorithm: Algorithm::Blake3,
                 have: Some((root, ByteLen::new(7))),
-                scope: Scope { hard_links: true, ..filter.into() },
+                scope: Scope { hard_links: true, headers_only: true, ..filter.into() },
             }),
         ),
         ("list", TransferMessage::List(List { path: RelPath::ROOT, after: Some(name("m")) })),

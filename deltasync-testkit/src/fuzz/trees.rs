@@ -13,14 +13,16 @@ pub(super) fn tree(bytes: &[u8]) {
     let mut take = Take::new(bytes);
     let pieces = [take.short().max(1), take.short().max(1)];
     let archive = take.rest();
-    let whole = read(archive, &[archive.len().max(1)]);
-    assert_eq!(whole, read(archive, &pieces), "any split reads alike");
-    check_what_came(archive, &whole);
+    for headers_only in [false, true] {
+        let whole = read(archive, &[archive.len().max(1)], headers_only);
+        assert_eq!(whole, read(archive, &pieces, headers_only), "any split reads alike");
+        check_what_came(archive, &whole, headers_only);
+    }
 }
 
 /// What comes of an archive in such pieces.
-fn read(mut archive: &[u8], pieces: &[usize]) -> Vec<ArchivedEntry> {
-    let mut reader = ArchiveReader::default();
+fn read(mut archive: &[u8], pieces: &[usize], headers_only: bool) -> Vec<ArchivedEntry> {
+    let mut reader = ArchiveReader::default().headers_only(headers_only);
     let mut read = Vec::new();
     for piece in pieces.iter().cycle() {
         if archive.is_empty() {
@@ -44,8 +46,8 @@ fn read(mut archive: &[u8], pieces: &[usize]) -> Vec<ArchivedEntry> {
 }
 
 /// It is a tree as far as its links are such, and its list tells the same of it.
-fn check_what_came(archive: &[u8], entries: &[ArchivedEntry]) {
-    let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default());
+fn check_what_came(archive: &[u8], entries: &[ArchivedEntry], headers_only: bool) {
+    let mut lister = TreeLister::new(Algorithm::Blake3, &Limits::default()).headers_only(headers_only);
     let refused = entries.iter().position(|archived| match lister.push(&archived.entry) {
         Ok(()) => false,
         Err(InvalidTree::Link) if matches!(archived.entry.kind, TreeKind::HardLink { .. }) => true,
@@ -69,7 +71,8 @@ fn check_what_came(archive: &[u8], entries: &[ArchivedEntry]) {
         assert_eq!(list.find(&archived.entry.path), Some(index));
         let (start, len) = list.span(index);
         assert_eq!(list.index_at(start), index);
-        let content = archived.entry.inline().map_or(0, |len| 8 + len.get());
+        let inline = archived.entry.inline().filter(|_| !headers_only);
+        let content = inline.map_or(0, |len| 8 + len.get());
         assert_eq!(len.get(), list.header(index).len() as u64 + content);
         assert_eq!(archived.content.len() as u64, content.saturating_sub(8));
     }

@@ -8,7 +8,7 @@ use deltasync_proto::{
 };
 
 use super::making::make_durable;
-use super::{Making, Tree, walk};
+use super::{Listing, Making, Tree, walk};
 use crate::LocalStorage;
 use crate::local::opened::absent;
 use crate::local::root::{Root, entry_kind};
@@ -33,6 +33,14 @@ impl LocalStorage {
             }
             // Each file of a tree was looked at when it was read.
             Ask::Recheck { file } => file.downcast_ref::<Tree>().map(|_| Ok(Answer::Rechecked { unchanged: true })),
+            Ask::StageTree { len, algorithm, basis, options, .. } if options.scope.headers_only => {
+                let begin = || {
+                    let there = basis.as_ref().map(of_ours).transpose()?;
+                    Listing::begin(*len, *algorithm, there, &self.limits)
+                };
+                Some(begin().map(|listing| Answer::Staged(StageHandle::new(listing))))
+            }
+            ask if listing_of(ask).is_some() => self.answer_of_listing(ask),
             Ask::StageTree { place, len, algorithm, basis, options } => {
                 let begin = || {
                     let there = basis.as_ref().map(of_ours).transpose()?;
@@ -76,6 +84,25 @@ impl LocalStorage {
             }
             _ => None,
         }
+    }
+
+    /// The answer to what is asked of a list that comes.
+    fn answer_of_listing(&self, ask: &Ask) -> Option<Result<Answer, StorageFault>> {
+        let listing = listing_of(ask)?;
+        Some(match ask {
+            Ask::Apply { basis, plan, literals, .. } => {
+                let tree = basis.as_ref().map(of_ours).transpose();
+                let apply = |tree: Option<&Tree>| match tree {
+                    Some(tree) => listing.apply(Some((tree, self.root(&tree.place)?)), plan, literals),
+                    None => listing.apply(None, plan, literals),
+                };
+                tree.and_then(apply).map(|()| Answer::Applied)
+            }
+            Ask::Seal { .. } => listing.seal().map(Answer::Sealed),
+            Ask::Reopen { .. } => listing.reopen().map(|tree| Answer::Reopened(FileHandle::new(tree))),
+            Ask::Commit { .. } => Ok(Answer::Committed(Generation::ZERO)),
+            _ => return None,
+        })
     }
 
     fn tree(&self, place: &Place, algorithm: Algorithm, scope: &Scope) -> Result<Option<OpenedFile>, StorageFault> {
@@ -147,6 +174,16 @@ impl Original for Archive<'_> {
 
     fn looks(&self) -> io::Result<Looks> {
         Ok(self.as_always())
+    }
+}
+
+/// The list that something is asked of.
+fn listing_of(ask: &Ask) -> Option<&Listing> {
+    match ask {
+        Ask::Apply { stage, .. } | Ask::Seal { stage } | Ask::Reopen { stage } | Ask::Commit { stage, .. } => {
+            stage.downcast_ref()
+        }
+        _ => None,
     }
 }
 

@@ -52,7 +52,7 @@ pub(in crate::local) fn walk(
         Err(trouble) => return Err(trouble.at(&place.path)),
     };
     let filtering = (!scope.filter.is_empty()).then(|| Filtering::begin(&scope.filter, &place.path)).transpose()?;
-    let lister = TreeLister::new(algorithm, limits);
+    let lister = TreeLister::new(algorithm, limits).headers_only(scope.headers_only);
     let (left_out, excluded) = (Vec::new(), Excluded::default());
     let (links, pending) = (HashMap::new(), Vec::new());
     let mut walk =
