@@ -178,6 +178,9 @@ pub(crate) struct CopyArgs {
     /// Let a directory become visible as one change, not file by file
     #[arg(long)]
     atomic: bool,
+    /// Use up to N connections at once, 1 to 16, where there are several files to move, or large ones in a directory
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    connections: u8,
     #[command(flatten)]
     delete: DeleteArgs,
     #[command(flatten)]
@@ -371,7 +374,7 @@ impl CopyArgs {
         let tree = TreeOptions { extra: self.delete.extra(), scope, atomic: self.atomic };
         let mut options = options.tree(tree);
         options.bandwidth = self.bwlimit;
-        options
+        options.connections(self.connections.into())
     }
 }
 

@@ -1,8 +1,9 @@
 //! The progress bar of a terminal: one bar for all files of a command, with rate, time left and what it waits for.
 //!
 //! It draws the stream of [`Update`]s and holds no state that the transfers need. When nothing moves it says what is waited
-//! for, as [`Waits`](crate::Waits) tells. Lengths of targets become known one by one, so the total grows at first; time left
-//! is shown once every length is known, that of a tree with its large files.
+//! for, as [`Waits`](crate::Waits) tells. While trees are listed it says how much was looked at; bar, rate and time left are
+//! shown once every length is known, that of a tree with its large files. What matters most stands first, since a line is cut
+//! where the terminal ends: 40 columns have bar, rate and time left.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use deltasync_core::ByteLen;
 use deltasync_proto::{EventKind, Phase, Stats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::shown::Size;
-use crate::{TreeProgress, Update, Wait};
+use crate::shown::{Grouped, Size, Whole};
+use crate::{Pace, TimeLeft, Update, Wait};
 
 /// Draws the updates of one verb on the standard error.
 #[derive(Debug)]
@@ -19,25 +20,22 @@ pub struct Bars {
     bar: ProgressBar,
     files: Vec<FileState>,
     carried: Stats,
+    pace: Pace,
     timed: bool,
     wait: Option<Wait>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct FileState {
-    total: Option<ByteLen>,
-    made: ByteLen,
     phase: Option<Phase>,
     restarted: bool,
     repairing: bool,
     ended: bool,
-    /// It is a tree. Its own total and bytes are a part of this.
-    tree: Option<TreeProgress>,
 }
 
 // What is behind the bar is cut to the width of the terminal.
 const PLAIN: &str = "{spinner} {wide_msg}";
-const TIMED: &str = "[{bar:16}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left, {wide_msg}";
+const TIMED: &str = "[{bar:8}] {percent:>3} % {wide_msg}";
 
 impl Bars {
     /// A bar for `files` files.
@@ -46,13 +44,20 @@ impl Bars {
         bar.set_style(style(PLAIN));
         bar.set_message("connecting");
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, files: vec![FileState::default(); files], carried: Stats::default(), timed: false, wait: None }
+        let files = vec![FileState::default(); files];
+        Self { bar, files, carried: Stats::default(), pace: Pace::default(), timed: false, wait: None }
     }
 
     /// Takes in one update.
     pub fn update(&mut self, update: &Update) {
         match update {
+            // It is told again when nothing has moved.
+            Update::Carried(stats) if self.carried == *stats => return,
             Update::Carried(stats) => self.carried = *stats,
+            Update::Pace(pace) => {
+                self.pace = *pace;
+                return self.draw();
+            }
             Update::File { index, kind } => {
                 let Some(file) = self.files.get_mut(*index) else { return };
                 file.take(kind);
@@ -61,11 +66,11 @@ impl Bars {
                 let Some(file) = self.files.get_mut(*index) else { return };
                 file.phase = Some(*phase);
             }
-            Update::Tree { index, progress } => {
-                let Some(file) = self.files.get_mut(*index) else { return };
-                file.tree = Some(*progress);
-            }
-            Update::Member { .. } | Update::Connecting { .. } | Update::Connected { .. } | Update::Retrying(_) => {}
+            Update::Tree { .. }
+            | Update::Member { .. }
+            | Update::Connecting { .. }
+            | Update::Connected { .. }
+            | Update::Retrying(_) => {}
         }
         self.wait = None;
         self.draw();
@@ -90,15 +95,12 @@ impl Bars {
     }
 
     fn draw(&mut self) {
-        let total: u64 = self.files.iter().filter_map(FileState::total).map(ByteLen::get).sum();
-        let made: u64 = self.files.iter().map(|file| file.made().get()).sum();
-        if !self.timed && made > 0 && self.files.iter().all(|file| file.total().is_some() || file.ended) {
+        if !self.timed && self.pace.total.is_some() && self.pace.made > ByteLen::ZERO {
             self.timed = true;
             self.bar.set_style(style(TIMED));
-            self.bar.reset_eta();
         }
-        self.bar.set_length(total);
-        self.bar.set_position(made);
+        self.bar.set_length(self.pace.total.map_or(0, ByteLen::get));
+        self.bar.set_position(self.pace.made.get());
         self.bar.set_message(self.message());
     }
 
@@ -112,45 +114,52 @@ impl Bars {
             None if running().next().is_some() => "connecting",
             None => "closing",
         };
-        let doing = self.wait.as_ref().map_or_else(|| doing.to_owned(), Wait::to_string);
-        let wire = Size(self.carried.wire_sent + self.carried.wire_received);
-        let ended = self.files.iter().filter(|file| file.ended).count();
-        let trees = || self.files.iter().filter_map(|file| file.tree);
-        let (members, done) = trees().fold((0, 0), |(all, done), tree| (all + tree.members, done + tree.members_done));
-        let members = if members > 0 { format!("{done} of {members} large files, ") } else { String::new() };
-        match self.files.len() {
-            1 => format!("{members}{doing}, {wire} on the wire"),
-            all if trees().next().is_some() => format!("{ended} of {all}, {members}{doing}, {wire} on the wire"),
-            all => format!("{ended} of {all} files, {doing}, {wire} on the wire"),
+        let Pace { total, made, files, files_done, looked, rate, left } = self.pace;
+        let mut parts = Vec::new();
+        match (&self.wait, self.timed) {
+            (Some(wait), _) => parts.push(wait.to_string()),
+            (None, true) => {
+                parts.push(format!("{}/s", Size(rate)));
+                parts.extend(left_text(left));
+            }
+            (None, false) => parts.push(doing.to_owned()),
         }
+        if total.is_none() && looked.entries > 0 {
+            parts.push(format!("{} entries and {} looked at", Grouped(looked.entries), Size(looked.len.get())));
+        }
+        if files > 1 {
+            parts.push(format!("{} of {} files", Grouped(files_done), Grouped(files)));
+        }
+        if let (Some(total), true) = (total, self.timed) {
+            parts.push(format!("{} of {}", Size(made.get()), Size(total.get())));
+            if self.wait.is_none() {
+                parts.push(doing.to_owned());
+            }
+        }
+        parts.push(format!("{} on the wire", Size(self.carried.wire_sent + self.carried.wire_received)));
+        parts.join(", ")
+    }
+}
+
+/// A time left in whole seconds, and never none while something is left.
+fn left_text(left: TimeLeft) -> Option<String> {
+    let seconds = |left: Duration| Whole(Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)));
+    match left {
+        TimeLeft::Unknown | TimeLeft::About(Duration::ZERO) => None,
+        TimeLeft::About(left) => Some(format!("{} left", seconds(left))),
+        TimeLeft::MoreThan(left) => Some(format!("over {} left", seconds(left))),
+        TimeLeft::Stalled => Some("stalled".to_owned()),
     }
 }
 
 impl FileState {
-    fn total(&self) -> Option<ByteLen> {
-        self.tree.map_or(self.total, |tree| tree.total)
-    }
-
-    fn made(&self) -> ByteLen {
-        self.tree.map_or(self.made, |tree| tree.made)
-    }
-
     fn take(&mut self, kind: &EventKind) {
         match kind {
-            EventKind::Started { .. } => *self = Self { total: self.total, tree: self.tree, ..Self::default() },
+            EventKind::Started { .. } => *self = Self::default(),
             EventKind::Phase(phase) => self.phase = Some(*phase),
-            EventKind::Progress(progress) => {
-                self.total = Some(progress.total);
-                self.made = progress.copied + progress.literal;
-            }
             EventKind::Repairing => self.repairing = true,
-            EventKind::Restarted => (self.restarted, self.made) = (true, ByteLen::ZERO),
-            EventKind::Ended(result) => {
-                self.ended = true;
-                if let Ok(outcome) = result {
-                    (self.total, self.made) = (Some(outcome.len), outcome.len);
-                }
-            }
+            EventKind::Restarted => self.restarted = true,
+            EventKind::Ended(_) => self.ended = true,
             _ => {}
         }
     }
@@ -163,80 +172,138 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
     use deltasync_core::RelPath;
-    use deltasync_proto::{Outcome, Progress, Verb};
+    use deltasync_io::Walked;
+    use deltasync_proto::Outcome;
+    use indicatif::TermLike;
 
     use super::*;
     use crate::Waits;
 
-    #[test]
-    fn the_message_follows_the_slowest_phase_and_counts_files() {
-        let mut bars = Bars::new(2);
+    fn hidden(files: usize) -> Bars {
+        let bars = Bars::new(files);
         bars.bar.set_draw_target(ProgressDrawTarget::hidden());
-        assert_eq!(bars.message(), "0 of 2 files, connecting, 0 B on the wire");
-        bars.update(&Update::File { index: 0, kind: EventKind::Phase(Phase::Moving) });
-        bars.update(&Update::Carried(Stats { wire_sent: 1024, wire_received: 1024, round_trips: 1 }));
-        assert_eq!(bars.message(), "0 of 2 files, moving, 2.0 KiB on the wire");
-        bars.update(&Update::File { index: 0, kind: EventKind::Ended(Ok(Outcome::default())) });
-        bars.update(&Update::File { index: 1, kind: EventKind::Restarted });
-        assert_eq!(bars.message(), "1 of 2 files, source changed, starting over, 2.0 KiB on the wire");
+        bars
+    }
+
+    fn pace(total: Option<u64>, made: u64, rate: u64, left: TimeLeft) -> Update {
+        let (total, made) = (total.map(ByteLen::new), ByteLen::new(made));
+        Update::Pace(Pace { total, made, rate, left, files: 40, files_done: 12, ..Pace::default() })
     }
 
     #[test]
-    fn time_left_is_shown_once_every_length_is_known() {
-        let mut bars = Bars::new(2);
-        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
-        let len = ByteLen::new;
-        let progress = Progress { total: len(100), copied: len(30), literal: len(10), wire: len(10) };
-        bars.update(&Update::File { index: 0, kind: EventKind::Progress(progress) });
-        assert!(!bars.timed);
-        bars.update(&Update::File { index: 1, kind: EventKind::Progress(progress) });
-        assert!(bars.timed);
-        assert_eq!((bars.bar.position(), bars.bar.length()), (80, Some(200)));
+    fn the_message_follows_the_slowest_phase() {
+        let mut bars = hidden(2);
+        assert_eq!(bars.message(), "connecting, 0 B on the wire");
+        bars.update(&Update::File { index: 0, kind: EventKind::Phase(Phase::Moving) });
+        bars.update(&Update::Carried(Stats { wire_sent: 1024, wire_received: 1024, round_trips: 1 }));
+        assert_eq!(bars.message(), "moving, 2.0 KiB on the wire");
+        bars.update(&Update::File { index: 0, kind: EventKind::Ended(Ok(Outcome::default())) });
+        bars.update(&Update::File { index: 1, kind: EventKind::Restarted });
+        assert_eq!(bars.message(), "source changed, starting over, 2.0 KiB on the wire");
+        bars.update(&Update::Member { index: 1, path: RelPath::ROOT, kind: EventKind::Phase(Phase::Moving) });
         bars.update(&Update::File { index: 9, kind: EventKind::Repairing });
     }
 
     #[test]
-    fn a_file_that_is_tried_again_starts_at_its_beginning() {
-        let mut bars = Bars::new(1);
-        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
-        let len = ByteLen::new;
-        let progress = Progress { total: len(100), copied: len(30), literal: len(10), wire: len(10) };
-        bars.update(&Update::File { index: 0, kind: EventKind::Progress(progress) });
-        let started = EventKind::Started { verb: Verb::Push, path: RelPath::ROOT };
-        bars.update(&Update::File { index: 0, kind: started });
-        assert_eq!((bars.bar.position(), bars.bar.length()), (0, Some(100)));
-    }
-
-    #[test]
-    fn a_tree_is_drawn_as_one_once_its_large_files_are_known() {
-        let mut bars = Bars::new(1);
-        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
-        let len = ByteLen::new;
-        let progress = Progress { total: len(100), copied: len(90), ..Progress::default() };
-        let mut tree = TreeProgress { made: len(90), ..TreeProgress::default() };
-        bars.update(&Update::Tree { index: 0, progress: tree });
-        // Its own bytes are most, but what is to follow is not known.
-        bars.update(&Update::File { index: 0, kind: EventKind::Progress(progress) });
-        assert_eq!(bars.bar.length(), Some(0));
-        (tree.total, tree.members, tree.members_done) = (Some(len(1000)), 3, 1);
-        bars.update(&Update::Tree { index: 0, progress: tree });
-        bars.update(&Update::Member { index: 0, path: RelPath::ROOT, kind: EventKind::Phase(Phase::Moving) });
+    fn what_was_looked_at_is_shown_until_every_length_is_known_and_then_the_time_left() {
+        let mut bars = hidden(1);
+        bars.update(&Update::File { index: 0, kind: EventKind::Phase(Phase::Describing) });
+        let looked = Walked { entries: 12_345, len: ByteLen::new(5 << 20) };
+        bars.update(&Update::Pace(Pace { looked, files: 1, ..Pace::default() }));
+        assert_eq!(bars.message(), "describing, 12,345 entries and 5.0 MiB looked at, 0 B on the wire");
+        assert!(!bars.timed);
+        bars.update(&pace(Some(10 << 20), 5 << 20, 1 << 20, TimeLeft::About(Duration::from_millis(4100))));
         assert!(bars.timed);
-        assert_eq!((bars.bar.position(), bars.bar.length()), (90, Some(1000)));
-        assert_eq!(bars.message(), "1 of 3 large files, moving, 0 B on the wire");
+        assert_eq!((bars.bar.position(), bars.bar.length()), (5 << 20, Some(10 << 20)));
+        let rest = "12 of 40 files, 5.0 MiB of 10.0 MiB, describing, 0 B on the wire";
+        assert_eq!(bars.message(), format!("1.0 MiB/s, 5 s left, {rest}"));
+        for (left, text) in [
+            (TimeLeft::MoreThan(Duration::from_secs(700)), ", over 11 min 40 s left"),
+            (TimeLeft::Stalled, ", stalled"),
+            (TimeLeft::Unknown, ""),
+            (TimeLeft::About(Duration::ZERO), ""),
+            (TimeLeft::About(Duration::from_millis(1)), ", 1 s left"),
+        ] {
+            bars.update(&pace(Some(10 << 20), 5 << 20, 1 << 20, left));
+            assert_eq!(bars.message(), format!("1.0 MiB/s{text}, {rest}"));
+        }
     }
 
     #[test]
     fn a_wait_is_shown_until_something_moves() {
-        let mut bars = Bars::new(1);
-        bars.bar.set_draw_target(ProgressDrawTarget::hidden());
+        let mut bars = hidden(1);
         let mut waits = Waits::default();
         let update = Update::Connecting { peer: "h:7440".into() };
         waits.update(Duration::ZERO, &update);
         bars.wait(waits.at(Duration::from_secs(5)));
         assert_eq!(bars.message(), "waiting 5 s for a connection to h:7440, 0 B on the wire");
+        // Told again, though nothing has moved.
+        bars.update(&Update::Carried(Stats::default()));
+        bars.update(&Update::Pace(Pace { files: 1, ..Pace::default() }));
+        assert_eq!(bars.message(), "waiting 5 s for a connection to h:7440, 0 B on the wire");
         bars.update(&update);
         assert_eq!(bars.message(), "connecting, 0 B on the wire");
+    }
+
+    /// A terminal of so many columns, and the lines that were written to it.
+    #[derive(Clone, Debug)]
+    struct Narrow(u16, Arc<Mutex<Vec<String>>>);
+
+    impl TermLike for Narrow {
+        fn width(&self) -> u16 {
+            self.0
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, line: &str) -> io::Result<()> {
+            self.write_str(line)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.1.lock().expect("no panic").push(text.to_owned());
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn forty_columns_hold_bar_rate_and_time_left_in_one_line() {
+        for columns in [20, 40, 80, 200] {
+            let lines = Arc::default();
+            let mut bars = Bars::new(1);
+            let target = Box::new(Narrow(columns, Arc::clone(&lines)));
+            bars.bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(target, 255));
+            bars.update(&Update::File { index: 0, kind: EventKind::Phase(Phase::Moving) });
+            for made in 1..100 {
+                let left = TimeLeft::About(Duration::from_secs(100 - made));
+                bars.update(&pace(Some(100 << 20), made << 20, 1023 << 20, left));
+                bars.bar.force_draw();
+            }
+            bars.bar.abandon();
+            let lines = lines.lock().expect("no panic");
+            let longest = lines.iter().map(|line| line.trim_end().chars().count()).max();
+            assert!(longest <= Some(columns.into()), "{columns}: {lines:?}");
+            if columns >= 40 {
+                assert!(lines.iter().any(|line| line.contains("MiB/s, 1 s left")), "{columns}: {lines:?}");
+            }
+        }
     }
 }

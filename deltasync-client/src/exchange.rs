@@ -1,6 +1,6 @@
 //! Runs the transfers of one command over its routes, to the end of each.
 //!
-//! There is one loop for all routes: it hands each event to its route, which tells the verb, and makes the next try of a
+//! There is one loop for all routes, of which there are several to one peer where that is wished for: it hands each event to its route, which tells the verb, and makes the next try of a
 //! route when its moment has come. When the verb is cancelled, waits end at once and transfers are cancelled by the
 //! protocol, so that both ends give up what they had staged; what has not ended [`PATIENCE`] later is dropped.
 
@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use deltasync_proto::Stats;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::lanes::Lanes;
 use crate::link::{LinkEvent, LinkPlan};
 use crate::route::{Route, Routing, Start, sum};
 use crate::{ClientError, Options, Update};
 
 /// How long a cancelled transfer may take to end in order.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a verb hears of its connections, whether something has moved or not: it may have looked at something.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Transfers with one peer, each with the verb's own number for it.
 #[derive(Clone, Debug)]
@@ -50,10 +53,16 @@ pub(crate) async fn exchange(
     let (events, mut happened) = unbounded_channel();
     let cx = Routing { options, cancel, events };
     let mut routes: Vec<Route> = Vec::with_capacity(batches.len());
-    for (i, batch) in batches.into_iter().enumerate() {
-        routes.push(Route::start(i, batch.link, batch.commands, &cx));
+    let mut lanes = Vec::new();
+    for batch in batches {
+        match Lanes::most(&batch, options) {
+            1 => routes.push(Route::start(routes.len(), batch.link, batch.commands, &cx)),
+            most => lanes.push(Lanes::start(batch, most, &mut routes, &cx)),
+        }
     }
     let mut exchanged = Exchanged::default();
+    let mut ticks = interval_at(Instant::now() + TICK, TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut give_up: Option<Instant> = None;
     while routes.iter().any(|route| !route.is_over()) {
         let wait = give_up.unwrap_or_else(Instant::now);
@@ -67,6 +76,7 @@ pub(crate) async fn exchange(
                     on(Update::Carried(total(&routes)));
                 }
             }
+            _ = ticks.tick() => drop(on(Update::Carried(total(&routes)))),
             () = sleep_until(next_try.unwrap_or(wait)), if next_try.is_some() => {
                 let now = Instant::now();
                 let due = |route: &&mut Route| route.next_try().is_some_and(|moment| moment <= now);
@@ -80,6 +90,7 @@ pub(crate) async fn exchange(
                 routes.iter_mut().filter(|route| !route.is_over()).for_each(|route| route.abandon(&mut on));
             }
         }
+        lanes.iter_mut().for_each(|lanes| lanes.share_out(&mut routes, give_up.is_some(), &cx, &mut on));
     }
     exchanged.carried = total(&routes);
     exchanged.retried = routes.iter().map(Route::retried).sum();

@@ -53,13 +53,19 @@ pub use error::{ChangedFile, ClientError, UsageError};
 mod exit;
 pub use exit::ExitStatus;
 
+mod pace;
+pub use pace::{Pace, TimeLeft};
+
 mod update;
 pub use update::{TreeProgress, Update};
 
 mod waits;
 pub use waits::{Wait, WaitingFor, Waits};
 
+mod gauge;
+
 mod exchange;
+mod lanes;
 mod link;
 mod local;
 mod route;
@@ -69,6 +75,7 @@ pub use summary::{FileReport, Summary, TreeReport};
 
 mod spare;
 mod tree;
+mod unsettled;
 
 mod transfer;
 pub use transfer::{pull, push};

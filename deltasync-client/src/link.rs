@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use deltasync_io::{
-    Control, DriveError, KnownFiles, LocalOptions, LocalStorage, Report, Storage, Threads, drive, entropy,
+    Bandwidth, Control, DriveError, KnownFiles, LocalOptions, LocalStorage, Report, Storage, Threads, Walks, drive,
+    entropy,
 };
 use deltasync_proto::{
     Command, Config, Event, EventKind, FaultKind, RefusalCode, Session, Stats, StorageFault, TransferError, TransferId,
@@ -44,6 +45,8 @@ pub(crate) struct LinkPlan {
     pub(crate) roots: Vec<PathBuf>,
     /// Where our end remembers what it pushes.
     pub(crate) known: Option<KnownFiles>,
+    /// Where our end tells how far it has listed trees.
+    pub(crate) walks: Walks,
 }
 
 /// What happens on a link.
@@ -98,6 +101,13 @@ impl Link {
         }
     }
 
+    /// Bounds what the link moves from now on.
+    pub(crate) fn limit(&self, bandwidth: Bandwidth) {
+        if let Some(controls) = &self.controls {
+            let _ = controls.send(Control::Limit(Some(bandwidth)));
+        }
+    }
+
     /// Lets the link end once all its transfers have.
     pub(crate) fn finish(&mut self) {
         self.controls = None;
@@ -121,7 +131,7 @@ async fn run(
     if let Some(bandwidth) = options.bandwidth {
         config.transfers = config.transfers.min(bandwidth.transfers());
     }
-    let storage = open_storage(plan.roots, plan.known)?;
+    let storage = open_storage(plan.roots, plan.known, Some(plan.walks))?;
     match plan.peer {
         Peer::Server(server) => {
             tell(LinkEvent::Connecting);
@@ -157,7 +167,7 @@ struct Served {
 
 fn serve(stream: DuplexStream, directory: PathBuf, config: Config) -> Result<Served, ClientError> {
     let session = Session::server(config, seed()?);
-    let storage = open_storage(vec![directory], None)?;
+    let storage = open_storage(vec![directory], None, None)?;
     let (open, controls) = unbounded_channel();
     let task = tokio::spawn(drive(session, stream, storage, controls, |_| {}));
     Ok(Served { open, task })
@@ -181,10 +191,14 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(())
 }
 
-fn open_storage(roots: Vec<PathBuf>, known: Option<KnownFiles>) -> Result<Arc<dyn Storage>, ClientError> {
+fn open_storage(
+    roots: Vec<PathBuf>,
+    known: Option<KnownFiles>,
+    walks: Option<Walks>,
+) -> Result<Arc<dyn Storage>, ClientError> {
     let first = roots.first().cloned().unwrap_or_default();
     let mut local = LocalOptions::default();
-    local.known = known;
+    (local.known, local.walks) = (known, walks);
     let storage = LocalStorage::roots(roots, local).map_err(ClientError::file("open", &first))?;
     Ok(Arc::new(Threads::new(Arc::new(storage), Threads::for_this_machine())))
 }

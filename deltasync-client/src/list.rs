@@ -94,7 +94,7 @@ async fn ask(
     cancel: &CancellationToken,
     on: impl FnMut(Update) -> Start,
 ) -> Result<(), ClientError> {
-    let link = LinkPlan { peer, roots: Vec::new(), known: None };
+    let link = LinkPlan { peer, roots: Vec::new(), known: None, walks: deltasync_io::Walks::default() };
     let exchanged = exchange(vec![Batch { link, commands: vec![(0, command)] }], options, cancel, on).await;
     exchanged.failures.into_iter().next().map_or(Ok(()), Err)
 }

@@ -23,6 +23,9 @@ pub struct Options {
     /// How many bytes a second a verb may move over its connections, both ways together (default: any number). As many
     /// transfers run at once as [`Bandwidth::transfers`] says.
     pub bandwidth: Option<Bandwidth>,
+    /// How many connections to one server a push or pull may use at once, 1 to [`Options::CONNECTIONS_MAX`] (default 1). Those
+    /// beyond the first are made once there is something for them: another file, or large files of a directory.
+    pub connections: usize,
     /// How a directory is transferred (default: all of it takes part, and what only the destination has stays).
     pub tree: TreeOptions,
     /// What a push or pull of a single file or directory may replace (default [`Condition::Any`]: whatever is there). A root is in the
@@ -38,6 +41,7 @@ impl Default for Options {
             state: None,
             retries: Retries::default(),
             bandwidth: None,
+            connections: 1,
             tree: TreeOptions::default(),
             condition: Condition::Any,
         }
@@ -45,6 +49,9 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The most connections to one server.
+    pub const CONNECTIONS_MAX: usize = 16;
+
     /// Sets the settings of each session.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
@@ -84,6 +91,13 @@ impl Options {
     #[must_use]
     pub fn bandwidth(mut self, bandwidth: Bandwidth) -> Self {
         self.bandwidth = Some(bandwidth);
+        self
+    }
+
+    /// Sets how many connections to one server may be used at once.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.clamp(1, Self::CONNECTIONS_MAX);
         self
     }
 

@@ -179,6 +179,7 @@ fn kind(kind: &TreeKind) -> &'static str {
         TreeKind::Directory => "directory",
         TreeKind::File { .. } => "file",
         TreeKind::Symlink { .. } => "symbolic link",
+        TreeKind::HardLink { .. } => "hard link",
     }
 }
 
@@ -188,6 +189,7 @@ fn of_kind(kind: &TreeKind) -> String {
         TreeKind::Directory => String::new(),
         TreeKind::File { len, .. } => format!("{}  ", Size(len.get())),
         TreeKind::Symlink { target } => format!("-> {}  ", Shown(target)),
+        TreeKind::HardLink { to, .. } => format!("= {}  ", Shown(to.as_bytes())),
     }
 }
 
@@ -394,7 +396,7 @@ mod tests {
 
     fn entry(kind: TreeKind, mode: u16, seconds: i64, nanoseconds: u32) -> TreeEntry {
         let attributes = Attributes::new(mode, seconds, nanoseconds).expect("in range");
-        TreeEntry { path: RelPath::new("a\nb").expect("valid"), kind, attributes }
+        TreeEntry::new(RelPath::new("a\nb").expect("valid"), kind, attributes)
     }
 
     fn file(len: u64) -> TreeKind {

@@ -9,11 +9,15 @@
 //! Whoever is told may answer with transfers to start: those of a tree's files become known on the way. They go on the
 //! link that is there. Where none is left to start them on, they end at once as what they follow did.
 //!
+//! Where a peer is reached by several connections at once, each is a route. The first is as above; one beside it tries nothing
+//! again: what it loses, and what is to start, it leaves to [`Lanes`](crate::lanes::Lanes), which shares it out.
+//!
 //! Tries are counted as [`Retries`](crate::Retries) says. Invariant: as long as the route is not over there is a link, or a
 //! moment at which the next one is made.
 
 use std::collections::BTreeMap;
 
+use deltasync_io::Bandwidth;
 use deltasync_proto::{Command, EventKind, Outcome, Progress, Stats, TransferError, TransferId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -45,10 +49,34 @@ pub(crate) type Start = Vec<(usize, Command)>;
 /// free again once its transfer was told to have ended.
 pub(crate) type Tell<'a> = dyn FnMut(Update) -> Start + 'a;
 
+/// What a route is among those to one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// The only one.
+    Only,
+    /// The first of several: it tries again, and holds its link until it is told that all is done.
+    First,
+    /// One beside the first.
+    Beside,
+}
+
+/// What a route leaves to be started.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    /// On the first route: what a tree asks for itself, and what a route beside has lost.
+    pub(crate) first: Vec<Job>,
+    /// On any.
+    pub(crate) any: Vec<Job>,
+}
+
 /// What is still to be done with one peer, and the link that does it.
 #[derive(Debug)]
 pub(crate) struct Route {
     index: usize,
+    lane: Lane,
+    out: Out,
+    /// The part of the bandwidth that is its own, where that is not all of it.
+    share: Option<Bandwidth>,
     plan: LinkPlan,
     link: Option<Link>,
     /// How many links were made. Events of an earlier one come too late.
@@ -78,16 +106,31 @@ pub(crate) struct Route {
 
 /// A transfer with the verb's own number for it.
 #[derive(Clone, Debug)]
-struct Job {
-    number: usize,
-    command: Command,
+pub(crate) struct Job {
+    pub(crate) number: usize,
+    pub(crate) command: Command,
 }
 
 impl Route {
     /// Starts the transfers with one peer.
     pub(crate) fn start(index: usize, plan: LinkPlan, commands: Start, cx: &Routing<'_>) -> Self {
+        Self::start_as(Lane::Only, index, plan, jobs(commands), None, cx)
+    }
+
+    /// As one of several, with a share of the bandwidth.
+    pub(crate) fn start_as(
+        lane: Lane,
+        index: usize,
+        plan: LinkPlan,
+        jobs: Vec<Job>,
+        share: Option<Bandwidth>,
+        cx: &Routing<'_>,
+    ) -> Self {
         let mut route = Self {
             index,
+            lane,
+            out: Out::default(),
+            share,
             plan,
             link: None,
             made: 0,
@@ -105,8 +148,66 @@ impl Route {
             lost: false,
             cancelled: false,
         };
-        route.open(jobs(commands), cx);
+        route.open(jobs, cx);
         route
+    }
+
+    /// What it leaves to others to start.
+    pub(crate) fn take_out(&mut self) -> Out {
+        std::mem::take(&mut self.out)
+    }
+
+    /// How many transfers run on its link; `None` where there is no link.
+    pub(crate) fn load(&self) -> Option<usize> {
+        self.link.as_ref().map(|_| self.running.len())
+    }
+
+    /// True when its link has been there, and is.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected && self.link.is_some()
+    }
+
+    /// True when nothing runs, and nothing waits to be tried again.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.again.is_empty() && self.next_try.is_none()
+    }
+
+    /// True when transfers were given up since there was no connection for them.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Starts transfers, on the link that is there, or the next one.
+    pub(crate) fn take_over(&mut self, jobs: Vec<Job>, cx: &Routing<'_>) {
+        if self.link.is_some() {
+            self.begin(jobs);
+        } else if self.next_try.is_some() {
+            self.again.extend(jobs.into_iter().map(|job| (job, no_connection())));
+        } else {
+            self.open(jobs, cx);
+        }
+    }
+
+    /// Tells transfers that were never started their end.
+    pub(crate) fn end_unstarted(&mut self, jobs: Vec<Job>, error: &TransferError, tell: &mut Tell<'_>) {
+        let mut left: Start = jobs.into_iter().map(|job| (job.number, job.command)).collect();
+        while let Some((number, _)) = left.pop() {
+            left.extend(tell(Update::File { index: number, kind: EventKind::Ended(Err(error.clone())) }));
+        }
+    }
+
+    /// Lets its link end once all its transfers have.
+    pub(crate) fn finish(&mut self) {
+        self.link.iter_mut().for_each(Link::finish);
+    }
+
+    /// Bounds what its link moves from now on.
+    pub(crate) fn limit(&mut self, share: Bandwidth) {
+        if self.share.replace(share) != Some(share)
+            && let Some(link) = &self.link
+        {
+            link.limit(share);
+        }
     }
 
     /// True when all transfers have been told their end, and no link is left.
@@ -141,6 +242,7 @@ impl Route {
             return None;
         }
         match event {
+            LinkEvent::Connecting | LinkEvent::Connected if self.lane == Lane::Beside => self.connected = true,
             LinkEvent::Connecting => {
                 tell(Update::Connecting { peer: self.peer() });
             }
@@ -199,13 +301,15 @@ impl Route {
         self.carried = Stats::default();
         (self.running, self.started) = (BTreeMap::new(), 0);
         let id = (self.index, self.made);
-        let link = Link::open(id, self.plan.clone(), cx.options.clone(), cx.cancel.clone(), cx.events.clone());
+        let mut options = cx.options.clone();
+        options.bandwidth = self.share.or(options.bandwidth);
+        let link = Link::open(id, self.plan.clone(), options, cx.cancel.clone(), cx.events.clone());
         self.link = Some(link);
         self.begin(jobs);
         self.finish_when_idle();
     }
 
-    fn begin(&mut self, jobs: Vec<Job>) {
+    pub(crate) fn begin(&mut self, jobs: Vec<Job>) {
         let Some(link) = &self.link else { return };
         for job in jobs {
             self.started = self.started.checked_add(1).expect("fewer transfers than 2^32 on one link");
@@ -227,6 +331,9 @@ impl Route {
         };
         let job = self.running.remove(&transfer).expect("it has a number");
         match result {
+            Err(error) if self.lane == Lane::Beside && !self.cancelled && transfer_may_recover(&error) => {
+                self.out.first.push(job);
+            }
             Err(error) if self.may_try() && transfer_may_recover(&error) => {
                 // A lost connection is the end of all of them: what is to be done is decided when it has told why.
                 let lost = matches!(error, TransferError::ConnectionLost(_));
@@ -255,15 +362,19 @@ impl Route {
 
     /// Starts transfers; those that cannot be started end as what they follow.
     fn follow(&mut self, start: Start, ended: &Result<(), TransferError>, tell: &mut Tell<'_>) {
-        if self.link.is_some() && !self.cancelled {
-            self.begin(jobs(start));
-            return;
+        let jobs = jobs(start);
+        match self.lane {
+            _ if self.cancelled => {}
+            Lane::Only if self.link.is_some() => return self.begin(jobs),
+            Lane::Only => {}
+            Lane::First | Lane::Beside => {
+                let (first, any): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_of_a_tree);
+                self.out.first.extend(first);
+                self.out.any.extend(any);
+                return;
+            }
         }
-        let mut left = start;
-        while let Some((number, _)) = left.pop() {
-            let error = ended.clone().err().unwrap_or(TransferError::Cancelled);
-            left.extend(tell(Update::File { index: number, kind: EventKind::Ended(Err(error)) }));
-        }
+        self.end_unstarted(jobs, &ended.clone().err().unwrap_or(TransferError::Cancelled), tell);
     }
 
     fn note(&mut self, number: usize, progress: &Progress) {
@@ -283,6 +394,10 @@ impl Route {
     ) -> Option<ClientError> {
         self.link = None;
         self.gather();
+        if self.lane == Lane::Beside && !self.cancelled {
+            self.out.first.extend(std::mem::take(&mut self.again).into_iter().map(|(job, _)| job));
+            return None;
+        }
         if let Some((_, error)) = self.again.first() {
             let may =
                 self.may_try() && result.as_ref().err().is_none_or(|error| link_may_recover(error, self.connected));
@@ -301,7 +416,7 @@ impl Route {
 
     /// Only a server may do better the next time: what happens in this process happens again.
     fn may_try(&self) -> bool {
-        !self.cancelled && matches!(self.plan.peer, Peer::Server(_))
+        !self.cancelled && self.lane != Lane::Beside && matches!(self.plan.peer, Peer::Server(_))
     }
 
     /// Sets the moment of the next try; false when there were enough.
@@ -322,8 +437,7 @@ impl Route {
 
     /// What runs on a link that is over could not tell its end.
     fn gather(&mut self) {
-        let lost = || TransferError::ConnectionLost("there is no connection".into());
-        self.again.extend(std::mem::take(&mut self.running).into_values().map(|job| (job, lost())));
+        self.again.extend(std::mem::take(&mut self.running).into_values().map(|job| (job, no_connection())));
     }
 
     fn give_up(&mut self, tell: &mut Tell<'_>) {
@@ -336,6 +450,7 @@ impl Route {
 
     fn finish_when_idle(&mut self) {
         if let Some(link) = &mut self.link
+            && self.lane == Lane::Only
             && self.running.is_empty()
         {
             link.finish();
@@ -343,7 +458,19 @@ impl Route {
     }
 }
 
-fn jobs(start: Start) -> Vec<Job> {
+/// As what a transfer ends whose link could not tell its end.
+pub(crate) fn no_connection() -> TransferError {
+    TransferError::ConnectionLost("there is no connection".into())
+}
+
+impl Job {
+    /// True for a tree's own transfer.
+    pub(crate) fn is_of_a_tree(&self) -> bool {
+        matches!(self.command, Command::PushTree { .. } | Command::PullTree { .. })
+    }
+}
+
+pub(crate) fn jobs(start: Start) -> Vec<Job> {
     start.into_iter().map(|(number, command)| Job { number, command }).collect()
 }
 
@@ -360,7 +487,7 @@ mod tests {
     use std::time::Duration;
 
     use deltasync_core::{ByteLen, RelPath};
-    use deltasync_io::DriveError;
+    use deltasync_io::{DriveError, Walks};
     use deltasync_proto::{CloseCode, Event, Refusal, RefusalCode, SessionError};
     use tokio::net::TcpListener;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -386,7 +513,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let url = format!("deltasync://{}/", listener.local_addr().expect("bound"));
             let Ok(Place::Remote(place)) = Place::parse(url.as_ref()) else { panic!("{url}") };
-            let plan = LinkPlan { peer: Peer::Server(place.server), roots: Vec::new(), known: None };
+            let plan =
+                LinkPlan { peer: Peer::Server(place.server), roots: Vec::new(), known: None, walks: Walks::default() };
             let wait = Duration::from_secs(1);
             let options = Options::default().retries(Retries { most, first: wait, longest: wait });
             let (events, happened) = unbounded_channel();

@@ -129,7 +129,12 @@ impl Spare {
                 Command::Pull { path: self.remote.clone(), destination: self.target.clone(), condition: self.condition }
             }
         };
-        let link = LinkPlan { peer: self.peer.clone(), roots: vec![self.root.clone()], known: None };
+        let link = LinkPlan {
+            peer: self.peer.clone(),
+            roots: vec![self.root.clone()],
+            known: None,
+            walks: deltasync_io::Walks::default(),
+        };
         Batch { link, commands: vec![(index, command)] }
     }
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use deltasync_core::{ByteLen, Name, RelPath};
-use deltasync_io::check_filter;
+use deltasync_io::{Walks, check_filter};
 use deltasync_proto::{
     Command, Condition, Destination, EventKind, Extra, Outcome, Place as StoragePlace, RootId, TransferError,
     TreeOptions, Verb,
@@ -27,6 +27,7 @@ use deltasync_proto::{
 use tokio_util::sync::CancellationToken;
 
 use crate::exchange::{Batch, Exchanged, exchange};
+use crate::gauge::Gauged;
 use crate::link::{LinkPlan, Peer};
 use crate::local::{LocalFound, LocalTarget, is_contents};
 use crate::route::{Start, sum};
@@ -84,7 +85,7 @@ pub(crate) fn plan_push(sources: &[PathBuf], destination: &Place, options: &Opti
         }
     };
     let mut reports = Reports::new(destination);
-    let mut trees = BTreeMap::new();
+    let (mut trees, walks) = (BTreeMap::new(), Walks::default());
     let mut roots: Vec<PathBuf> = Vec::new();
     let mut commands = Vec::with_capacity(found.len());
     for (number, (source, found)) in sources.iter().zip(found).enumerate() {
@@ -102,7 +103,7 @@ pub(crate) fn plan_push(sources: &[PathBuf], destination: &Place, options: &Opti
                 let path = join(&shown, &path, name)?;
                 check_apart(&shown, &tree.root, &target, &peer, &path)?;
                 let source = StoragePlace { root: root_id(&mut roots, tree.root), path: RelPath::ROOT };
-                let mut tree = Tree::new(number, Way::Push(source, path), options, (shown, target));
+                let mut tree = Tree::new(number, Way::Push(source, path), options, walks.clone(), (shown, target));
                 commands.push(tree.begin());
                 trees.insert(number, tree);
             }
@@ -114,7 +115,7 @@ pub(crate) fn plan_push(sources: &[PathBuf], destination: &Place, options: &Opti
         (Peer::Server(server), Some(state)) => Some(state.of(server)),
         (Peer::Directory(_), _) | (_, None) => None,
     };
-    let batches = vec![Batch { link: LinkPlan { peer, roots, known }, commands }];
+    let batches = vec![Batch { link: LinkPlan { peer, roots, known, walks }, commands }];
     Ok(Plan { verb: Verb::Push, files, batches, spares: BTreeMap::new(), trees })
 }
 
@@ -156,6 +157,8 @@ pub(crate) fn plan_pull(sources: &[Place], destination: &Path, options: &Options
     let mut reports = Reports::new(&place);
     let mut batches: Vec<Batch> = Vec::new();
     let (mut spares, mut trees) = (BTreeMap::new(), BTreeMap::new());
+    // All links write to one directory.
+    let walks = Walks::default();
     for (number, (source, found)) in sources.iter().zip(found).enumerate() {
         let shown = source.to_string();
         let Pulled { peer, path, name, is } = found;
@@ -167,7 +170,7 @@ pub(crate) fn plan_pull(sources: &[Place], destination: &Path, options: &Options
             if let Peer::Directory(root) = &peer {
                 check_apart(&shown, root, &to, &Peer::Directory(target.root.clone()), &at.path)?;
             }
-            tree = Some(Tree::new(number, Way::Pull(path.clone(), at), options, (shown.clone(), to)));
+            tree = Some(Tree::new(number, Way::Pull(path.clone(), at), options, walks.clone(), (shown.clone(), to)));
         }
         let command = match (is, &mut tree, name) {
             (Is::Tree, Some(tree), name) => {
@@ -194,7 +197,7 @@ pub(crate) fn plan_pull(sources: &[Place], destination: &Path, options: &Options
         match batches.iter_mut().find(|batch| batch.link.peer == peer) {
             Some(batch) => batch.commands.push(command),
             None => {
-                let link = LinkPlan { peer, roots: vec![target.root.clone()], known: None };
+                let link = LinkPlan { peer, roots: vec![target.root.clone()], known: None, walks: walks.clone() };
                 batches.push(Batch { link, commands: vec![command] });
             }
         }
@@ -379,6 +382,7 @@ struct Running<'a> {
 impl Running<'_> {
     fn on(&mut self, update: Update, report: &mut impl FnMut(Update)) -> Start {
         let Update::File { index: number, kind } = update else {
+            self.trees.values_mut().filter(|tree| tree.has_begun()).for_each(|tree| tree.look(report));
             report(update);
             return Vec::new();
         };
@@ -433,11 +437,13 @@ async fn run(
     plan: Plan,
     options: &Options,
     cancel: &CancellationToken,
-    mut report: impl FnMut(Update),
+    report: impl FnMut(Update),
     begun: Instant,
 ) -> Summary {
     let Plan { verb, files, batches, spares, trees } = plan;
     let (owners, next, damages) = (BTreeMap::new(), files.len(), Vec::new());
+    let mut gauged = Gauged::new(files.len(), begun, report);
+    let mut report = |update| gauged.update(update);
     let mut running = Running { files, spares: &spares, trees, owners, next, damages };
     let on = |update| running.on(update, &mut report);
     let Exchanged { mut carried, mut retried, mut failures } = exchange(batches, options, cancel, on).await;
@@ -480,6 +486,7 @@ async fn run(
         }
         report(Update::File { index, kind: EventKind::Ended(ended) });
     }
+    gauged.finish();
     Summary { verb, files, carried, retried, failures, elapsed: begun.elapsed() }
 }
 

@@ -9,19 +9,20 @@
 //!
 //! A member that has failed is not tried again, unless what the tree's own transfer makes may have been in its way; it is an
 //! error as long as the comparison names it. What changes faster than it can be sent ends as such after [`ROUNDS`]
-//! comparisons.
+//! comparisons; a small file that does is left out of a push, and named ([`Unsettled`]).
 //!
 //! Invariant: no number of the progress it tells ever becomes less.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deltasync_core::{ByteLen, InvalidPath, RelPath};
-use deltasync_io::{TreeMember, left_out, members_to_fetch, members_to_send};
+use deltasync_core::{ByteLen, InvalidPath, Offset, RelPath};
+use deltasync_io::{TreeMember, Walks, files_made, files_to_send, left_out, members_to_fetch, members_to_send};
 use deltasync_proto::{
     Command, Condition, EventKind, FaultKind, Outcome, Place, Progress, RefusalCode, TransferError, TreeOptions,
 };
 
 use crate::route::Start;
+use crate::unsettled::Unsettled;
 use crate::{ClientError, FileReport, Options, Shown, TreeProgress, TreeReport, Update, UsageError};
 
 /// How often a tree is compared at most.
@@ -36,6 +37,15 @@ pub(crate) enum Way {
     Pull(RelPath, Place),
 }
 
+impl Way {
+    /// The tree at our end.
+    fn place(&self) -> &Place {
+        match self {
+            Self::Push(place, _) | Self::Pull(_, place) => place,
+        }
+    }
+}
+
 /// The transfer of a tree under one number of the verb, those of its members under others.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -43,6 +53,8 @@ pub(crate) struct Tree {
     way: Way,
     options: TreeOptions,
     condition: Condition,
+    /// How far our end has listed it.
+    walks: Walks,
     /// Source and destination, as they are shown.
     shown: (String, String),
     /// It was first taken for a file, and this came of it.
@@ -57,9 +69,10 @@ pub(crate) struct Tree {
     waiting: Vec<TreeMember>,
     /// One of them got a transfer.
     has_moved: bool,
-    /// Those that are on their way, by the verb's number, and how far each has got.
-    moving: BTreeMap<usize, (TreeMember, ByteLen)>,
+    /// Those that are on their way, by the verb's number.
+    moving: BTreeMap<usize, Moving>,
     failed: BTreeMap<RelPath, ClientError>,
+    unsettled: Unsettled,
     left_out: Vec<(RelPath, String)>,
     /// Members that are done, and their bytes.
     done: (usize, ByteLen),
@@ -68,6 +81,9 @@ pub(crate) struct Tree {
     /// The last of its own transfers, with what all transfers together have moved.
     outcome: Outcome,
     first: First,
+    /// Where each small file ends in the archive that is to be sent.
+    small: Vec<Offset>,
+    small_done: u64,
     progress: TreeProgress,
     told: Option<TreeProgress>,
 }
@@ -79,6 +95,16 @@ struct First {
     own_made: ByteLen,
     members_len: Option<ByteLen>,
     members_made: ByteLen,
+}
+
+/// A member that is on its way.
+#[derive(Debug)]
+struct Moving {
+    member: TreeMember,
+    /// How far it has got.
+    made: ByteLen,
+    /// It began while the tree's own transfer was on its way.
+    is_beside: bool,
 }
 
 /// How a tree's own transfer of a round has gone.
@@ -100,12 +126,13 @@ pub(crate) enum Step {
 
 impl Tree {
     /// A tree among the sources. Its own transfer has the number `index`.
-    pub(crate) fn new(index: usize, way: Way, options: &Options, shown: (String, String)) -> Self {
+    pub(crate) fn new(index: usize, way: Way, options: &Options, walks: Walks, shown: (String, String)) -> Self {
         Self {
             index,
             way,
             options: options.tree.clone(),
             condition: options.condition,
+            walks,
             shown,
             no_file: None,
             round: 0,
@@ -115,11 +142,14 @@ impl Tree {
             has_moved: false,
             moving: BTreeMap::new(),
             failed: BTreeMap::new(),
+            unsettled: Unsettled::default(),
             left_out: Vec::new(),
             done: (0, ByteLen::ZERO),
             moved: BTreeMap::new(),
             outcome: Outcome::default(),
             first: First::default(),
+            small: Vec::new(),
+            small_done: 0,
             progress: TreeProgress::default(),
             told: None,
         }
@@ -133,7 +163,12 @@ impl Tree {
     /// Compares the tree.
     pub(crate) fn begin(&mut self) -> (usize, Command) {
         self.round += 1;
-        (self.own, self.has_moved) = (Own::Moving, false);
+        self.has_moved = false;
+        self.compare()
+    }
+
+    fn compare(&mut self) -> (usize, Command) {
+        self.own = Own::Moving;
         self.forget_named();
         let options = self.options.clone();
         // What is replaced from the second round on is what the first has made.
@@ -174,6 +209,12 @@ impl Tree {
         step
     }
 
+    /// Tells what our end has looked at since it was told last.
+    pub(crate) fn look(&mut self, report: &mut impl FnMut(Update)) {
+        self.count();
+        self.tell(report);
+    }
+
     /// Where it went, and what became of it beyond the outcome.
     pub(crate) fn into_report(self) -> (String, TreeReport) {
         let (source, target) = self.shown;
@@ -182,6 +223,9 @@ impl Tree {
             ..FileReport::new(below(&source, path), below(&target, path))
         };
         let mut failed: Vec<_> = self.failed.into_iter().map(|(path, error)| report(&path, error)).collect();
+        for (path, times) in self.unsettled.into_files() {
+            failed.push(report(&path, TransferError::Changed { times }.into()));
+        }
         let left_out = self.left_out.into_iter();
         failed.extend(left_out.map(|(path, reason)| report(&path, ClientError::LeftOut { reason })));
         (target, TreeReport { members: self.done.0, rounds: self.round, failed })
@@ -191,13 +235,18 @@ impl Tree {
         match kind {
             EventKind::Differs { tree, ranges, presumed } => {
                 self.left_out = left_out(&tree);
+                self.name_small(files_to_send(&tree, &ranges));
                 self.name(members_to_send(&tree, &ranges));
                 // What comes beside a tree that is presumed to be there makes it another.
                 if !presumed && (self.round > 1 || self.condition == Condition::Any) {
                     return Step::Start(self.start_members(next));
                 }
             }
-            EventKind::Made { stage } => self.name(members_to_fetch(&stage)),
+            EventKind::Made { stage } => {
+                let made = files_made(&stage);
+                self.small_done = self.small_done.max(made);
+                self.name(members_to_fetch(&stage));
+            }
             EventKind::Ended(Ok(outcome)) => return self.on_compared(outcome, next),
             EventKind::Ended(Err(error)) => return self.on_failed(error, next),
             kind => {
@@ -213,6 +262,12 @@ impl Tree {
             }
         }
         Step::Start(Vec::new())
+    }
+
+    fn name_small(&mut self, ends: Vec<Offset>) {
+        if self.round == 1 && self.small.is_empty() {
+            self.small = ends;
+        }
     }
 
     fn name(&mut self, members: Vec<TreeMember>) {
@@ -267,6 +322,9 @@ impl Tree {
         // What is not named any more is there by now, or gone from the source.
         let named = &self.named;
         self.failed.retain(|path, _| named.contains(path));
+        if self.leave_out_unsettled() {
+            return Step::Start(vec![self.compare()]);
+        }
         match &self.own {
             Own::Failed(error) if !self.has_moved || !is_of_entries(error) => Step::Ended(Err(error.clone())),
             Own::Compared if !self.has_moved => Step::Ended(Ok(self.total())),
@@ -274,9 +332,20 @@ impl Tree {
         }
     }
 
+    /// Where its own transfer has failed since small files of ours do not hold still: leaves these out.
+    fn leave_out_unsettled(&mut self) -> bool {
+        if !matches!((&self.own, &self.way), (Own::Failed(TransferError::Changed { .. }), Way::Push(..))) {
+            return false;
+        }
+        let changed = self.walks.take_changed(self.way.place());
+        let Some(filter) = self.unsettled.leave_out(changed, &self.options.scope.filter) else { return false };
+        self.options.scope.filter = filter;
+        true
+    }
+
     /// The transfers of the members that wait, but for those that have failed already.
     fn start_members(&mut self, next: &mut usize) -> Start {
-        let moving: BTreeSet<RelPath> = self.moving.values().map(|(member, _)| member.path.clone()).collect();
+        let moving: BTreeSet<RelPath> = self.moving.values().map(|moving| moving.member.path.clone()).collect();
         let mut start = Vec::new();
         for member in std::mem::take(&mut self.waiting) {
             // One that is done is named again where the receiver's list does not show it: it takes no part there.
@@ -291,7 +360,8 @@ impl Tree {
             match self.member_command(&member) {
                 Ok(command) => {
                     start.push((*next, command));
-                    self.moving.insert(*next, (member, ByteLen::ZERO));
+                    let is_beside = matches!(self.own, Own::Moving);
+                    self.moving.insert(*next, Moving { member, made: ByteLen::ZERO, is_beside });
                     *next += 1;
                 }
                 Err(cause) => {
@@ -317,7 +387,7 @@ impl Tree {
     }
 
     fn on_member(&mut self, number: usize, kind: EventKind, next: &mut usize, report: &mut impl FnMut(Update)) -> Step {
-        let Some((member, made)) = self.moving.get_mut(&number) else { return Step::Start(Vec::new()) };
+        let Some(Moving { member, made, .. }) = self.moving.get_mut(&number) else { return Step::Start(Vec::new()) };
         let path = member.path.clone();
         let reached = match &kind {
             EventKind::Progress(progress) => progress.made().min(member.len),
@@ -330,7 +400,7 @@ impl Tree {
         }
         report(Update::Member { index: self.index, path, kind: kind.clone() });
         if let EventKind::Ended(result) = kind
-            && let Some((member, _)) = self.moving.remove(&number)
+            && let Some(Moving { member, is_beside, .. }) = self.moving.remove(&number)
         {
             self.progress.members_done += 1;
             match result {
@@ -339,8 +409,8 @@ impl Tree {
                     self.add(&outcome);
                     self.moved.insert(member.path.clone(), member);
                 }
-                // Its directory may not be made yet, or something stand in its place.
-                Err(_) if matches!(self.own, Own::Moving) => self.waiting.push(member),
+                // Its directory may not have been made yet, or something have stood in its place.
+                Err(_) if is_beside && !self.has_failed() => self.waiting.push(member),
                 Err(error) => drop(self.failed.insert(member.path, error.into())),
             }
             if self.moving.is_empty() && !matches!(self.own, Own::Moving) {
@@ -348,6 +418,14 @@ impl Tree {
             }
         }
         Step::Start(Vec::new())
+    }
+
+    /// Whether its own transfer has failed as a whole.
+    fn has_failed(&self) -> bool {
+        match &self.own {
+            Own::Moving | Own::Compared | Own::Failed(TransferError::Changed { .. }) => false,
+            Own::Failed(error) => !is_of_entries(error),
+        }
     }
 
     /// Adds what a transfer has moved.
@@ -382,6 +460,15 @@ impl Tree {
         }
         let made = (own_made + members_made).min(progress.total.unwrap_or(ByteLen::new(u64::MAX)));
         progress.made = progress.made.max(made);
+        let is_made = |end: &Offset| end.to_len() <= own_made;
+        self.small_done = self.small_done.max(self.small.partition_point(is_made) as u64);
+        progress.files_done = progress.files_done.max(self.small_done + progress.members_done);
+        let small = self.small_done.max(self.small.len() as u64);
+        progress.files = progress.files.max(small + progress.members).max(progress.files_done);
+        let looked = self.walks.walked(self.way.place());
+        // From the second comparison on it is listed again.
+        progress.looked.entries = progress.looked.entries.max(looked.entries);
+        progress.looked.len = progress.looked.len.max(looked.len);
     }
 }
 
@@ -389,11 +476,12 @@ fn is_wrong_kind(error: &TransferError) -> bool {
     matches!(error, TransferError::Storage(fault) if fault.kind == FaultKind::WrongKind)
 }
 
-/// Whether the storage failed for the sake of some entries and made all others: it names them.
+/// Whether the storage failed for the sake of some entries: it names them, and made all others. Or one has changed of what it
+/// was to copy from: as a small file does in whose place a large one came beside the tree.
 pub(crate) fn is_of_entries(error: &TransferError) -> bool {
     match error {
-        TransferError::Storage(fault) => fault.kind == FaultKind::Other,
-        TransferError::Refused(refusal) => refusal.code == RefusalCode::Storage,
+        TransferError::Storage(fault) => matches!(fault.kind, FaultKind::Other | FaultKind::Changed),
+        TransferError::Refused(refusal) => matches!(refusal.code, RefusalCode::Storage | RefusalCode::Changed),
         _ => false,
     }
 }
@@ -420,7 +508,7 @@ mod tests {
     fn tree() -> Tree {
         let place = Place { root: RootId::new(2), path: RelPath::ROOT };
         let way = Way::Push(place, path("at"));
-        Tree::new(OWN, way, &Options::default(), ("src/".into(), "dst".into()))
+        Tree::new(OWN, way, &Options::default(), Walks::default(), ("src/".into(), "dst".into()))
     }
 
     fn member(name: &str, len: u64) -> TreeMember {
@@ -476,6 +564,7 @@ mod tests {
             for two in self.progress.windows(2) {
                 let (a, b) = (two[0], two[1]);
                 assert!(a.made <= b.made && a.members <= b.members && a.members_done <= b.members_done, "{two:?}");
+                assert!(a.files <= b.files && a.files_done <= b.files_done, "{two:?}");
                 assert!(a.total.is_none() || a.total == b.total, "{two:?}");
             }
             assert!(self.progress.iter().all(|told| told.total.is_none_or(|total| told.made <= total)));
@@ -534,6 +623,20 @@ mod tests {
         told.check_progress();
         let (_, report) = told.tree.into_report();
         assert_eq!(report.failed.len(), 1);
+    }
+
+    #[test]
+    fn a_member_that_began_beside_the_tree_and_fails_after_it_is_tried_again_too() {
+        let denied = || EventKind::Ended(Err(StorageFault::new(FaultKind::WrongKind, "in the way").into()));
+        let mut told = Told::new();
+        told.tree.name(vec![member("late", 1000)]);
+        assert_eq!(told.tree.start_members(&mut told.next).len(), 1);
+        assert_eq!(told.take(OWN, ended(100, 100)), Ok(vec![]), "a member goes on");
+        assert_eq!(told.take(10, denied()), Ok(vec![11]));
+        assert_eq!(told.take(11, ended(1000, 1000)), Ok(vec![OWN]));
+        assert!(matches!(told.take(OWN, ended(100, 0)), Err(Ok(_))));
+        told.check_progress();
+        assert_eq!(told.tree.into_report().1.failed.len(), 0);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What a verb tells while it runs.
 
 use deltasync_core::{ByteLen, RelPath};
+use deltasync_io::Walked;
 use deltasync_proto::{EventKind, Stats};
 
-use crate::Retry;
+use crate::{Pace, Retry};
 
 /// What a verb tells while it runs: the one stream that every face draws. [`Waits`](crate::Waits) makes of it what the verb
 /// waits for.
@@ -34,7 +35,10 @@ pub enum Update {
         /// How far.
         progress: TreeProgress,
     },
-    /// What the connections have carried so far, all together.
+    /// How far all sources together are, how fast they move and how long that will take. Told a few times a second, and last
+    /// of all.
+    Pace(Pace),
+    /// What the connections have carried so far, all together. Told again now and then when nothing has moved.
     Carried(Stats),
     /// A connection to this server is being made.
     Connecting {
@@ -54,6 +58,12 @@ pub enum Update {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TreeProgress {
+    /// What was looked at of it at our end: all that is in it, where it is listed; its files are not read for that.
+    pub looked: Walked,
+    /// Files that differ, small ones and large ones, as far as they are known.
+    pub files: u64,
+    /// Those of them that are done, or have failed.
+    pub files_done: u64,
     /// Large files to transfer, each by itself, as far as that is known.
     pub members: u64,
     /// Those of them that are done, or have failed.

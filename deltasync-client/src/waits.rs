@@ -15,6 +15,7 @@ use std::fmt;
 use std::time::Duration;
 
 use deltasync_core::{ByteLen, RelPath};
+use deltasync_io::Walked;
 use deltasync_proto::{EventKind, Phase, Stats, Verb};
 
 use crate::Update;
@@ -29,6 +30,8 @@ pub struct Waits {
     servers: BTreeMap<String, ServerState>,
     /// By source and, for a large file of a tree, its path.
     files: BTreeMap<(usize, Option<RelPath>), FileState>,
+    /// What was looked at in each source that is a tree.
+    looked: BTreeMap<usize, Walked>,
     carried: Stats,
     /// What the wire had carried when enough for a movement had come together.
     marked: u64,
@@ -137,8 +140,11 @@ impl Waits {
             }
             Update::File { index, kind } => self.on_file((*index, None), kind),
             Update::Member { index, path, kind } => self.on_file((*index, Some(path.clone())), kind),
-            // What it counts was told of its files.
-            Update::Tree { .. } => false,
+            // What else it counts was told of its files.
+            Update::Tree { index, progress } => {
+                self.looked.insert(*index, progress.looked).is_none_or(|before| before != progress.looked)
+            }
+            Update::Pace(_) => false,
         };
         if moved {
             self.moved = now;
@@ -260,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Retry;
+    use crate::{Retry, TreeProgress};
 
     const PEER: &str = "h:7440";
 
@@ -402,6 +408,19 @@ mod tests {
         assert_eq!(waits.at(s(3)).map(|wait| wait.since), Some(s(3)));
         waits.update(s(3), &made(1000, 11));
         assert_eq!(waits.at(s(4)), None);
+    }
+
+    #[test]
+    fn a_tree_that_is_being_listed_moves() {
+        let mut waits = Waits::default();
+        waits.update(s(0), &started(Verb::Push));
+        let looked =
+            |entries| TreeProgress { looked: Walked { entries, ..Walked::default() }, ..TreeProgress::default() };
+        for (at, entries) in [(1, 100), (3, 200), (4, 200)] {
+            waits.update(s(at), &Update::Tree { index: 0, progress: looked(entries) });
+        }
+        assert_eq!(waits.at(s(4)), None);
+        assert_eq!(waits.at(s(5)).map(|wait| (wait.waiting_for, wait.since)), Some((WaitingFor::DiskToRead, s(2))));
     }
 
     #[test]

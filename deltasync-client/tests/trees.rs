@@ -5,14 +5,14 @@ mod common;
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::snapshot::{assert_equal, assert_holds, snapshot};
 use common::{Scratch, Server, deltasync, noise};
-use deltasync_client::{ExitStatus, Options, Place, Retries, Summary, TreeProgress, Update, pull, push};
+use deltasync_client::{ExitStatus, Options, Pace, Place, Retries, Summary, TreeProgress, Update, pull, push};
 use deltasync_proto::EventKind;
 use deltasync_testkit::{Cut, CuttingRelay, Direction, Rng};
 use tokio::runtime::Runtime;
@@ -85,7 +85,7 @@ fn make_tree(root: &Path, seed: u64) {
 /// A smaller tree whose paths are known, for changes of each kind.
 fn make_known(root: &Path) {
     fs::create_dir(root).expect("new");
-    for dir in ["stays", "goes/deep", "moves", "empty", "becomes-file", "chmod-dir"] {
+    for dir in ["stays", "goes/deep", "moves", "empty", "becomes-file", "becomes-large/sub", "chmod-dir"] {
         fs::create_dir_all(root.join(dir)).expect("new");
     }
     for (i, name) in ["small", "touched", "chmodded", "removed", "renamed", "becomes-dir", "becomes-link", "grows"]
@@ -100,6 +100,10 @@ fn make_known(root: &Path) {
     {
         fs::write(root.join(name), noise(100 + i as u64, 200_000)).expect("space");
     }
+    fs::write(root.join("becomes-large/sub/file"), noise(105, 3000)).expect("space");
+    let ends_in_a_hole = File::create(root.join("sparse")).expect("new");
+    ends_in_a_hole.write_all_at(&noise(106, 5000), 1 << 20).expect("space");
+    ends_in_a_hole.set_len(3 << 20).expect("space");
     symlink("small", root.join("link")).expect("new");
     symlink("small", root.join("link-becomes-file")).expect("new");
 }
@@ -143,6 +147,8 @@ fn change(root: &Path, clearing: bool) {
     if clearing {
         fs::remove_dir(path("becomes-file")).expect("empty");
         fs::write(path("becomes-file"), b"file").expect("space");
+        fs::remove_dir_all(path("becomes-large")).expect("there");
+        fs::write(path("becomes-large"), noise(59, 90_000)).expect("space");
         fs::remove_dir_all(path("stays")).expect("there");
         symlink("small", path("stays")).expect("new");
     }
@@ -360,7 +366,7 @@ fn no_more_is_deleted_than_is_said() {
 fn told(verb: impl AsyncFnOnce(&Options, &mut dyn FnMut(Update)) -> Summary) -> Summary {
     let wait = Duration::from_millis(10);
     let options = Options::default().retries(Retries { most: 3, first: wait, longest: wait });
-    let (mut ends, mut last) = (0, TreeProgress::default());
+    let (mut ends, mut last, mut pace) = (0, TreeProgress::default(), Pace::default());
     let mut report = |update| match update {
         Update::File { index: 0, kind: EventKind::Ended(_) } => ends += 1,
         Update::Tree { index: 0, progress } => {
@@ -368,12 +374,22 @@ fn told(verb: impl AsyncFnOnce(&Options, &mut dyn FnMut(Update)) -> Summary) -> 
             assert!(progress.members_done >= last.members_done, "{last:?}, then {progress:?}");
             assert!(last.total.is_none() || last.total == progress.total, "{last:?}, then {progress:?}");
             assert!(progress.total.is_none_or(|total| progress.made <= total), "{progress:?}");
+            assert!(progress.looked.entries >= last.looked.entries, "{last:?}, then {progress:?}");
+            assert!(
+                progress.files >= last.files && progress.files_done >= last.files_done,
+                "{last:?}, then {progress:?}"
+            );
+            assert!(progress.files_done <= progress.files, "{progress:?}");
             last = progress;
         }
+        Update::Pace(told) => pace = told,
         _ => {}
     };
     let summary = Runtime::new().expect("threads to be had").block_on(verb(&options, &mut report));
     assert_eq!((ends, last.total), (1, Some(last.made)), "{last:?}");
+    assert!(last.files > 15 && last.looked.entries > 15, "{last:?}");
+    assert_eq!((pace.total, pace.made), (last.total, last.made), "{pace:?}");
+    assert_eq!((pace.files, pace.files_done, pace.looked), (last.files, last.files, last.looked), "{pace:?}");
     summary
 }
 
@@ -452,26 +468,4 @@ fn a_pull_cut_anywhere_is_right_in_the_end() {
         assert_equal(&server.dir.join("tree"), &dir.join(name));
         summary
     });
-}
-
-/// Needs `rsync`.
-#[test]
-#[ignore = "needs rsync"]
-fn rsync_finds_nothing_to_do_after_a_push() {
-    let server = Server::start();
-    let dir = Scratch::new();
-    for (name, make) in [("known", make_known as fn(&Path)), ("random", |root: &Path| make_tree(root, 9))] {
-        make(&dir.join(name));
-        deltasync(dir.path(), &["push", name, &server.url(name), QUIET]).fine();
-        if name == "known" {
-            change(&dir.join(name), true);
-            deltasync(dir.path(), &["push", name, &server.url(name), QUIET, "--delete"]).fine();
-        }
-        let (source, target) = (dir.join(format!("{name}/")), server.dir.join(format!("{name}/")));
-        let mut rsync = Command::new("rsync");
-        rsync.args(["-aHX", "--checksum", "--dry-run", "--itemize-changes", "--delete"]).args([source, target]);
-        let output = rsync.output().expect("there is rsync");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert_eq!((text(&output.stdout), text(&output.stderr)), (String::new(), String::new()), "{name}");
-    }
 }

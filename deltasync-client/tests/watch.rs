@@ -325,11 +325,11 @@ fn a_checkout_that_switches_between_two_tags_is_equal_each_time() {
     git(&source, &["init", "-q", "-b", "main"]);
     for (version, seed) in [("v1", 100), ("v2", 200)] {
         // Some files stay, some change, some come and go with their directories.
-        for i in 0..40_u64 {
+        for i in 0..300_u64 {
             let at =
                 if i % 4 == 0 { format!("repo/{version}/sub{}", i % 3) } else { format!("repo/src/part{}", i % 5) };
             dir.mkdir(&at);
-            let content = noise(if i % 2 == 0 { seed + i } else { i }, 2000 + 137 * i as usize);
+            let content = noise(if i % 2 == 0 { seed + i } else { i }, 2000 + 37 * i as usize);
             dir.write(&format!("{at}/file{i}"), &content);
         }
         dir.write("repo/asset", &noise(seed, 200_000));

@@ -202,7 +202,8 @@ mod tests {
         check(rooted(1, 1), rooted(2, 2), &[Length, Content], true);
         check(link("a"), link("b"), &[Target], false);
         check(TreeKind::Directory, file(0), &[Kind], true);
-        let to = |to: &str| TreeKind::HardLink { to: RelPath::new(to).expect("valid"), len: ByteLen::new(1), root: None };
+        let to =
+            |to: &str| TreeKind::HardLink { to: RelPath::new(to).expect("valid"), len: ByteLen::new(1), root: None };
         check(to("x"), to("y"), &[HardLink], false);
         check(file(1), to("x"), &[HardLink], false);
         check(to("x"), link("x"), &[Kind], false);

@@ -63,7 +63,8 @@ pub use memory::MemoryStorage;
 mod local;
 pub use local::{
     Finding, FindingKind, LastScrub, LocalOptions, LocalStorage, Reached, Recovery, Scrub, ScrubEvent, ScrubOptions,
-    ScrubReport, TreeMember, compared_lists, connect_control, left_out, members_to_fetch, members_to_send, tree_list,
+    ScrubReport, TreeMember, Walked, Walks, compared_lists, connect_control, files_made, files_to_send, left_out,
+    members_to_fetch, members_to_send, tree_list,
 };
 
 #[cfg(feature = "tokio")]

@@ -70,7 +70,10 @@ use stage::{Directories, Ready, Stage};
 use staging::{Staging, Target};
 
 pub use control::{Reached, connect_control};
-pub use tree::{TreeMember, compared_lists, left_out, members_to_fetch, members_to_send, tree_list};
+pub use tree::{
+    TreeMember, Walked, Walks, compared_lists, files_made, files_to_send, left_out, members_to_fetch, members_to_send,
+    tree_list,
+};
 
 pub use scrub::{Finding, FindingKind, LastScrub, Scrub, ScrubEvent, ScrubOptions, ScrubReport};
 
@@ -88,6 +91,8 @@ pub struct LocalOptions {
     /// refused. What is left of it, at most 64 GiB, may be taken by what transfers that were cut have left, for a week, so
     /// that the next ones go on from there.
     pub staging: ByteLen,
+    /// Where it is told how far trees are listed, and what of them changes meanwhile; `None` for nowhere.
+    pub walks: Option<Walks>,
     /// On how many threads a file of 8 MiB or more is cut and digested (default: as many as there are cores, but at most
     /// 4). Beside those that answer, all files together get one less than that.
     pub chunking_threads: usize,
@@ -103,6 +108,7 @@ impl Default for LocalOptions {
             known: None,
             history: ByteLen::new(1 << 30),
             staging: ByteLen::new(1 << 40),
+            walks: None,
             chunking_threads: thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             components: false,
         }
@@ -135,6 +141,13 @@ impl LocalOptions {
     #[must_use]
     pub fn staging(mut self, staging: ByteLen) -> Self {
         self.staging = staging;
+        self
+    }
+
+    /// Sets where it is told how far trees are listed.
+    #[must_use]
+    pub fn walks(mut self, walks: Walks) -> Self {
+        self.walks = Some(walks);
         self
     }
 
@@ -173,6 +186,7 @@ pub struct LocalStorage {
     syncing: Directories,
     /// Held by a commit where nothing is served.
     replacing: Mutex<()>,
+    walks: Option<Walks>,
     recovery: Recovery,
 }
 
@@ -231,6 +245,7 @@ impl LocalStorage {
             known: None,
             served,
             replacing,
+            walks: options.walks,
             recovery,
             unsure: Mutex::default(),
             syncing: Directories::default(),
@@ -254,10 +269,11 @@ impl LocalStorage {
     /// As [`roots`](Self::roots), directories of any disk.
     pub fn roots_on(directories: Vec<Arc<dyn DiskDir>>, options: LocalOptions) -> Self {
         let roots = directories.into_iter().map(Root::new).collect();
-        let (limits, known, replacing) = (options.limits, options.known, Mutex::default());
+        let (limits, known, walks) = (options.limits, options.known, options.walks);
         let (recovery, syncing) = (Recovery::default(), Directories::default());
         let helpers = Helpers::new(options.chunking_threads.saturating_sub(1));
-        Self { roots, limits, helpers, known, served: None, replacing, recovery, unsure: Mutex::default(), syncing }
+        let (replacing, unsure) = (Mutex::default(), Mutex::default());
+        Self { roots, limits, helpers, known, served: None, replacing, walks, recovery, unsure, syncing }
     }
 
     /// What was not in order when a directory was opened to be served.

@@ -423,6 +423,9 @@ impl Opening {
         let found = match self.found.take() {
             None => {
                 let Answer::Basis { place, file, twin, partial } = answer? else { return Err(wrong_answer()) };
+                if let Some(wish) = self.offer.to.as_ref().filter(|wish| wish.attributes.is_some()) {
+                    check_exactly(&wish.path, &place)?;
+                }
                 let found = Found { place, file, twin, partial, told: false };
                 if let Some(ask) = alike_to(&self.offer, &found) {
                     self.request = cx.ask(ask);
@@ -454,6 +457,9 @@ fn alike_to(offer: &Offer, found: &Found) -> Option<Ask> {
 impl Preparing {
     fn on_basis(self, answer: Answer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
         let Answer::Basis { place, file, partial, .. } = answer else { return Err(wrong_answer()) };
+        if self.ours.attributes.is_some() {
+            check_exactly(&self.ours.destination.place.path, &place)?;
+        }
         // What an earlier pull has left is what we have: so a set comes, and not everything.
         let have = partial.as_ref().or(file.as_ref()).map(|file| (file.chunks.root(), file.chunks.len()));
         let scope = self.ours.tree.as_ref().map_or_else(Scope::default, |options| options.scope.clone());
@@ -462,6 +468,14 @@ impl Preparing {
         let found = Some(Found { place, file, twin: None, partial, told: true });
         Ok(Receiving::Requested(Requested { aim: Aim::Ours(self.ours), found, stale: false }))
     }
+}
+
+/// A file of a tree goes nowhere else: not into a directory that is still to make way for it.
+fn check_exactly(wanted: &RelPath, place: &Place) -> Result<(), StorageFault> {
+    if *wanted == place.path {
+        return Ok(());
+    }
+    Err(StorageFault::new(FaultKind::WrongKind, "is a directory"))
 }
 
 impl Requested {

@@ -201,6 +201,8 @@ impl Stage {
     /// Sets the permissions and the time that it will have.
     pub(super) fn adorn(&self, attributes: Attributes) -> Result<(), StorageFault> {
         let mut state = self.open_state()?;
+        // That would give it a new time: its end may be a hole.
+        self.settle_len(&mut state).map_err(|error| system_fault(&self.place.path, &error))?;
         let set = self.file.set_mode(mode_of(attributes, 0));
         set.and_then(|()| self.file.set_modified(attributes.modified()))
             .map_err(|error| system_fault(&self.place.path, &error))?;

@@ -31,6 +31,8 @@ mod listing;
 mod making;
 mod own;
 mod walk;
+mod walks;
+pub use walks::{Walked, Walks};
 mod xattrs;
 
 use filtering::Excluded;
@@ -39,6 +41,7 @@ use making::Making;
 use own::own_copy;
 pub(super) use own::own_copy_of;
 use walk::walk;
+use walks::Count;
 
 #[cfg(test)]
 mod tests;
@@ -57,19 +60,24 @@ pub struct TreeMember {
 /// The members in these ranges of a described tree's archive, in order; none when it was not described by a
 /// [`LocalStorage`](crate::LocalStorage).
 pub fn members_to_send(tree: &FileHandle, ranges: &[(Offset, ByteLen)]) -> Vec<TreeMember> {
-    let Some(tree) = tree.downcast_ref::<Tree>() else { return Vec::new() };
-    let list = &tree.list;
     let mut members = Vec::new();
+    in_ranges(tree, ranges, |list, index| members.extend(TreeMember::of(list.entry(index))));
+    members
+}
+
+/// Looks at each entry of a described tree that lies in these ranges of its archive.
+fn in_ranges(tree: &FileHandle, ranges: &[(Offset, ByteLen)], mut look: impl FnMut(&TreeList, usize)) {
+    let Some(tree) = tree.downcast_ref::<Tree>() else { return };
+    let list = &tree.list;
     let mut next = 0;
     for (start, len) in ranges {
         let Some(end) = start.checked_add(*len) else { break };
         next = list.index_at(*start).max(next);
         while next < list.len() && list.span(next).0 < end {
-            members.extend(TreeMember::of(list.entry(next)));
+            look(list, next);
             next += 1;
         }
     }
-    members
 }
 
 /// The members of a staged tree that are not there yet, or are not what they should be, in order.
@@ -87,6 +95,24 @@ pub fn compared_lists(stage: &StageHandle) -> Option<(Option<Arc<TreeList>>, Arc
 /// The list of a described tree; `None` when it was not described by a [`LocalStorage`](crate::LocalStorage).
 pub fn tree_list(tree: &FileHandle) -> Option<Arc<TreeList>> {
     tree.downcast_ref::<Tree>().map(|tree| Arc::clone(&tree.list))
+}
+
+/// How many files that travel with their tree a staged one has made so far, content or attributes.
+pub fn files_made(stage: &StageHandle) -> u64 {
+    stage.downcast_ref::<Making>().map_or(0, Making::files)
+}
+
+/// Where each file ends in a described tree's archive that travels with it and lies in these ranges, in order; none when it
+/// was not described by a [`LocalStorage`](crate::LocalStorage).
+pub fn files_to_send(tree: &FileHandle, ranges: &[(Offset, ByteLen)]) -> Vec<Offset> {
+    let mut ends = Vec::new();
+    in_ranges(tree, ranges, |list, index| {
+        if list.entry(index).inline().is_some() {
+            let (start, len) = list.span(index);
+            ends.extend(start.checked_add(len));
+        }
+    });
+    ends
 }
 
 /// What a described tree leaves out, and why, for people: devices, sockets and pipes, what is not kept of others, and lines
@@ -117,6 +143,8 @@ pub(super) struct Tree {
     blank: BTreeSet<usize>,
     /// Of one that was made in part: what is left to do for entries that are made, by their index.
     left: BTreeMap<usize, Left>,
+    /// Where it is told which files change while they are read.
+    count: Option<Arc<Count>>,
     /// The content that was read last: a piece may end in the middle of one.
     last: Mutex<Option<(usize, Bytes)>>,
 }
@@ -137,7 +165,7 @@ impl Tree {
     fn new(place: Place, list: Arc<TreeList>) -> Self {
         let (left_out, excluded) = (Vec::new(), Arc::default());
         let (blank, left) = (BTreeSet::new(), BTreeMap::new());
-        Self { place, list, left_out, excluded, blank, left, last: Mutex::default() }
+        Self { place, list, left_out, excluded, blank, left, count: None, last: Mutex::default() }
     }
 
     /// As it is described to a session.
@@ -162,13 +190,22 @@ impl Tree {
         LimitExceeded::check("bytes of one read", total, READ_MAX)
             .map_err(|error| fault(FaultKind::TooLarge, &self.place.path, error))?;
         let mut out = BytesMut::with_capacity(usize::try_from(total).expect("at most 64 MiB"));
+        let mut changed = None;
         for (start, len) in ranges {
-            self.read_range(root, start.get(), start.get() + len.get(), &mut out)?;
+            self.read_range(root, start.get(), start.get() + len.get(), &mut out, &mut changed)?;
         }
-        Ok(out.freeze())
+        changed.map_or_else(|| Ok(out.freeze()), Err)
     }
 
-    fn read_range(&self, root: &Root, start: u64, end: u64, out: &mut BytesMut) -> Result<(), StorageFault> {
+    /// Reads on behind a file that has changed, to find all that have.
+    fn read_range(
+        &self,
+        root: &Root,
+        start: u64,
+        end: u64,
+        out: &mut BytesMut,
+        changed: &mut Option<StorageFault>,
+    ) -> Result<(), StorageFault> {
         let mut index = self.list.index_at(Offset::new(start));
         let mut at = start;
         while at < end {
@@ -180,9 +217,12 @@ impl Tree {
             let (skip, stop) = (within(at, from), within(stop, from));
             out.put_slice(&header[skip.min(header.len())..stop.min(header.len())]);
             if stop > header.len() {
-                let content = self.content(root, index)?;
                 let skip = skip.saturating_sub(header.len());
-                out.put_slice(&content[skip..stop - header.len()]);
+                match self.content(root, index) {
+                    Ok(content) => out.put_slice(&content[skip..stop - header.len()]),
+                    Err(fault) if fault.kind == FaultKind::Changed => drop(changed.get_or_insert(fault)),
+                    Err(fault) => return Err(fault),
+                }
             }
             at = from + stop as u64;
             index += 1;
@@ -202,7 +242,7 @@ impl Tree {
             self.read_file(root, &entry, &mut bytes[CHECK..])?;
             let told = if let TreeKind::File { root, .. } = entry.kind { root } else { None };
             if told.is_some_and(|told| told != self.list.chunks().algorithm().digest(&bytes[CHECK..])) {
-                return Err(changed_since(&below(&self.place.path, &entry.path)?));
+                return Err(self.changed(&entry));
             }
             let check = content_check(&bytes[CHECK..]);
             bytes[..CHECK].copy_from_slice(&check);
@@ -219,24 +259,29 @@ impl Tree {
             Err(Trouble::System(error)) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(system_fault(&path, &error));
             }
-            Err(_) => return Err(changed_since(&path)),
+            Err(_) => return Err(self.changed(entry)),
         };
         let system = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => changed_since(&path),
+            io::ErrorKind::UnexpectedEof => self.changed(entry),
             _ => system_fault(&path, &error),
         };
         file.read_exact_at(content, 0).map_err(system)?;
         let is = file.stat().map_err(system)?;
-        if looks_like(&is, entry) { Ok(()) } else { Err(changed_since(&path)) }
+        if looks_like(&is, entry) { Ok(()) } else { Err(self.changed(entry)) }
+    }
+
+    /// A file is no longer what was listed.
+    fn changed(&self, entry: &TreeEntry) -> StorageFault {
+        if let Some(count) = &self.count {
+            count.note_changed(&entry.path);
+        }
+        let path = below(&self.place.path, &entry.path).unwrap_or_else(|_| entry.path.clone());
+        fault(FaultKind::Changed, &path, "changed since it was listed")
     }
 }
 
 /// The bytes of a content's check.
 const CHECK: usize = 8;
-
-fn changed_since(path: &RelPath) -> StorageFault {
-    fault(FaultKind::Changed, path, "changed since it was listed")
-}
 
 /// The path of an entry below the root of its place.
 fn below(place: &RelPath, path: &RelPath) -> Result<RelPath, StorageFault> {

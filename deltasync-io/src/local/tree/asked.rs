@@ -106,7 +106,8 @@ impl LocalStorage {
     }
 
     fn tree(&self, place: &Place, algorithm: Algorithm, scope: &Scope) -> Result<Option<OpenedFile>, StorageFault> {
-        Ok(walk(self.root(place)?, place, scope, algorithm, &self.limits)?.map(Tree::described))
+        let count = self.walks.as_ref().map(|walks| walks.begin(place));
+        Ok(walk(self.root(place)?, place, scope, algorithm, &self.limits, count)?.map(Tree::described))
     }
 
     /// The tree that is to be replaced, with its generation; one that is `wanted` as it is gets one, and has to last then.

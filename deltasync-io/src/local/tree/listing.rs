@@ -146,7 +146,7 @@ mod tests {
         let file = TreeKind::File { len: ByteLen::new(100), root: None };
         for (path, kind) in [("", TreeKind::Directory), ("a", file)] {
             let path = RelPath::new(path).expect("valid");
-            lister.push(&TreeEntry { path, kind, attributes }).expect("in order");
+            lister.push(&TreeEntry::new(path, kind, attributes)).expect("in order");
         }
         lister.finish()
     }

@@ -66,6 +66,8 @@ struct State {
     entries: usize,
     /// How many of them are hard links.
     links: usize,
+    /// How many of them were files with their content.
+    files: u64,
     /// Those whose content is not right, or that could not be made.
     blank: BTreeSet<usize>,
     /// How many entries were taken away to make way.
@@ -176,6 +178,7 @@ impl Making {
             written: 0,
             entries: 0,
             links: 0,
+            files: 0,
             blank: BTreeSet::new(),
             deleted: 0,
             mistaken: false,
@@ -204,6 +207,11 @@ impl Making {
     /// The members that are to be fetched.
     pub(super) fn members(&self) -> Vec<TreeMember> {
         lock(&self.state).members.clone()
+    }
+
+    /// How many files came with the tree.
+    pub(super) fn files(&self) -> u64 {
+        lock(&self.state).files
     }
 
     /// Appends the steps of a plan.
@@ -433,6 +441,7 @@ impl Making {
                 state.touched.insert(parent);
                 state.ready.push(Ready { dir, hidden, name, entry: index, path: entry.path.clone() });
                 state.ready_bytes += content.len();
+                state.files += 1;
                 if state.ready.len() >= TOGETHER.0 || state.ready_bytes >= TOGETHER.1 {
                     self.put_in_place(state).map_err(Failed::All)?;
                 }

@@ -19,7 +19,7 @@ use deltasync_proto::{FaultKind, Place, Scope, StorageFault};
 
 use super::asking::{TOGETHER, Told, ask, is_asked_of};
 use super::filtering::{Excluded, FILE_MAX, Filtering, IGNORE_FILES};
-use super::{MODE, Tree, attributes, below};
+use super::{Count, MODE, Tree, attributes, below};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Dir, Root, Trouble};
@@ -40,6 +40,7 @@ pub(in crate::local) fn walk(
     scope: &Scope,
     algorithm: Algorithm,
     limits: &Limits,
+    count: Option<Arc<Count>>,
 ) -> Result<Option<Tree>, StorageFault> {
     let start = match root.stat(&place.path) {
         Ok(Some(is)) if is.kind == DiskKind::Directory => is,
@@ -56,7 +57,7 @@ pub(in crate::local) fn walk(
     let (left_out, excluded) = (Vec::new(), Excluded::default());
     let (links, pending) = (HashMap::new(), Vec::new());
     let mut walk =
-        Walk { root, place, limits, scope, algorithm, filtering, lister, links, pending, left_out, excluded };
+        Walk { root, place, limits, scope, algorithm, filtering, lister, links, pending, left_out, excluded, count };
     walk.push(TreeEntry::new(RelPath::ROOT, TreeKind::Directory, attributes(&start)), None)?;
     let mut open = vec![walk.open(RelPath::ROOT)?];
     while let Some(level) = open.last_mut() {
@@ -82,8 +83,9 @@ pub(in crate::local) fn walk(
         }
     }
     walk.list_pending()?;
-    let Walk { lister, left_out, excluded, .. } = walk;
-    Ok(Some(Tree { left_out, excluded: Arc::new(excluded), ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
+    let Walk { lister, left_out, excluded, count, .. } = walk;
+    let excluded = Arc::new(excluded);
+    Ok(Some(Tree { left_out, excluded, count, ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
 }
 
 /// A directory has gone since its name was read, or is something else now: it was there, with what is listed of it.
@@ -106,6 +108,7 @@ struct Walk<'a> {
     pending: Vec<(TreeEntry, Option<usize>)>,
     left_out: Vec<(RelPath, String)>,
     excluded: Excluded,
+    count: Option<Arc<Count>>,
 }
 
 /// A file that has several names.
@@ -229,6 +232,9 @@ impl Walk<'_> {
             entry.xattrs = told.xattrs;
         }
         self.left_out.extend(told.left_out.into_iter().map(|what| (entry.path.clone(), what)));
+        if let Some(count) = &self.count {
+            count.count(if let TreeKind::File { len, .. } = entry.kind { len.get() } else { 0 });
+        }
         self.lister.push(&entry).map_err(|error| {
             let kind = if matches!(error, InvalidTree::Limit(_)) { FaultKind::TooLarge } else { FaultKind::Other };
             fault(kind, &self.place.path, error)
