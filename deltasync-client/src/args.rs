@@ -175,7 +175,10 @@ pub(crate) struct CopyArgs {
     /// Read the files of a directory, at both ends, instead of trusting that equal length and time mean equal content
     #[arg(short, long)]
     checksum: bool,
-    /// Let a directory become visible as one change, not file by file
+    /// Let a directory become visible as one change, not file by file: needs room for what changes twice, beside DST
+    ///
+    /// The new tree is made beside the old one, as .NAME.deltasync-XXXXXXXX, and takes its place by one rename when all of it
+    /// is there. DST must not be the served directory itself, and nothing may be mounted in it.
     #[arg(long)]
     atomic: bool,
     /// Use up to N connections at once, 1 to 16, where there are several files to move, or large ones in a directory

@@ -125,6 +125,20 @@ impl LocalTarget {
     }
 }
 
+impl LocalTarget {
+    /// The same place, if `wanted` and it is a directory that has one above it, as a path below that: so that what takes
+    /// its place can be made beside it.
+    pub(crate) fn in_parent(self, wanted: bool) -> Self {
+        let name = self.root.file_name().and_then(|name| RelPath::new(name.as_bytes()).ok());
+        match (self.root.parent(), name) {
+            (Some(parent), Some(path)) if wanted && self.path.is_root() => {
+                Self { root: parent.to_owned(), path, directory: self.directory }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// The directory of a path and the name in it.
 fn split(path: &Path) -> Result<(PathBuf, Name), ClientError> {
     let invalid = |cause| UsageError::Path { path: Shown::path(path).to_string(), cause };

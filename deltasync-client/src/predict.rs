@@ -268,7 +268,7 @@ impl Item {
         let Command::PushTree { source, path, .. } = &self.command else { return None };
         let TreeMember { path: name, len, attributes } = member;
         let source = StoragePlace { root: source.root, path: source.path.below(&name).ok()? };
-        let push = Command::PushMember { source, path: path.below(&name).ok()?, attributes };
+        let push = Command::PushMember { source, path: path.below(&name).ok()?, attributes, atomic: false };
         Some((len, Command::Predict { push: Box::new(push) }))
     }
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exchange::{Batch, Exchanged, exchange};
 use crate::gauge::Gauged;
 use crate::link::{LinkPlan, Peer};
-use crate::local::{LocalFound, LocalTarget, is_contents};
+use crate::local::{LocalFound, LocalTarget, LocalTree, is_contents};
 use crate::route::{Start, sum};
 use crate::spare::{Damage, Repair, Spare};
 use crate::tree::{Step, Tree, Way};
@@ -80,7 +80,9 @@ pub(crate) fn plan_push(sources: &[PathBuf], destination: &Place, options: &Opti
     let (peer, path, directory) = match destination {
         Place::Remote(place) => (Peer::Server(place.server.clone()), place.path.clone(), into),
         Place::Local(path) => {
-            let target = LocalTarget::find(path, several || has_tree)?;
+            let is_contents = matches!(&found[..], [LocalFound::Tree(LocalTree { name: None, .. })]);
+            let is_itself = is_contents || !into;
+            let target = LocalTarget::find(path, several || has_tree)?.in_parent(options.tree.atomic && is_itself);
             (Peer::Directory(target.root), target.path, target.directory)
         }
     };
@@ -151,9 +153,10 @@ pub(crate) fn plan_pull(sources: &[Place], destination: &Path, options: &Options
     let found = sources.iter().map(|source| Pulled::find(source, options)).collect::<Result<Vec<_>, _>>()?;
     let has_tree = found.iter().any(|found| found.is == Is::Tree);
     check_for_trees(options, has_tree)?;
-    let target = LocalTarget::find(destination, several || has_tree)?;
     let place = Place::Local(destination.to_owned());
     let into = several || goes_into(&place);
+    let is_itself = !into || matches!(&found[..], [Pulled { name: None, .. }]);
+    let target = LocalTarget::find(destination, several || has_tree)?.in_parent(options.tree.atomic && is_itself);
     let mut reports = Reports::new(&place);
     let mut batches: Vec<Batch> = Vec::new();
     let (mut spares, mut trees) = (BTreeMap::new(), BTreeMap::new());

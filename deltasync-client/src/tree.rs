@@ -11,6 +11,9 @@
 //! error as long as the comparison names it. What changes faster than it can be sent ends as such after [`ROUNDS`]
 //! comparisons; a small file that does is left out of a push, and named ([`Unsettled`]).
 //!
+//! Where the tree is to become visible as one change, its own transfer fails as long as members are missing, so all of them
+//! come after it, and a comparison after them.
+//!
 //! Invariant: no number of the progress it tells ever becomes less.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +66,8 @@ pub(crate) struct Tree {
     round: u32,
     /// The tree's own transfer of this round.
     own: Own,
+    /// How far that has got.
+    own_progress: Progress,
     /// The members that this comparison names.
     named: BTreeSet<RelPath>,
     /// Those of them that wait for a transfer.
@@ -137,6 +142,7 @@ impl Tree {
             no_file: None,
             round: 0,
             own: Own::Moving,
+            own_progress: Progress::default(),
             named: BTreeSet::new(),
             waiting: Vec::new(),
             has_moved: false,
@@ -168,11 +174,12 @@ impl Tree {
     }
 
     fn compare(&mut self) -> (usize, Command) {
-        self.own = Own::Moving;
+        (self.own, self.own_progress) = (Own::Moving, Progress::default());
         self.forget_named();
         let options = self.options.clone();
-        // What is replaced from the second round on is what the first has made.
-        let condition = if self.round == 1 { self.condition } else { Condition::Any };
+        // What is replaced from the second round on is what the first has made, if that is visible.
+        let first = self.round == 1 || options.atomic;
+        let condition = if first { self.condition } else { Condition::Any };
         let command = match self.way.clone() {
             Way::Push(source, path) => Command::PushTree { source, path, options, condition },
             Way::Pull(path, place) => Command::PullTree { path, place, options, condition },
@@ -237,8 +244,10 @@ impl Tree {
                 self.left_out = left_out(&tree);
                 self.name_small(files_to_send(&tree, &ranges));
                 self.name(members_to_send(&tree, &ranges));
-                // What comes beside a tree that is presumed to be there makes it another.
-                if !presumed && (self.round > 1 || self.condition == Condition::Any) {
+                // What comes beside a tree that is presumed to be there makes it another; and where all becomes visible as
+                // one change, what it comes into is made by the tree's own transfer.
+                let at_once = !presumed && !self.options.atomic;
+                if at_once && (self.round > 1 || self.condition == Condition::Any) {
                     return Step::Start(self.start_members(next));
                 }
             }
@@ -252,9 +261,12 @@ impl Tree {
             kind => {
                 match &kind {
                     EventKind::Started { .. } | EventKind::Restarted => self.forget_named(),
-                    EventKind::Progress(progress) if self.round == 1 => {
-                        self.first.own_len.get_or_insert(progress.total);
-                        self.first.own_made = self.first.own_made.max(progress.made());
+                    EventKind::Progress(progress) => {
+                        self.own_progress = *progress;
+                        if self.round == 1 {
+                            self.first.own_len.get_or_insert(progress.total);
+                            self.first.own_made = self.first.own_made.max(progress.made());
+                        }
                     }
                     _ => {}
                 }
@@ -292,6 +304,10 @@ impl Tree {
         }
         if !is_of_entries(&error) {
             self.waiting.clear();
+        } else if self.options.atomic {
+            // It says so as long as members are missing, and has moved what it has.
+            self.outcome.progress.literal += self.own_progress.literal;
+            self.outcome.progress.wire += self.own_progress.wire;
         }
         self.own = Own::Failed(error);
         self.go_on(next)
@@ -377,12 +393,14 @@ impl Tree {
     }
 
     fn member_command(&self, member: &TreeMember) -> Result<Command, InvalidPath> {
-        let attributes = member.attributes;
+        let (attributes, atomic) = (member.attributes, self.options.atomic);
         let join = |path: &RelPath| path.below(&member.path);
         let at = |place: &Place| Ok(Place { root: place.root, path: join(&place.path)? });
         Ok(match &self.way {
-            Way::Push(source, path) => Command::PushMember { source: at(source)?, path: join(path)?, attributes },
-            Way::Pull(path, place) => Command::PullMember { path: join(path)?, place: at(place)?, attributes },
+            Way::Push(source, path) => {
+                Command::PushMember { source: at(source)?, path: join(path)?, attributes, atomic }
+            }
+            Way::Pull(path, place) => Command::PullMember { path: join(path)?, place: at(place)?, attributes, atomic },
         })
     }
 

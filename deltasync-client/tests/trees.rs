@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use common::snapshot::{assert_equal, assert_holds, snapshot};
 use common::{Scratch, Server, deltasync, noise};
 use deltasync_client::{ExitStatus, Options, Pace, Place, Retries, Summary, TreeProgress, Update, pull, push};
-use deltasync_proto::EventKind;
+use deltasync_proto::{EventKind, TreeOptions};
 use deltasync_testkit::{Cut, CuttingRelay, Direction, Rng};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -212,35 +212,48 @@ fn check_changes(source: &Path, target: &Path, go: impl Fn(&[&str])) {
     assert_equal(source, target);
 }
 
+/// How a tree becomes visible: file by file, or as one change.
+const WAYS: [&[&str]; 2] = [&[], &["--atomic"]];
+
 #[test]
 fn changes_of_each_kind_are_pushed() {
-    let server = Server::start();
-    let dir = Scratch::new();
-    check_changes(&dir.join("tree"), &server.dir.join("tree"), |more| {
-        let url = server.url("tree");
-        deltasync(dir.path(), &[&["push", "tree", &url, QUIET], more].concat()).fine();
-    });
+    for way in WAYS {
+        let server = Server::start();
+        let dir = Scratch::new();
+        check_changes(&dir.join("tree"), &server.dir.join("tree"), |more| {
+            let url = server.url("tree");
+            deltasync(dir.path(), &[&["push", "tree", &url, QUIET], way, more].concat()).fine();
+        });
+        assert_eq!(server.dir.names("."), [".deltasync", "tree"], "nothing else is left");
+    }
 }
 
 #[test]
 fn changes_of_each_kind_are_pulled() {
-    let server = Server::start();
-    let dir = Scratch::new();
-    check_changes(&server.dir.join("tree"), &dir.join("tree"), |more| {
-        let url = server.url("tree/");
-        deltasync(dir.path(), &[&["pull", &url, "tree"], more].concat()).fine();
-    });
+    for way in WAYS {
+        let server = Server::start();
+        let dir = Scratch::new();
+        check_changes(&server.dir.join("tree"), &dir.join("tree"), |more| {
+            let url = server.url("tree/");
+            deltasync(dir.path(), &[&["pull", &url, "tree"], way, more].concat()).fine();
+        });
+        assert_eq!(dir.names("."), ["tree"], "nothing else is left");
+    }
 }
 
 #[test]
 fn changes_of_each_kind_go_within_this_machine() {
-    for verb in ["push", "pull"] {
+    for (verb, way) in ["push", "pull"].into_iter().flat_map(|verb| WAYS.map(|way| (verb, way))) {
         let dir = Scratch::new();
         check_changes(&dir.join("a"), &dir.join("b"), |more| {
-            deltasync(dir.path(), &[&[verb, "a", "b"], more].concat()).fine();
+            deltasync(dir.path(), &[&[verb, "a", "b"], way, more].concat()).fine();
         });
         make_tree(&dir.join("random"), 5);
-        deltasync(dir.path(), &[verb, "random", "copy"]).fine();
+        for to in ["copy", "copy/../copy"] {
+            deltasync(dir.path(), &[&[verb, "random", to], way].concat()).fine();
+            assert_equal(&dir.join("random"), &dir.join("copy"));
+        }
+        deltasync(dir.path(), &[&[verb, "random/", "copy/", "--delete"], way].concat()).fine();
         assert_equal(&dir.join("random"), &dir.join("copy"));
         assert_eq!(dir.names("."), ["a", "b", "copy", "random"], "nothing else is kept");
     }
@@ -363,9 +376,10 @@ fn no_more_is_deleted_than_is_said() {
 }
 
 /// Runs a verb with little patience; what it tells of the tree must hold together.
-fn told(verb: impl AsyncFnOnce(&Options, &mut dyn FnMut(Update)) -> Summary) -> Summary {
+fn told(atomic: bool, verb: impl AsyncFnOnce(&Options, &mut dyn FnMut(Update)) -> Summary) -> Summary {
     let wait = Duration::from_millis(10);
     let options = Options::default().retries(Retries { most: 3, first: wait, longest: wait });
+    let options = options.tree(TreeOptions::default().atomic(atomic));
     let (mut ends, mut last, mut pace) = (0, TreeProgress::default(), Pace::default());
     let mut report = |update| match update {
         Update::File { index: 0, kind: EventKind::Ended(_) } => ends += 1,
@@ -403,6 +417,7 @@ fn check_cuts(server: &Server, (up, down): (u64, u64), go: impl Fn(u64, &str) ->
         let cut = Cut { direction, after: bytes * (point / 2) / POINTS };
         let relay = CuttingRelay::start(server.address, [cut]).expect("a free port");
         let summary = go(point, &format!("deltasync://{}", relay.address()));
+
         assert_eq!(summary.status(), ExitStatus::Done, "{cut:?}: {summary:?}");
         retried += summary.retried;
     }
@@ -411,11 +426,19 @@ fn check_cuts(server: &Server, (up, down): (u64, u64), go: impl Fn(u64, &str) ->
 
 #[test]
 fn a_push_cut_anywhere_is_right_in_the_end() {
+    for atomic in [false, true] {
+        check_push_cut(atomic);
+    }
+}
+
+fn check_push_cut(atomic: bool) {
     let (server, dir, never) = (Server::start(), Scratch::new(), CancellationToken::new());
     make_known(&dir.join("tree"));
     let push_to = |url: String| {
         let place = Place::parse(url.as_ref()).expect("a place");
-        told(async |options, report| push(&[dir.join("tree")], &place, options, &never, report).await.expect("sound"))
+        told(atomic, async |options, report| {
+            push(&[dir.join("tree")], &place, options, &never, report).await.expect("sound")
+        })
     };
     push_to(server.url("whole"));
     let carried = server.carried();
@@ -454,11 +477,19 @@ fn a_tree_is_replaced_only_where_it_is_what_was_named() {
 
 #[test]
 fn a_pull_cut_anywhere_is_right_in_the_end() {
+    for atomic in [false, true] {
+        check_pull_cut(atomic);
+    }
+}
+
+fn check_pull_cut(atomic: bool) {
     let (server, dir, never) = (Server::start(), Scratch::new(), CancellationToken::new());
     make_known(&server.dir.join("tree"));
     let pull_from = |url: String, name: &str| {
         let place = [Place::parse(url.as_ref()).expect("a place")];
-        told(async |options, report| pull(&place, &dir.join(name), options, &never, report).await.expect("sound"))
+        told(atomic, async |options, report| {
+            pull(&place, &dir.join(name), options, &never, report).await.expect("sound")
+        })
     };
     pull_from(server.url("tree/"), "whole");
     let carried = server.carried();

@@ -113,6 +113,15 @@ pub trait DiskDir: fmt::Debug + Send + Sync + 'static {
     /// cannot look and move in one step; what the disk says.
     fn rename(&self, from: &Name, into: &dyn DiskDir, to: &Name, vacant: bool) -> io::Result<()>;
 
+    /// Lets two names in it change places, in one step, whatever has them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`; what the disk says, also when it cannot do that in one step.
+    fn exchange(&self, _one: &Name, _other: &Name) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// Gives a file another name in this or another directory of the same disk.
     ///
     /// # Errors

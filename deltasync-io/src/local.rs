@@ -68,6 +68,7 @@ use recorded::Recorded;
 use root::{Dir, Root, entry_kind};
 use stage::{Directories, Ready, Stage};
 use staging::{Staging, Target};
+use tree::{Copies, Way, abandoned};
 
 pub use control::{Reached, connect_control};
 pub use tree::{
@@ -175,7 +176,9 @@ impl LocalOptions {
 /// appear below them; they are not followed. Only regular files are opened.
 #[derive(Debug)]
 pub struct LocalStorage {
-    roots: Vec<Root>,
+    roots: Vec<Arc<Root>>,
+    /// The copies of trees that are to be replaced as one change.
+    copies: Copies,
     limits: Limits,
     helpers: Helpers,
     known: Option<KnownFiles>,
@@ -237,6 +240,11 @@ impl LocalStorage {
         let mut recovery = Recovery::default();
         let served = Some(Served::open(private, &options, &mut recovery)?);
         let helpers = Helpers::new(options.chunking_threads.saturating_sub(1));
+        let root = Arc::new(root);
+        if let Some(served) = &served {
+            // What cannot be removed now may be at the next start.
+            let _ = abandoned::remove_old(&served.private, &root, served.staging.now());
+        }
         let (roots, limits, replacing) = (vec![root], options.limits, Mutex::default());
         Ok(Self {
             roots,
@@ -249,6 +257,7 @@ impl LocalStorage {
             recovery,
             unsure: Mutex::default(),
             syncing: Directories::default(),
+            copies: Copies::default(),
         })
     }
 
@@ -268,12 +277,12 @@ impl LocalStorage {
 
     /// As [`roots`](Self::roots), directories of any disk.
     pub fn roots_on(directories: Vec<Arc<dyn DiskDir>>, options: LocalOptions) -> Self {
-        let roots = directories.into_iter().map(Root::new).collect();
+        let roots = directories.into_iter().map(|directory| Arc::new(Root::new(directory))).collect();
         let (limits, known, walks) = (options.limits, options.known, options.walks);
         let (recovery, syncing) = (Recovery::default(), Directories::default());
         let helpers = Helpers::new(options.chunking_threads.saturating_sub(1));
-        let (replacing, unsure) = (Mutex::default(), Mutex::default());
-        Self { roots, limits, helpers, known, served: None, replacing, walks, recovery, unsure, syncing }
+        let (replacing, unsure, copies) = (Mutex::default(), Mutex::default(), Copies::default());
+        Self { roots, limits, helpers, known, served: None, replacing, walks, recovery, unsure, syncing, copies }
     }
 
     /// What was not in order when a directory was opened to be served.
@@ -289,9 +298,21 @@ impl LocalStorage {
         }
     }
 
-    fn root(&self, place: &Place) -> Result<&Root, StorageFault> {
-        let root = usize::try_from(place.root.get()).ok().and_then(|index| self.roots.get(index));
-        root.ok_or_else(|| StorageFault::new(FaultKind::NotFound, format!("there is no root {}", place.root)))
+    /// What leads to a place: its root, or the copy of a tree that is beside it.
+    fn root(&self, place: &Place) -> Result<Way, StorageFault> {
+        let root = self.root_itself(place)?;
+        if !place.root.is_beside() {
+            return Ok(Way::Root(Arc::clone(root)));
+        }
+        let copy = self.copies.find(root, place)?;
+        let none = || fault(FaultKind::Other, &place.path, "its tree is not being replaced as one change");
+        copy.map(Way::Copy).ok_or_else(none)
+    }
+
+    fn root_itself(&self, place: &Place) -> Result<&Arc<Root>, StorageFault> {
+        let root = place.root.itself();
+        let found = usize::try_from(root.get()).ok().and_then(|index| self.roots.get(index));
+        found.ok_or_else(|| StorageFault::new(FaultKind::NotFound, format!("there is no root {root}")))
     }
 
     fn basis_place(&self, destination: Destination) -> Result<Place, StorageFault> {
@@ -345,7 +366,7 @@ impl LocalStorage {
 
     fn commit(&self, stage: &Stage, replaces: Option<&Opened>) -> Result<Generation, StorageFault> {
         let place = stage.place();
-        let root = self.root(place)?;
+        let root = &*self.root(place)?;
         // Directories are not made again for what should still be in them.
         if replaces.is_some() && root.stat(&place.path).is_ok_and(|is| is.is_none()) {
             return Err(fault(FaultKind::Conflict, &place.path, "nothing is there any more"));
@@ -383,7 +404,8 @@ impl LocalStorage {
     /// Puts a target in place where commits are not counted.
     fn replace(&self, ready: &Ready<'_>, replaces: Option<&Opened>) -> Result<(), StorageFault> {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _turn = swap::turn(ready.parent());
+        // Who works in the copy of a tree has that locked, so that no other process comes there.
+        let _turn = (!ready.place().root.is_beside()).then(|| swap::turn(ready.parent()));
         swap::check(ready, replaces)?;
         swap::put_in_place(ready, replaces)
     }
@@ -412,7 +434,7 @@ impl LocalStorage {
         let plan = planner.plan(&ops, ByteLen::ZERO).map_err(too_large)?;
         let staging = self.served.as_ref().map(|served| &served.staging);
         let target = (len, chunks.algorithm(), chunks.root());
-        let stage = Stage::begin(self.root(place)?, staging, place.clone(), target, &self.limits)?;
+        let stage = Stage::begin(&*self.root(place)?, staging, place.clone(), target, &self.limits)?;
         stage.apply(Some(there), &plan, &[])?;
         self.commit(&stage, Some(there))
     }
@@ -420,7 +442,7 @@ impl LocalStorage {
     /// A description by what the index knows, without reading the file; not of one that is marked as damaged.
     fn listed(&self, place: &Place, chunking: Chunking<'_>) -> Result<Option<OpenedFile>, StorageFault> {
         let Some(served) = &self.served else { return Ok(None) };
-        let listed = Opened::listed(self.root(place)?, place, chunking, &served.index);
+        let listed = Opened::listed(&*self.root(place)?, place, chunking, &served.index);
         Ok(listed.filter(|_| served.index.damaged(&place.path).is_none()))
     }
 
@@ -443,7 +465,7 @@ impl LocalStorage {
             // Whoever has changed it meanwhile did not look at other names either.
             _ if !there.is_still(&is) => file,
             _ => {
-                let own = tree::own_copy_of(root, &place.path, file);
+                let own = tree::own_copy_of(&root, &place.path, file);
                 copied = own.map_err(|trouble| trouble.at(&place.path))?;
                 &copied
             }
@@ -479,7 +501,7 @@ impl BlockingStorage for LocalStorage {
             return answer;
         }
         let describe = |place: &Place, cutting: &Cutting, algorithm, key: Option<&Known>| {
-            let root = self.root(place)?;
+            let root = &*self.root(place)?;
             let sums = |source: &Source, looks: &Looks| self.known.as_ref()?.begin(key?, source, looks);
             let file = Opened::describe(root, place, self.chunking(cutting, algorithm), sums)?;
             if let (Some(served), None) = (&self.served, &file) {
@@ -495,7 +517,7 @@ impl BlockingStorage for LocalStorage {
                 };
                 let file = file.map_err(|fault| served.explain(&place.path, fault))?;
                 let file = file.ok_or_else(|| absent(&place))?;
-                served.check(self.root(&place)?, &place.path, &file)?;
+                served.check(&*self.root(&place)?, &place.path, &file)?;
                 Ok(Answer::Described(file))
             }
             Ask::Basis { destination, cutting, algorithm, wanted } => {
@@ -519,7 +541,7 @@ impl BlockingStorage for LocalStorage {
                 }
                 let twin = || {
                     let ((wanted, len), served) = (wanted?, self.served.as_ref()?);
-                    served.twin(self.root(&place).ok()?, &place, wanted, len, &self.limits)
+                    served.twin(&*self.root(&place).ok()?, &place, wanted, len, &self.limits)
                 };
                 let twin = twin().map(FileHandle::new);
                 let root = wanted.map_or(Digest::default(), |(root, _)| root);
@@ -551,7 +573,7 @@ impl BlockingStorage for LocalStorage {
             Ask::Recheck { file } => opened(&file)?.is_unchanged().map(|unchanged| Answer::Rechecked { unchanged }),
             Ask::Stage { place, len, algorithm, root } => {
                 let staging = self.served.as_ref().map(|served| &served.staging);
-                let stage = Stage::begin(self.root(&place)?, staging, place, (len, algorithm, root), &self.limits)?;
+                let stage = Stage::begin(&*self.root(&place)?, staging, place, (len, algorithm, root), &self.limits)?;
                 Ok(Answer::Staged(StageHandle::new(stage)))
             }
             Ask::Apply { stage, basis, plan, literals } => {
@@ -592,7 +614,7 @@ impl BlockingStorage for LocalStorage {
                 self.commit(staged(&stage)?, replaces).map(Answer::Committed)
             }
             Ask::List { place, after, most } => {
-                let listed = listing::list(self.root(&place)?, &place.path, after.as_ref(), most);
+                let listed = listing::list(&*self.root(&place)?, &place.path, after.as_ref(), most);
                 listed.map_err(|trouble| trouble.at(&place.path))
             }
             _ => Err(StorageFault::new(FaultKind::Other, "local files do not know this request")),

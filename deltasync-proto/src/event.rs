@@ -65,6 +65,8 @@ pub enum Command {
         path: RelPath,
         /// What it gets beside its content.
         attributes: Attributes,
+        /// It becomes visible with its tree.
+        atomic: bool,
     },
     /// Bring a file of a tree of ours up to date with one at the server, its permissions and time too.
     PullMember {
@@ -74,6 +76,8 @@ pub enum Command {
         place: Place,
         /// What it gets beside its content.
         attributes: Attributes,
+        /// It becomes visible with its tree.
+        atomic: bool,
     },
     /// Tell what a push would move, and change nothing at either end: it goes as far as the delta, counts that and cancels
     /// itself. Its [`Outcome`] is what the push's would be: [`Progress::wire`] to within some bytes, for what else the

@@ -49,6 +49,29 @@ number! {
     Timestamp(u64)
 }
 
+/// Of a [`RootId`]: beside its trees.
+const BESIDE: u32 = 1 << 31;
+
+impl RootId {
+    /// What is being made beside the trees of this root, to take their places as one change each: a path leads into the
+    /// tree in the making that it lies in, or that it is the place of.
+    #[must_use]
+    pub const fn beside(self) -> Self {
+        Self(self.0 | BESIDE)
+    }
+
+    /// True for what [`beside`](Self::beside) returns.
+    pub const fn is_beside(self) -> bool {
+        self.0 & BESIDE != 0
+    }
+
+    /// The root itself.
+    #[must_use]
+    pub const fn itself(self) -> Self {
+        Self(self.0 & !BESIDE)
+    }
+}
+
 impl Timestamp {
     /// This time and `wait` more; stays at the end of time where that passes it.
     #[must_use]

@@ -486,11 +486,15 @@ impl Requested {
                 return Err(StorageFault::new(FaultKind::WrongKind, what).into());
             }
             (Aim::Ours(ours), None) => ours.destination.clone(),
-            (Aim::Theirs, Some(wish)) => Destination {
-                place: Place { root: RootId::new(0), path: wish.path.clone() },
-                name: wish.name.clone(),
-                directory: wish.directory,
-            },
+            (Aim::Theirs, Some(wish)) => {
+                let is_of_a_tree = offer.cutter == Cutter::Entries || wish.attributes.is_some();
+                let place = Place { root: RootId::new(0), path: wish.path.clone() };
+                Destination {
+                    place: place.beside_if(is_of_a_tree && wish.tree.atomic),
+                    name: wish.name.clone(),
+                    directory: wish.directory,
+                }
+            }
             (Aim::Ours(_), Some(_)) | (Aim::Theirs, None) => {
                 let cause = Malformed::Value("only a pushed target names where it goes");
                 return Err(InvalidMessage::Payload { kind: MessageKind::Offer, cause }.into());

@@ -41,6 +41,14 @@ pub struct Destination {
     pub directory: bool,
 }
 
+impl Place {
+    /// The same place in the tree that is being made beside it, if it is to become visible with that.
+    #[must_use]
+    pub fn beside_if(self, atomic: bool) -> Self {
+        Self { root: if atomic { self.root.beside() } else { self.root }, ..self }
+    }
+}
+
 impl Destination {
     /// Exactly there, whatever is there.
     pub fn exactly(place: Place) -> Self {
@@ -120,7 +128,9 @@ pub enum Ask {
     /// Find out where a target goes; if a file is there, open it as the basis, cut it and compute its root. Answer:
     /// [`Answer::Basis`]. A file that is not there is no fault; a directory where the file should be is one. For a tree
     /// ([`Cutting::Tree`]) the place is the directory itself, whatever its name, which is listed if it is there;
-    /// one with the wanted root is durable then, and has a generation where commits are counted.
+    /// one with the wanted root is durable then, and has a generation where commits are counted. Of a tree that is to become
+    /// visible as one change ([`RootId::beside`]) the file is the one that is visible, and the part what is there of the
+    /// other, for which the answer's place stands.
     Basis {
         /// Where the target should go.
         destination: Destination,
@@ -191,6 +201,10 @@ pub enum Ask {
     /// still holds what the basis says. Applying, sealing and reopening go as for a file; the commit sets the times of
     /// directories, deletes what is extra, and fails when anything of the tree could not be made, which it names. Answer:
     /// [`Answer::Staged`].
+    ///
+    /// At a place beside a tree ([`RootId::beside`]) nothing is visible before the commit, and all of it after that: it takes
+    /// the place of the visible tree, if that is what it was, else the fault is of kind [`FaultKind::Conflict`]. While files
+    /// are missing that travel by themselves the commit fails, with [`FaultKind::Other`], and they can come.
     StageTree {
         /// The directory, as a [`Answer::Basis`] named it.
         place: Place,

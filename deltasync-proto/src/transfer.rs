@@ -10,7 +10,7 @@ use crate::receiving::{Ours, Receiving};
 use crate::sending::{Origin, Sending};
 use crate::{
     AskRoot, Command, Condition, Cutting, Destination, FaultKind, JobId, Known, List, Outcome, Place, Pull, Refusal,
-    RefusalCode, RequestId, RootId, TransferError, TransferMessage, Verb, Wish,
+    RefusalCode, RequestId, RootId, TransferError, TransferMessage, TreeOptions, Verb, Wish,
 };
 
 /// A transfer that has not ended.
@@ -52,9 +52,10 @@ impl Machine {
                 let wish = Wish { dry, tree: options, condition, ..Wish::exactly(path) };
                 Self::push(source, wish, key, cutting, cx)
             }
-            Command::PushMember { source, path, attributes } => {
+            Command::PushMember { source, path, attributes, atomic } => {
                 let key = Known { path: path.clone(), name: None };
-                let wish = Wish { dry, attributes: Some(attributes), ..Wish::exactly(path) };
+                let tree = TreeOptions::default().atomic(atomic);
+                let wish = Wish { dry, tree, attributes: Some(attributes), ..Wish::exactly(path) };
                 Self::push(source, wish, key, Cutting::ByContent, cx)
             }
             Command::Pull { path, destination, condition } => {
@@ -62,12 +63,12 @@ impl Machine {
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }
             Command::PullTree { path, place, options, condition } => {
-                let destination = Destination::exactly(place);
+                let destination = Destination::exactly(place.beside_if(options.atomic));
                 let ours = Ours { destination, condition, tree: Some(options), attributes: None };
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }
-            Command::PullMember { path, place, attributes } => {
-                let (destination, condition) = (Destination::exactly(place), Condition::Any);
+            Command::PullMember { path, place, attributes, atomic } => {
+                let (destination, condition) = (Destination::exactly(place.beside_if(atomic)), Condition::Any);
                 let ours = Ours { destination, condition, tree: None, attributes: Some(attributes) };
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }

@@ -185,7 +185,7 @@ fn a_file_of_a_tree_that_only_gets_its_time_stays_as_it_is() {
     ends.push(&random(1, 100_000));
     let source = Place { root: RootId::new(0), path: file() };
     let attributes = Attributes::new(0o600, 1, 2).expect("in range");
-    let ran = rehearse(&mut ends, Command::PushMember { source, path: file(), attributes });
+    let ran = rehearse(&mut ends, Command::PushMember { source, path: file(), attributes, atomic: false });
     assert_eq!(ran.outcome().progress.literal.get(), 0);
 }
 

@@ -58,7 +58,7 @@ pub enum SimCall {
     MakeDir,
     /// [`DiskDir::names`].
     Names,
-    /// [`DiskDir::rename`].
+    /// [`DiskDir::rename`], [`DiskDir::exchange`].
     Rename,
     /// [`DiskDir::link`].
     Link,

@@ -47,12 +47,19 @@ fn serve(disk: &SimDisk) -> Result<LocalStorage, String> {
     LocalStorage::serve_on(disk.root(), LocalOptions::default()).map_err(|error| error.to_string())
 }
 
-/// Makes this tree of `t`.
-fn push(disk: &SimDisk, tree: &Tree) -> Result<(), String> {
-    make(&serve(disk)?, tree).map_err(|fault| fault.to_string())
+/// How a tree becomes visible.
+#[derive(Clone, Copy, PartialEq)]
+enum As {
+    Files,
+    OneChange,
 }
 
-fn make(server: &LocalStorage, tree: &Tree) -> Result<(), StorageFault> {
+/// Makes this tree of `t`.
+fn push(disk: &SimDisk, tree: &Tree, way: As) -> Result<(), String> {
+    make(&serve(disk)?, tree, way).map_err(|fault| fault.to_string())
+}
+
+fn make(server: &LocalStorage, tree: &Tree, way: As) -> Result<(), StorageFault> {
     let path = |path: &str| RelPath::new(path.as_bytes()).expect("a path");
     let (algorithm, attributes) = (Algorithm::Blake3, Attributes::new(0o755, 7, 0).expect("in range"));
     let mut lister = TreeLister::new(algorithm, &Limits::default());
@@ -71,7 +78,8 @@ fn make(server: &LocalStorage, tree: &Tree) -> Result<(), StorageFault> {
             archive.extend_from_slice(content);
         }
     }
-    let place = Place { root: RootId::new(0), path: path("t") };
+    let atomic = way == As::OneChange;
+    let place = Place { root: RootId::new(0), path: path("t") }.beside_if(atomic);
     let wanted = Some((list.chunks().root(), list.chunks().len()));
     let destination = Destination { place: place.clone(), name: Name::any(), directory: false };
     let ask = Ask::Basis { destination, cutting: Cutting::Tree(Scope::default()), algorithm, wanted };
@@ -82,8 +90,8 @@ fn make(server: &LocalStorage, tree: &Tree) -> Result<(), StorageFault> {
     let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());
     let (basis, len) = (basis.map(|basis| basis.file), ByteLen::of(&archive));
     let extra = Extra::Delete { most: Some(9) };
-    let ask =
-        Ask::StageTree { place, len, algorithm, basis: basis.clone(), options: TreeOptions::default().extra(extra) };
+    let options = TreeOptions::default().extra(extra).atomic(atomic);
+    let ask = Ask::StageTree { place, len, algorithm, basis: basis.clone(), options };
     let Answer::Staged(stage) = server.answer(ask)? else { panic!("a stage was asked for") };
     let ops: Ops = [Op::Literal { len }].into_iter().collect();
     let mut planner = Planner::new(basis_len, len, &Limits::default()).expect("within the limits");
@@ -103,9 +111,10 @@ fn whole(tree: &Tree) -> BTreeMap<String, Option<Vec<u8>>> {
     tree.iter().map(|(path, content)| ((*path).to_owned(), content.map(<[u8]>::to_vec))).collect()
 }
 
-/// Each path has what it had, or what it is to have, and nothing else is there.
-fn check_each(disk: &SimDisk, before: &Tree, after: &Tree, case: &str) {
+/// Each path has what it had, or what it is to have, and nothing else is there; as one change it is all of one of them.
+fn check_each(disk: &SimDisk, before: &Tree, after: &Tree, way: As, case: &str) {
     let (before, after, seen) = (whole(before), whole(after), seen(disk));
+    assert!(way == As::Files || seen == before || seen == after, "{case}: a mixture: {:?}", seen.keys());
     for path in before.keys().chain(after.keys()).chain(seen.keys()) {
         let is = seen.get(path);
         // What becomes something else, a directory of a file, is away for a moment.
@@ -119,15 +128,15 @@ fn check_all(disk: &SimDisk, tree: &Tree, case: &str) {
     assert!(seen(disk) == whole(tree), "{case}: done, and not all there, but {:?}", seen(disk).keys());
 }
 
-fn check_faults(before: &Tree, after: &Tree) {
+fn check_faults(before: &Tree, after: &Tree, way: As) {
     let disk = SimDisk::new();
-    push(&disk, before).expect("made");
+    push(&disk, before, way).expect("made");
     assert_eq!(seen(&disk), whole(before));
     let disk = disk.power_cut(&mut Rng::new(0));
     assert_eq!(seen(&disk), whole(before), "an acknowledged tree is there after a power cut");
     let calls = {
         let clean = disk.copy();
-        push(&clean, after).expect("made");
+        push(&clean, after, way).expect("made");
         assert_eq!(seen(&clean), whole(after));
         clean.calls_to()
     };
@@ -141,10 +150,11 @@ fn check_faults(before: &Tree, after: &Tree) {
             let ran = disk.copy();
             ran.fail(n as u64, None, fault);
             let server = serve(&ran);
-            let attempt = || make(server.as_ref().map_err(String::clone)?, after).map_err(|fault| fault.to_string());
+            let attempt =
+                || make(server.as_ref().map_err(String::clone)?, after, way).map_err(|fault| fault.to_string());
             let result = attempt();
             *(if result.is_ok() { &mut done } else { &mut failed }) += 1;
-            check_each(&ran.copy(), before, after, &case);
+            check_each(&ran.copy(), before, after, way, &case);
             // Whoever tries again finds what is there, and is told that all of it lasts.
             if result.is_err() && fault != SimFault::Crash && attempt().is_ok() {
                 (0..20).for_each(|seed| check_all(&ran.power_cut(&mut Rng::new(seed)), after, &case));
@@ -152,12 +162,12 @@ fn check_faults(before: &Tree, after: &Tree) {
             }
             for seed in 0..3 {
                 let left = ran.power_cut(&mut Rng::new(n as u64 * 10 + seed));
-                check_each(&left, before, after, &case);
+                check_each(&left, before, after, way, &case);
                 if result.is_ok() {
                     check_all(&left, after, &case);
                 }
                 if fault == SimFault::Crash || seed == 0 {
-                    push(&left, after).unwrap_or_else(|error| panic!("{case}: a second attempt: {error}"));
+                    push(&left, after, way).unwrap_or_else(|error| panic!("{case}: a second attempt: {error}"));
                     check_all(&left, after, &case);
                 }
             }
@@ -169,10 +179,20 @@ fn check_faults(before: &Tree, after: &Tree) {
 
 #[test]
 fn a_tree_over_another_is_old_or_new_file_by_file_and_lasts_when_it_is_done() {
-    check_faults(&old(), &new());
+    check_faults(&old(), &new(), As::Files);
 }
 
 #[test]
 fn a_tree_where_none_was_lasts_when_it_is_done() {
-    check_faults(&Tree::new(), &new());
+    check_faults(&Tree::new(), &new(), As::Files);
+}
+
+#[test]
+fn a_tree_that_is_replaced_as_one_change_is_old_or_new_and_lasts_when_it_is_done() {
+    check_faults(&old(), &new(), As::OneChange);
+}
+
+#[test]
+fn a_tree_that_comes_as_one_change_is_there_or_not_and_lasts_when_it_is_done() {
+    check_faults(&Tree::new(), &new(), As::OneChange);
 }

@@ -171,6 +171,12 @@ impl DiskDir for SystemDir {
         Err(Errno::INVAL.into())
     }
 
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    fn exchange(&self, one: &Name, other: &Name) -> io::Result<()> {
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        Ok(rustix::fs::renameat_with(&self.handle, one.as_bytes(), &self.handle, other.as_bytes(), flags)?)
+    }
+
     fn link(&self, from: &Name, into: &dyn DiskDir, to: &Name) -> io::Result<()> {
         let into = handle_of(into)?;
         Ok(rustix::fs::linkat(&self.handle, from.as_bytes(), into, to.as_bytes(), AtFlags::empty())?)

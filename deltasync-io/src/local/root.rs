@@ -24,12 +24,16 @@ use crate::fault::{fault, system_fault};
 #[derive(Debug)]
 pub(super) struct Root {
     start: Arc<dyn DiskDir>,
+    /// The path that leads to it: of all others nothing is there.
+    stands_for: RelPath,
     /// [`PRIVATE`] is ours in here.
     served: bool,
     /// Held while directories are made: nobody takes one for durable that is not yet.
     making: Mutex<()>,
     /// A sync of a directory of a tree has failed.
-    doubtful: AtomicBool,
+    doubtful: Arc<AtomicBool>,
+    /// A tree in it has been exchanged for another one.
+    exchanged: AtomicBool,
 }
 
 /// A directory below a root, open for reading.
@@ -62,7 +66,25 @@ const STAGED: &[u8] = b".deltasync-";
 impl Root {
     /// The directory as a root.
     pub(super) fn new(start: Arc<dyn DiskDir>) -> Self {
-        Self { start, served: false, making: Mutex::default(), doubtful: AtomicBool::new(false) }
+        let (stands_for, making, doubtful) = (RelPath::ROOT, Mutex::default(), Arc::default());
+        Self { start, stands_for, served: false, making, doubtful, exchanged: AtomicBool::new(false) }
+    }
+
+    /// A tree in it is being exchanged for another one: a directory that was opened before may be none of it any more.
+    pub(super) fn exchange(&self) {
+        self.exchanged.store(true, Ordering::Relaxed);
+    }
+
+    /// True once one has been, and for what may become one.
+    pub(super) fn is_exchanged(&self) -> bool {
+        self.exchanged.load(Ordering::Relaxed)
+    }
+
+    /// A root in which a directory stands for a path of this one: only what is below that is there. What is doubtful of one
+    /// is of both.
+    pub(super) fn with_in_place(&self, path: RelPath, directory: Dir) -> Self {
+        let (doubtful, exchanged) = (Arc::clone(&self.doubtful), AtomicBool::new(true));
+        Self { stands_for: path, doubtful, exchanged, ..Self::new(directory.0) }
     }
 
     /// A sync of a directory of a tree has failed: what is in it may not last, and nobody can tell of which.
@@ -86,7 +108,7 @@ impl Root {
 
     /// Opens a regular file for reading. Does not wait, whatever stands there.
     pub(super) fn file(&self, path: &RelPath) -> Result<AnyFile, Trouble> {
-        self.check(path)?;
+        let path = &self.check(path)?;
         let file: AnyFile = match uninterrupted(|| self.start.file_beneath(path)) {
             Ok(file) => file.into(),
             // What open says of a socket.
@@ -103,7 +125,7 @@ impl Root {
 
     /// Opens a directory.
     pub(super) fn directory(&self, path: &RelPath) -> Result<Dir, Trouble> {
-        self.check(path)?;
+        let path = &self.check(path)?;
         Ok(Dir(uninterrupted(|| self.start.dir_beneath(path))?))
     }
 
@@ -115,9 +137,9 @@ impl Root {
             Err(Trouble::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
             found => return found.map(|dir| (dir, Vec::new())),
         }
-        let mut dir = self.directory(&RelPath::ROOT)?;
+        let mut dir = self.directory(&self.stands_for)?;
         let mut made = Vec::new();
-        for name in path.components() {
+        for name in self.check(path)?.components() {
             let new = dir.make_dir(&name, 0o777)?;
             let next = dir.open_dir(&name)?;
             let parent = std::mem::replace(&mut dir, next);
@@ -130,7 +152,7 @@ impl Root {
 
     /// What stands at a path, links not followed; `None` when nothing does.
     pub(super) fn stat(&self, path: &RelPath) -> Result<Option<DiskStat>, Trouble> {
-        self.check(path)?;
+        let path = &self.check(path)?;
         match uninterrupted(|| self.start.stat_beneath(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             found => Ok(Some(found?)),
@@ -143,12 +165,22 @@ impl Root {
         is_staged(name) || self.served && directory.is_root() && name.eq_ignore_ascii_case(PRIVATE)
     }
 
-    fn check(&self, path: &RelPath) -> Result<(), Trouble> {
+    /// The path below the directory that it leads to.
+    fn check(&self, path: &RelPath) -> Result<RelPath, Trouble> {
         let mut components = path.components();
         let first = components.next();
         let reserved = first.is_some_and(|name| self.hides(&RelPath::ROOT, name.as_bytes()))
             || components.any(|name| is_staged(name.as_bytes()));
-        if reserved { Err(Trouble::Reserved) } else { Ok(()) }
+        if reserved {
+            return Err(Trouble::Reserved);
+        }
+        if self.stands_for.is_root() {
+            return Ok(path.clone());
+        }
+        let below = path.as_bytes().strip_prefix(self.stands_for.as_bytes());
+        let below = below.and_then(|below| if below.is_empty() { Some(below) } else { below.strip_prefix(b"/") });
+        let below = below.and_then(|below| RelPath::new(below).ok());
+        below.ok_or_else(|| Trouble::System(io::ErrorKind::NotFound.into()))
     }
 }
 
@@ -220,6 +252,11 @@ impl Dir {
     /// Moves a file to a name in this or another directory, in one step, unless that is taken.
     pub(super) fn rename_to_vacant(&self, from: &Name, into: &Self, to: &Name) -> io::Result<()> {
         uninterrupted(|| self.0.rename(from, &*into.0, to, true))
+    }
+
+    /// Lets two names in it change places, in one step.
+    pub(super) fn exchange(&self, one: &Name, other: &Name) -> io::Result<()> {
+        uninterrupted(|| self.0.exchange(one, other))
     }
 
     /// Gives a file another name in this or another directory, unless that is taken. Of a link it is the link itself.
@@ -422,7 +459,7 @@ pub(super) fn staged_name(target: &Name, number: u32) -> Name {
 }
 
 /// True for what [`staged_name`] makes.
-fn is_staged(name: &[u8]) -> bool {
+pub(super) fn is_staged(name: &[u8]) -> bool {
     name.len().checked_sub(8).and_then(|at| name.split_at_checked(at)).is_some_and(|(start, digits)| {
         name[0] == b'.' && start.ends_with(STAGED) && digits.iter().all(u8::is_ascii_hexdigit)
     })

@@ -259,7 +259,7 @@ impl Stage {
             }
         };
         let which = parent.identity().map_err(system)?;
-        let ready = Ready { stage: self, parent: &parent, digest, list, adorned: state.adorned };
+        let ready = Ready { stage: self, root, parent: &parent, digest, list, adorned: state.adorned };
         let turn = directories.turn();
         let published = publish(&ready);
         state.end = match &published {
@@ -372,6 +372,7 @@ impl Stage {
 /// A target whose data is durable, about to be put in place.
 pub(super) struct Ready<'a> {
     stage: &'a Stage,
+    root: &'a Root,
     parent: &'a Dir,
     digest: Digest,
     /// Its chunk list, and how the file was stamped when it was synced.
@@ -384,6 +385,21 @@ impl Ready<'_> {
     /// It is a file of a tree, which says when its directory was modified.
     pub(super) fn is_of_a_tree(&self) -> bool {
         self.adorned
+    }
+
+    /// False when the directory that it goes into may have been taken away with a tree that was exchanged: it is not the
+    /// one at its path. Into one that was only moved it may go.
+    pub(super) fn is_parent_there(&self) -> Result<bool, StorageFault> {
+        if !self.root.is_exchanged() {
+            return Ok(true);
+        }
+        let path = self.stage.place.path.split_last().map_or(RelPath::ROOT, |(path, _)| path);
+        let system = |error: io::Error| system_fault(&path, &error);
+        match self.root.directory(&path) {
+            Ok(parent) => Ok(parent.identity().map_err(system)? == self.parent.identity().map_err(system)?),
+            Err(trouble) if trouble.is_absent() => Ok(false),
+            Err(trouble) => Err(trouble.at(&path)),
+        }
     }
 
     /// Puts it in place, in one step.

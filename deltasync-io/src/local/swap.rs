@@ -34,6 +34,10 @@ const PATIENCE: (u32, Duration) = (1000, Duration::from_millis(1));
 /// A fault of kind [`FaultKind::Conflict`] when it is not; another when no file can be put there.
 pub(super) fn check(ready: &Ready<'_>, replaces: Option<&Opened>) -> Result<(), StorageFault> {
     let path = &ready.place().path;
+    // A tree that holds it may have been replaced as one change.
+    if !ready.is_parent_there()? {
+        return Err(fault(FaultKind::Other, path, "its directory has been replaced meanwhile: try again"));
+    }
     let is = ready.parent().stat(ready.target()).map_err(|error| system_fault(path, &error))?;
     check_target(is.as_ref()).map_err(|trouble| trouble.at(path))?;
     let same = match (is, replaces) {

@@ -26,6 +26,7 @@ use crate::lock::lock;
 
 mod asked;
 mod asking;
+mod copies;
 mod filtering;
 mod listing;
 mod making;
@@ -35,6 +36,7 @@ mod walks;
 pub use walks::{Walked, Walks};
 mod xattrs;
 
+pub(super) use copies::{Copies, Way, abandoned};
 use filtering::Excluded;
 use listing::Listing;
 use making::Making;

@@ -183,6 +183,10 @@ impl DiskDir for Handle {
         self.call(SimCall::Rename, |state| state.image.rename((self.inode, from), (into, to), vacant))
     }
 
+    fn exchange(&self, one: &Name, other: &Name) -> io::Result<()> {
+        self.call(SimCall::Rename, |state| state.image.exchange(self.inode, one, other))
+    }
+
     fn link(&self, from: &Name, into: &dyn DiskDir, to: &Name) -> io::Result<()> {
         let into = self.other(into)?;
         self.call(SimCall::Link, |state| state.image.link((self.inode, from), (into, to)))

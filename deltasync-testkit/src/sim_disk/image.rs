@@ -223,6 +223,15 @@ impl Image {
         Ok(())
     }
 
+    /// Lets two names in a directory change places.
+    pub(super) fn exchange(&mut self, dir: Inode, one: &Name, other: &Name) -> io::Result<()> {
+        let (first, second) = (self.find(dir, one)?, self.find(dir, other)?);
+        self.change_names(dir, vec![(one.clone(), Some(second)), (other.clone(), Some(first))], None);
+        self.touch(first, false);
+        self.touch(second, false);
+        Ok(())
+    }
+
     pub(super) fn link(&mut self, (dir, from): (Inode, &Name), (into, to): (Inode, &Name)) -> io::Result<()> {
         let linked = self.find(dir, from)?;
         if self.is_dir(linked) {

@@ -8,8 +8,9 @@ use deltasync_proto::{
 };
 
 use super::making::make_durable;
-use super::{Listing, Making, Tree, walk};
+use super::{Listing, Making, Tree, abandoned, walk};
 use crate::LocalStorage;
+use crate::fault::system_fault;
 use crate::local::opened::absent;
 use crate::local::root::{Root, entry_kind};
 use crate::source::{Looks, Original};
@@ -23,13 +24,11 @@ impl LocalStorage {
                 Some(tree.and_then(|tree| tree.map(Answer::Described).ok_or_else(|| absent(place))))
             }
             Ask::Basis { destination, cutting: Cutting::Tree(scope), algorithm, wanted } => {
-                let place = destination.place.clone();
-                let tree = self.basis_tree(&place, *algorithm, scope, *wanted);
-                Some(tree.map(|file| Answer::Basis { place, file, twin: None, partial: None }))
+                Some(self.basis_of_tree(&destination.place, *algorithm, scope, *wanted))
             }
             Ask::Read { file, ranges } => {
                 let tree = file.downcast_ref::<Tree>()?;
-                Some(self.root(&tree.place).and_then(|root| tree.read(root, ranges)).map(Answer::Read))
+                Some(self.root(&tree.place).and_then(|root| tree.read(&root, ranges)).map(Answer::Read))
             }
             // Each file of a tree was looked at when it was read.
             Ask::Recheck { file } => file.downcast_ref::<Tree>().map(|_| Ok(Answer::Rechecked { unchanged: true })),
@@ -45,7 +44,19 @@ impl LocalStorage {
                 let begin = || {
                     let there = basis.as_ref().map(of_ours).transpose()?;
                     let target = (*len, *algorithm);
-                    Making::begin(self.root(place)?, place.clone(), target, there, options, &self.limits)
+                    let (place, limits) = (place.clone(), &self.limits);
+                    if !place.root.is_beside() {
+                        let (root, changed) = (self.root(&place)?, self.copies.change(&place));
+                        let making = Making::begin(&root, place, target, there, options, limits)?;
+                        return Ok(making.holding(changed));
+                    }
+                    let root = self.root_itself(&place)?;
+                    let list = there.map(|there| &*there.list);
+                    let copy = self.copies.take(root, &place, list, limits.chunks)?;
+                    if let Some(served) = &self.served {
+                        let _ = abandoned::note(&served.private, &place.path);
+                    }
+                    Making::begin_in(copy, place, target, there, options, limits)
                 };
                 Some(begin().map(|making| Answer::Staged(StageHandle::new(making))))
             }
@@ -53,7 +64,10 @@ impl LocalStorage {
                 let making = stage.downcast_ref::<Making>()?;
                 let apply = || {
                     let basis = basis.as_ref().map(of_ours).transpose()?;
-                    making.apply(self.root(making.place())?, basis, plan, literals)
+                    match making.made_in() {
+                        Some(copy) => making.apply(copy.root(), basis, plan, literals),
+                        None => making.apply(&*self.root(making.place())?, basis, plan, literals),
+                    }
                 };
                 Some(apply().map(|()| Answer::Applied))
             }
@@ -69,7 +83,7 @@ impl LocalStorage {
             Ask::Remember { key, generation, file } => {
                 let tree = file.file.downcast_ref::<Tree>()?;
                 let remember = || {
-                    let archive = Archive { tree, root: self.root(&tree.place)? };
+                    let archive = Archive { tree, root: &*self.root(&tree.place)? };
                     match &self.known {
                         // The other end has more than that, or may have.
                         Some(known) if *generation == Generation::ZERO => known.forget(key),
@@ -93,7 +107,7 @@ impl LocalStorage {
             Ask::Apply { basis, plan, literals, .. } => {
                 let tree = basis.as_ref().map(of_ours).transpose();
                 let apply = |tree: Option<&Tree>| match tree {
-                    Some(tree) => listing.apply(Some((tree, self.root(&tree.place)?)), plan, literals),
+                    Some(tree) => listing.apply(Some((tree, &*self.root(&tree.place)?)), plan, literals),
                     None => listing.apply(None, plan, literals),
                 };
                 tree.and_then(apply).map(|()| Answer::Applied)
@@ -107,7 +121,32 @@ impl LocalStorage {
 
     fn tree(&self, place: &Place, algorithm: Algorithm, scope: &Scope) -> Result<Option<OpenedFile>, StorageFault> {
         let count = self.walks.as_ref().map(|walks| walks.begin(place));
-        Ok(walk(self.root(place)?, place, scope, algorithm, &self.limits, count)?.map(Tree::described))
+        Ok(walk(&*self.root(place)?, place, scope, algorithm, &self.limits, count)?.map(Tree::described))
+    }
+
+    /// What the transfer of a tree finds there. Of one that is to be replaced as one change, what an earlier transfer has
+    /// made in its copy is a part.
+    fn basis_of_tree(
+        &self,
+        place: &Place,
+        algorithm: Algorithm,
+        scope: &Scope,
+        wanted: Option<(Digest, ByteLen)>,
+    ) -> Result<Answer, StorageFault> {
+        let itself = Place { root: place.root.itself(), ..place.clone() };
+        let mut partial = None;
+        if place.root.is_beside() && self.copies.of(self.root_itself(place)?, place)?.is_some() {
+            partial = self.tree(place, algorithm, scope)?;
+        }
+        let file = self.basis_tree(&itself, algorithm, scope, wanted)?;
+        let equal = |partial: &OpenedFile| {
+            file.as_ref().is_some_and(|file| {
+                let root = file.chunks.root();
+                partial.chunks.root() == root || wanted.is_some_and(|(wanted, _)| wanted == root)
+            })
+        };
+        let partial = partial.filter(|partial| !equal(partial));
+        Ok(Answer::Basis { place: place.clone(), file, twin: None, partial })
     }
 
     /// The tree that is to be replaced, with its generation; one that is `wanted` as it is gets one, and has to last then.
@@ -119,11 +158,17 @@ impl LocalStorage {
         wanted: Option<(Digest, ByteLen)>,
     ) -> Result<Option<OpenedFile>, StorageFault> {
         // Before the first entry is looked at: what is published from then on makes it look another way.
-        let looks = self.root(place)?.stat(&place.path).ok().flatten().map(|is| Looks::of_stat(&is));
+        let root = self.root(place)?;
+        let looks = root.stat(&place.path).ok().flatten().map(|is| Looks::of_stat(&is));
         let Some(tree) = self.tree(place, algorithm, scope)? else { return Ok(None) };
         let is_wanted = wanted == Some((tree.chunks.root(), tree.chunks.len()));
         if is_wanted {
-            make_durable(self.root(place)?, place, &of_ours(&tree.file)?.list, &[])?;
+            make_durable(&root, place, &of_ours(&tree.file)?.list, &[])?;
+            // Whoever put it there as one change may not have come to that.
+            if let Some((above, _)) = place.path.split_last() {
+                let parent = root.directory(&above).map_err(|trouble| trouble.at(&above))?;
+                parent.sync().inspect_err(|_| root.doubt()).map_err(|error| system_fault(&above, &error))?;
+            }
         }
         let (Some(served), Some(looks)) = (&self.served, looks) else { return Ok(Some(tree)) };
         let generation = served.generation_of_tree(&place.path, &tree.chunks, looks, is_wanted);
@@ -132,8 +177,16 @@ impl LocalStorage {
 
     fn commit_tree(&self, making: &Making) -> Result<Generation, StorageFault> {
         let place = making.place();
-        let root = self.root(place)?;
-        let done = making.commit(root);
+        let root = self.root_itself(place)?;
+        let turn = self.served.as_ref().map_or(&self.replacing, |served| &served.commits);
+        let done = match making.made_in() {
+            Some(copy) => making.commit_as_one(copy, turn).inspect(|_| {
+                if let Some(served) = &self.served {
+                    let _ = abandoned::forget(&served.private, &place.path);
+                }
+            }),
+            None => making.commit(root),
+        };
         let Some(served) = &self.served else { return done.map(|_| Generation::ZERO) };
         // Also when not all could be made.
         served.index.forget_trees_around(&place.path);

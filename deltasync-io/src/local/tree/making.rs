@@ -29,6 +29,7 @@ use deltasync_core::{
 };
 use deltasync_proto::{Extra, FaultKind, Place, StorageFault, TreeOptions};
 
+use super::copies::{Changed, Taken, Wanted, remove_all};
 use super::filtering::Excluded;
 use super::{Left, Tree, TreeMember, below, looks_like, mode_of, xattrs};
 use crate::disk::{DiskKind, DiskStat};
@@ -51,6 +52,10 @@ pub(in crate::local) struct Making {
     there: Option<Arc<TreeList>>,
     /// What is there and takes no part.
     excluded: Arc<Excluded>,
+    /// The copy of what is there that all is made in, where it becomes visible as one change.
+    copy: Option<Taken>,
+    /// Held while what is there is changed file by file.
+    changed: Option<Changed>,
     state: Mutex<State>,
 }
 
@@ -70,6 +75,8 @@ struct State {
     files: u64,
     /// Those whose content is not right, or that could not be made.
     blank: BTreeSet<usize>,
+    /// Those that are what was there.
+    as_before: BTreeSet<usize>,
     /// How many entries were taken away to make way.
     deleted: u64,
     /// The content of one of them was not what its check says.
@@ -180,6 +187,7 @@ impl Making {
             links: 0,
             files: 0,
             blank: BTreeSet::new(),
+            as_before: BTreeSet::new(),
             deleted: 0,
             mistaken: false,
             members: Vec::new(),
@@ -195,8 +203,33 @@ impl Making {
         });
         let (there, excluded) = there.map(|tree| (Arc::clone(&tree.list), Arc::clone(&tree.excluded))).unzip();
         let excluded = excluded.unwrap_or_default();
-        let (extra, xattrs) = (options.extra, options.scope.xattrs);
-        Ok(Self { place, len: len.get(), algorithm, extra, xattrs, there, excluded, state })
+        let (extra, xattrs, copy, changed) = (options.extra, options.scope.xattrs, None, None);
+        Ok(Self { place, len: len.get(), algorithm, extra, xattrs, there, excluded, copy, changed, state })
+    }
+
+    /// Begins to make it in a copy of what is at the place, of which that takes the place at the commit.
+    pub(super) fn begin_in(
+        copy: Taken,
+        place: Place,
+        target: (ByteLen, Algorithm),
+        there: Option<&Tree>,
+        options: &TreeOptions,
+        limits: &Limits,
+    ) -> Result<Self, StorageFault> {
+        let mut making = Self::begin(copy.root(), place, target, there, options, limits)?;
+        making.copy = Some(copy);
+        Ok(making)
+    }
+
+    /// As long as it lives nothing takes the place of the directories that it changes.
+    pub(super) fn holding(mut self, changed: Changed) -> Self {
+        self.changed = Some(changed);
+        self
+    }
+
+    /// The copy that it is made in.
+    pub(super) fn made_in(&self) -> Option<&Taken> {
+        self.copy.as_ref()
     }
 
     /// Where the tree is.
@@ -290,17 +323,60 @@ impl Making {
         // A directory that stays for what is excluded in it is not in the list, and something may have been deleted there.
         let also: Vec<RelPath> = state.touched.iter().filter(|path| list.find(path).is_none()).cloned().collect();
         let durable = make_durable(root, &self.place, &list, &also);
-        if state.troubles > 0 {
-            let more = state.troubles - state.trouble.len() as u64;
-            let told = state.trouble.join("; ");
-            let what = match more {
-                0 => format!("not all could be made: {told}"),
-                more => format!("not all could be made: {told}; and {more} more"),
-            };
-            return Err(self.fault(what));
-        }
+        self.check_made(&state)?;
         durable?;
         Ok(is_all.then_some(list))
+    }
+
+    /// Makes the copy that it was made in what is wanted, and has that take the place of what was there, as one change
+    /// while `turn` is held. Returns as [`commit`](Self::commit).
+    ///
+    /// # Errors
+    ///
+    /// As there, also while members are missing: nothing is exchanged then. After a fault of kind [`FaultKind::Conflict`]
+    /// it can be tried again.
+    pub(super) fn commit_as_one(&self, copy: &Taken, turn: &Mutex<()>) -> Result<Option<Arc<TreeList>>, StorageFault> {
+        let mut state = self.open()?;
+        let list = state.made();
+        state.ended = true;
+        self.make_links(&mut state, copy.root(), &list)?;
+        self.check_made(&state)?;
+        let extra = self.extra(&list);
+        let is_all = extra.is_empty() || self.allowed().is_some();
+        let mut deleted = BTreeSet::new();
+        if let (Some(allowed), Some(there)) = (self.allowed(), &self.there) {
+            self.check_allowed(extra.len() as u64, there, allowed)?;
+            deleted = extra.into_iter().map(|index| there.entry(index).path).collect();
+        }
+        let wanted = Wanted { list: &list, as_before: &state.as_before, deleted: &deleted, xattrs: self.xattrs };
+        match copy.exchange(&wanted, turn) {
+            Err(fault) if fault.kind == FaultKind::Conflict => {
+                state.ended = false;
+                Err(fault)
+            }
+            exchanged => exchanged.map(|()| is_all.then_some(list)),
+        }
+    }
+
+    /// Names what could not be made.
+    fn check_made(&self, state: &State) -> Result<(), StorageFault> {
+        if state.troubles == 0 {
+            return Ok(());
+        }
+        let more = state.troubles - state.trouble.len() as u64;
+        let told = state.trouble.join("; ");
+        Err(self.fault(match more {
+            0 => format!("not all could be made: {told}"),
+            more => format!("not all could be made: {told}; and {more} more"),
+        }))
+    }
+
+    fn check_allowed(&self, count: u64, there: &TreeList, allowed: u64) -> Result<(), StorageFault> {
+        if count > allowed {
+            let what = format!("{count} of {} entries would be deleted, over {allowed}: none was", there.len() - 1);
+            return Err(fault(FaultKind::Denied, &self.place.path, what));
+        }
+        Ok(())
     }
 
     fn open(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
@@ -334,6 +410,9 @@ impl Making {
                     Some(Left::Member(member)) => state.members.push(member.clone()),
                     Some(Left::Directory) => state.directories.push((entry.path, entry.attributes)),
                     None => {}
+                }
+                if self.copy.is_some() && !basis.place.root.is_beside() {
+                    state.as_before.insert(state.entries - 1);
                 }
             } else {
                 let range = (Offset::new(from), ByteLen::new(stop - from));
@@ -495,13 +574,19 @@ impl Making {
             return Err(Failed::Here("a directory that is not empty stands there".to_owned()));
         };
         // All that was listed in it, the deepest first.
-        let Some(first) = there.find(&entry.path) else { return Err(changed()) };
+        let first = there.find(&entry.path).filter(|index| there.entry(*index).kind == TreeKind::Directory);
+        let Some(first) = first else {
+            return if self.copy.is_some() { Ok(remove_all(dir, name)?) } else { Err(changed()) };
+        };
         let within = |index: &usize| entry.path.holds(&there.entry(*index).path);
         let end = (first + 1..there.len()).take_while(within).last().unwrap_or(first);
         state.deleted += (end + 1 - first) as u64;
         if state.deleted > allowed {
             let what = format!("{} entries of a directory would be deleted, over {allowed} in all", end + 1 - first);
             return Err(Failed::Here(what));
+        }
+        if self.copy.is_some() {
+            return Ok(remove_all(dir, name)?);
         }
         for index in (first..=end).rev() {
             self.remove(state, root, &there.entry(index))?;
@@ -511,6 +596,10 @@ impl Making {
 
     /// What stands at the place of an entry must be what was listed there, or what is wanted there.
     fn check(&self, entry: &TreeEntry, is: &DiskStat) -> Result<(), Failed> {
+        // What it is copied from is looked at as a whole.
+        if self.copy.is_some() {
+            return Ok(());
+        }
         let as_listed = self.listed(entry).is_some_and(|listed| looks_like(is, &listed));
         // How it looked is not known where it took no part here.
         let may = as_listed || looks_like(is, entry) || self.excluded.covers(&entry.path);
@@ -582,11 +671,7 @@ impl Making {
     /// Takes away what only was there, unless it is too much.
     fn delete(&self, state: &mut State, root: &Root, extra: Vec<usize>, allowed: u64) -> Result<(), StorageFault> {
         let Some(there) = &self.there else { return Ok(()) };
-        let count = extra.len() as u64;
-        if count > allowed {
-            let what = format!("{count} of {} entries would be deleted, over {allowed}: none was", there.len() - 1);
-            return Err(fault(FaultKind::Denied, &self.place.path, what));
-        }
+        self.check_allowed(extra.len() as u64, there, allowed)?;
         for index in extra.into_iter().rev() {
             let listed = there.entry(index);
             match self.remove(state, root, &listed) {
@@ -664,7 +749,11 @@ impl Making {
             return Ok(Arc::clone(dir));
         }
         let at = below(&self.place.path, path).map_err(Failed::All)?;
-        let dir = Arc::new(root.directory(&at)?);
+        let dir = match (root.directory(&at), &self.copy) {
+            (Ok(dir), _) => Arc::new(dir),
+            (Err(_), Some(copy)) => Arc::new(copy.make_directory(path).map_err(Failed::All)?),
+            (Err(trouble), None) => return Err(trouble.into()),
+        };
         state.last = Some((path.clone(), Arc::clone(&dir)));
         Ok(dir)
     }

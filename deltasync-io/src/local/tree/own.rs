@@ -34,7 +34,7 @@ pub(in crate::local) fn own_copy_of(root: &Root, path: &RelPath, from: &AnyFile)
 }
 
 /// Copies all of a file, durably; what is a hole stays one.
-fn copy(from: &AnyFile, to: &AnyFile) -> io::Result<()> {
+pub(super) fn copy(from: &AnyFile, to: &AnyFile) -> io::Result<()> {
     let is = from.stat()?;
     let looks = Looks::of_stat(&is);
     to.set_len(is.len)?;

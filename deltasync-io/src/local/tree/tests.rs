@@ -16,6 +16,7 @@ use super::*;
 use crate::laws::noise;
 use crate::{BlockingStorage, LocalOptions, LocalStorage};
 
+mod atomic;
 mod filters;
 mod generations;
 mod hostile;
@@ -55,6 +56,8 @@ struct Ground {
     directory: TempDir,
     /// What takes part, and what is told of it.
     scope: Scope,
+    /// Its tree is replaced as one change.
+    atomic: bool,
 }
 
 impl Ground {
@@ -68,7 +71,7 @@ impl Ground {
             true => LocalStorage::serve(directory.path(), options),
             false => LocalStorage::roots(vec![directory.path().to_owned()], options),
         };
-        Self { storage: storage.expect("it can be opened"), directory, scope: Scope::default() }
+        Self { storage: storage.expect("it can be opened"), directory, scope: Scope::default(), atomic: false }
     }
 
     fn put(&self, path: &str, content: &[u8]) {
@@ -99,7 +102,13 @@ impl Ground {
     }
 
     fn basis(&self) -> Option<OpenedFile> {
-        let destination = Destination { place: place(), name: deltasync_core::Name::any(), directory: false };
+        self.basis_and_part().0
+    }
+
+    /// What is there, and what an earlier transfer has left.
+    fn basis_and_part(&self) -> (Option<OpenedFile>, Option<OpenedFile>) {
+        let place = place().beside_if(self.atomic);
+        let destination = Destination { place, name: deltasync_core::Name::any(), directory: false };
         let (algorithm, wanted) = (Algorithm::Blake3, None);
         match self.storage.answer(Ask::Basis {
             destination,
@@ -107,7 +116,7 @@ impl Ground {
             algorithm,
             wanted,
         }) {
-            Ok(Answer::Basis { file, .. }) => file,
+            Ok(Answer::Basis { file, partial, .. }) => (file, partial),
             other => panic!("{other:?}"),
         }
     }
@@ -123,11 +132,11 @@ impl Ground {
     fn stage(&self, len: ByteLen, basis: Option<&OpenedFile>, extra: Extra) -> StageHandle {
         let (basis, algorithm) = (basis.map(|basis| basis.file.clone()), Algorithm::Blake3);
         match self.storage.answer(Ask::StageTree {
-            place: place(),
+            place: place().beside_if(self.atomic),
             len,
             algorithm,
             basis,
-            options: TreeOptions::default().extra(extra).scope(self.scope.clone()),
+            options: TreeOptions::default().extra(extra).scope(self.scope.clone()).atomic(self.atomic),
         }) {
             Ok(Answer::Staged(stage)) => stage,
             other => panic!("{other:?}"),
@@ -166,6 +175,7 @@ impl Ground {
     /// Publishes a file of a tree that goes by itself.
     fn publish(&self, path: &str, content: &[u8]) {
         let place = Place { root: RootId::new(0), path: RelPath::new(path.as_bytes()).expect("a path") };
+        let place = place.beside_if(self.atomic);
         let (len, algorithm) = (ByteLen::of(content), Algorithm::Blake3);
         let (destination, cutting) = (Destination::exactly(place.clone()), Cutting::ByContent);
         let ask = Ask::Basis { destination, cutting, algorithm, wanted: None };
@@ -221,8 +231,16 @@ fn place() -> Place {
 
 /// Brings `to` up to date with `from` by what their lists say, in frames of about `piece` bytes.
 fn bring(from: &Ground, to: &Ground, extra: Extra, piece: u64) -> (StageHandle, Result<(), StorageFault>) {
-    let (target, basis) = (from.describe(), to.basis());
+    let stage = send(from, to, extra, piece);
+    let committed = stage.as_ref().map_err(Clone::clone).and_then(|stage| to.commit(stage));
+    (stage.unwrap_or_else(|_| StageHandle::new(())), committed)
+}
+
+/// Sends all of it, which is staged then.
+fn send(from: &Ground, to: &Ground, extra: Extra, piece: u64) -> Result<StageHandle, StorageFault> {
+    let (target, (basis, partial)) = (from.describe(), to.basis_and_part());
     let stage = to.stage(target.chunks.len(), basis.as_ref(), extra);
+    let basis = partial.or(basis);
     let basis_len = basis.as_ref().map_or(ByteLen::ZERO, |basis| basis.chunks.len());
     let mut planner =
         Planner::new(basis_len, target.chunks.len(), &deltasync_core::Limits::default()).expect("within limits");
@@ -247,17 +265,14 @@ fn bring(from: &Ground, to: &Ground, extra: Extra, piece: u64) -> (StageHandle, 
                 let part = ByteLen::new(piece.min(len.get() - done));
                 let bytes = from.read(&target, at + ByteLen::new(done), part);
                 let ops: Ops = [Op::Literal { len: part }].into_iter().collect();
-                if let Err(fault) = to.apply(&stage, &mut planner, file.clone(), &ops, bytes) {
-                    return (stage, Err(fault));
-                }
+                to.apply(&stage, &mut planner, file.clone(), &ops, bytes)?;
                 done += part.get();
             }
         }
         at += len;
     }
     assert_eq!(to.seal(&stage), target.chunks.root());
-    let committed = to.commit(&stage);
-    (stage, committed)
+    Ok(stage)
 }
 
 fn check_brought(from: &Ground, to: &Ground, piece: u64) {

@@ -9,7 +9,7 @@ fn listed(ground: &Ground) -> Vec<String> {
     list.entries().skip(1).map(|entry| entry.path.to_string()).collect()
 }
 
-fn excluding(patterns: &[&str]) -> Filter {
+pub(super) fn excluding(patterns: &[&str]) -> Filter {
     let add = |filter: Filter, pattern: &&str| filter.exclude(pattern).expect("a line");
     patterns.iter().fold(Filter::default(), add)
 }

@@ -20,10 +20,10 @@ fn a_tree_that_is_brought_back_is_another_generation() {
     assert!(old == back && old != new);
     assert_eq!(to.generation(), third, "as long as nothing happens");
     // Also when the server is another one meanwhile.
-    let Ground { storage, directory, scope } = to;
+    let Ground { storage, directory, scope, atomic } = to;
     drop(storage);
     let storage = LocalStorage::serve(directory.path(), LocalOptions::default()).expect("it can be served");
-    assert_eq!(Ground { storage, directory, scope }.generation(), third);
+    assert_eq!(Ground { storage, directory, scope, atomic }.generation(), third);
 }
 
 #[test]
