@@ -26,7 +26,7 @@ pub(crate) struct Face {
 /// How a verb is drawn.
 pub(crate) enum Look {
     /// On a terminal.
-    Bars(Bars),
+    Bars(Box<Bars>),
     /// Line by line.
     Lines,
     /// Not at all.

@@ -169,7 +169,7 @@ fn conclude_failure(error: &ClientError, args: &CopyArgs) -> ExitStatus {
 fn look(args: &CopyArgs) -> Look {
     match args.quiet {
         true => Look::Nothing,
-        false if !args.no_progress && io::stderr().is_terminal() => Look::Bars(Bars::new(args.sources.len())),
+        false if !args.no_progress && io::stderr().is_terminal() => Look::Bars(Box::new(Bars::new(args.sources.len()))),
         false => Look::Lines,
     }
 }
