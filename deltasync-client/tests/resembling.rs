@@ -8,10 +8,9 @@ use common::{Scratch, Server, deltasync, noise};
 
 /// Pushes `tree`; what that sent of each file is there.
 #[track_caller]
-fn push(dir: &Scratch, server: &Server, more: &[&str]) -> u64 {
+fn push(dir: &Scratch, server: &Server) -> u64 {
     let url = server.url("tree");
-    let args = [&["push", "tree", &url, "--no-state", "--json"], more].concat();
-    let summary = deltasync(dir.path(), &args).fine().json();
+    let summary = deltasync(dir.path(), &["push", "tree", &url, "--no-state", "--json"]).fine().json();
     summary["wire_sent"].as_u64().expect("a number") + summary["wire_received"].as_u64().expect("a number")
 }
 
@@ -34,27 +33,27 @@ fn a_file_that_was_renamed_and_edited_is_a_delta_against_what_it_was() {
     dir.write("tree/old/lib-1.2.so", &release);
     // Of which nothing is to be taken.
     (2..12).for_each(|seed| dir.write(&format!("tree/old/other{seed}"), &noise(seed, 300_000)));
-    assert!(push(&dir, &server, &[]) > 5_000_000);
+    assert!(push(&dir, &server) > 5_000_000);
 
     // Elsewhere, under another name, the old one gone.
     fs::remove_file(dir.join("tree/old/lib-1.2.so")).expect("removed");
     dir.write("tree/new/lib-1.3.so", &edited(&release, 1_000_000));
-    let wire = push(&dir, &server, &[]);
+    let wire = push(&dir, &server);
     assert!(wire < 20_000, "{wire}");
     check_there(&dir, &server, "new/lib-1.3.so");
 
-    // What was made of a delta is found too, and a copy beside it. Deleting comes after.
+    // What was made of a delta is found too, also for two at once.
     dir.write("tree/new/lib-1.4.so", &edited(&dir.read("tree/new/lib-1.3.so"), 500_000));
     dir.write("tree/new/copy", &edited(&dir.read("tree/new/lib-1.3.so"), 1_900_000));
     fs::remove_file(dir.join("tree/new/lib-1.3.so")).expect("removed");
-    let wire = push(&dir, &server, &["--delete"]);
+    let wire = push(&dir, &server);
     assert!(wire < 30_000, "{wire}");
     ["new/lib-1.4.so", "new/copy"].iter().for_each(|name| check_there(&dir, &server, name));
 
     // Only others are left: all is sent.
     let only = noise(77, 1_000_000);
     dir.write("tree/only", &only);
-    assert!(push(&dir, &server, &[]) > 1_000_000);
+    assert!(push(&dir, &server) > 1_000_000);
     check_there(&dir, &server, "only");
 }
 
@@ -65,12 +64,12 @@ fn what_resembled_it_and_is_something_else_by_now_or_gone_is_no_help_and_no_harm
     let release = noise(1, 1_000_000);
     dir.write("tree/a", &release);
     dir.write("tree/b", &edited(&release, 10_000));
-    push(&dir, &server, &[]);
+    push(&dir, &server);
     fs::write(server.dir.join("tree/a"), noise(2, 500)).expect("written");
     fs::remove_file(server.dir.join("tree/b")).expect("removed");
     fs::remove_file(dir.join("tree/a")).expect("removed");
     fs::rename(dir.join("tree/b"), dir.join("tree/c")).expect("renamed");
     dir.write("tree/c", &edited(&release, 20_000));
-    assert!(push(&dir, &server, &[]) > 1_000_000);
+    assert!(push(&dir, &server) > 1_000_000);
     check_there(&dir, &server, "c");
 }

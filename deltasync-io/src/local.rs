@@ -194,7 +194,7 @@ pub struct LocalStorage {
 }
 
 /// How many files that resemble a target are looked at to find one that is still there.
-const ALIKE: usize = 4;
+const ALIKE: usize = 8;
 
 /// How many files of one content are looked at to find one that is still there.
 const TWINS: usize = 8;
@@ -559,7 +559,8 @@ impl BlockingStorage for LocalStorage {
                     let place = Place { path: path.clone(), ..place.clone() };
                     let listed = self.listed(&place, self.chunking(&cutting, algorithm)).ok().flatten();
                     let file = listed.or_else(|| describe(&place, &cutting, algorithm, None).ok().flatten());
-                    if file.is_none() {
+                    // It may also be on its way.
+                    if file.is_none() && served.index.recorded(path).is_some() {
                         served.index.forget_features(path);
                     }
                     file.filter(|_| served.index.damaged(path).is_none())

@@ -24,7 +24,10 @@ pub(crate) struct Transfer {
 
 /// The machines; handlers consume one and return the next.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are as many as transfers, and most of those are of the larger kinds")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are as many as transfers, and most of those are of the larger kinds"
+)]
 pub(crate) enum Machine {
     Sending(Sending),
     Receiving(Receiving),

@@ -134,11 +134,11 @@ impl LocalStorage {
         wanted: Option<(Digest, ByteLen)>,
     ) -> Result<Answer, StorageFault> {
         let itself = Place { root: place.root.itself(), ..place.clone() };
+        let file = self.basis_tree(&itself, algorithm, scope, wanted)?;
         let mut partial = None;
         if place.root.is_beside() && self.copies.of(self.root_itself(place)?, place)?.is_some() {
             partial = self.tree(place, algorithm, scope)?;
         }
-        let file = self.basis_tree(&itself, algorithm, scope, wanted)?;
         let equal = |partial: &OpenedFile| {
             file.as_ref().is_some_and(|file| {
                 let root = file.chunks.root();

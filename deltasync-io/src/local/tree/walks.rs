@@ -54,15 +54,20 @@ impl Walks {
 
     /// The counters of the tree at a place, which is listed from its beginning now.
     pub(super) fn begin(&self, place: &Place) -> Arc<Count> {
-        let count = Arc::clone(lock(&self.0).entry((place.root, place.path.clone())).or_default());
+        let count = Arc::clone(lock(&self.0).entry(key(place)).or_default());
         count.entries.store(0, Ordering::Relaxed);
         count.len.store(0, Ordering::Relaxed);
         count
     }
 
     fn get(&self, place: &Place) -> Option<Arc<Count>> {
-        lock(&self.0).get(&(place.root, place.path.clone())).cloned()
+        lock(&self.0).get(&key(place)).cloned()
     }
+}
+
+/// A tree and its copy beside it are one.
+fn key(place: &Place) -> (RootId, RelPath) {
+    (place.root.itself(), place.path.clone())
 }
 
 impl Count {
