@@ -142,7 +142,7 @@ fn a_release_whose_push_is_killed_at_either_end_sends_little_more_than_one_that_
         let args = ["push", "old/", &server.url("new"), "--no-state", "--quiet"];
         assert!(push.args(args).status().expect("the program starts").success());
     };
-    let undisturbed = {
+    let (undisturbed, takes) = {
         let root = Scratch::new();
         prepare(&root);
         let server = Program::start(root.path());
@@ -153,12 +153,12 @@ fn a_release_whose_push_is_killed_at_either_end_sends_little_more_than_one_that_
         let begun = Instant::now();
         assert!(push.args(args).status().expect("the program starts").success());
         println!("undisturbed: {} bytes sent in {:.1} s", relay.carried(Direction::Up), begun.elapsed().as_secs_f64());
-        relay.carried(Direction::Up)
+        (relay.carried(Direction::Up), begun.elapsed())
     };
     let root = Scratch::new();
     prepare(&root);
     let push = Killed { dir: dir.path(), tree: "new", root: root.path(), delay, rate };
-    let (sent, ended) = push.run(Duration::from_millis(300)..Duration::from_millis(1300), &mut rng);
+    let (sent, ended) = push.run(takes / 16..takes / 4, &mut rng);
     println!("{sent} bytes sent in all, {:.2} times as many", sent as f64 / undisturbed as f64);
     let mut target = snapshot(&root.join("new"));
     target.retain(|path, _| !String::from_utf8_lossy(path).contains(".deltasync-"));
