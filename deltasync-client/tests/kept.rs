@@ -215,40 +215,48 @@ fn check_kept(source: &Path, target: &Path, go: impl Fn(), check: impl Fn(&Path,
     }
 }
 
-fn check_pushed(check: impl Fn(&Path, &Path)) {
+fn check_pushed(more: &[&str], check: impl Fn(&Path, &Path)) {
     let (server, dir) = (Server::start(), Scratch::new());
     let url = server.url("tree");
-    let go = || drop(deltasync(dir.path(), &["push", "tree", &url, "-HXc", "--delete", "--state", "state"]).fine());
+    let args = [&["push", "tree", &url, "-HXc", "--delete", "--state", "state"], more].concat();
+    let go = || drop(deltasync(dir.path(), &args).fine());
     check_kept(&dir.join("tree"), &server.dir.join("tree"), go, check);
 }
 
-fn check_pulled(check: impl Fn(&Path, &Path)) {
+fn check_pulled(more: &[&str], check: impl Fn(&Path, &Path)) {
     let (server, dir) = (Server::start(), Scratch::new());
     let url = server.url("tree/");
-    let go = || drop(deltasync(dir.path(), &["pull", &url, "tree", "-HXc", "--delete"]).fine());
+    let args = [&["pull", &url, "tree", "-HXc", "--delete"], more].concat();
+    let go = || drop(deltasync(dir.path(), &args).fine());
     check_kept(&server.dir.join("tree"), &dir.join("tree"), go, check);
 }
 
 #[test]
 fn links_attributes_and_contents_are_kept_in_a_push() {
-    check_pushed(assert_kept);
+    check_pushed(&[], assert_kept);
+}
+
+#[test]
+fn they_are_kept_by_trees_that_are_replaced_as_one_change() {
+    check_pushed(&["--atomic"], assert_kept);
+    check_pulled(&["--atomic"], assert_kept);
 }
 
 #[test]
 fn links_attributes_and_contents_are_kept_in_a_pull() {
-    check_pulled(assert_kept);
+    check_pulled(&[], assert_kept);
 }
 
 #[test]
 #[ignore = "needs rsync"]
 fn rsync_finds_nothing_to_do_after_a_push_that_keeps_all() {
-    check_pushed(assert_nothing_to_do);
+    check_pushed(&[], assert_nothing_to_do);
 }
 
 #[test]
 #[ignore = "needs rsync"]
 fn rsync_finds_nothing_to_do_after_a_pull_that_keeps_all() {
-    check_pulled(assert_nothing_to_do);
+    check_pulled(&[], assert_nothing_to_do);
 }
 
 #[test]

@@ -77,6 +77,8 @@ struct State {
     blank: BTreeSet<usize>,
     /// Those that are what was there.
     as_before: BTreeSet<usize>,
+    /// What an earlier attempt has left in the copy that it is made in, as far as something is taken from that.
+    left: Option<Arc<TreeList>>,
     /// How many entries were taken away to make way.
     deleted: u64,
     /// The content of one of them was not what its check says.
@@ -114,6 +116,11 @@ impl Ready {
         // There is nobody to tell of a failure here; the name is hidden.
         let _ = self.dir.remove(&self.hidden);
     }
+}
+
+/// What a list says of the place of an entry.
+fn listed_in(list: &TreeList, entry: &TreeEntry) -> Option<TreeEntry> {
+    Some(list.entry(list.find(&entry.path)?))
 }
 
 /// Makes the data of files durable, all at once where they are many.
@@ -188,6 +195,7 @@ impl Making {
             files: 0,
             blank: BTreeSet::new(),
             as_before: BTreeSet::new(),
+            left: None,
             deleted: 0,
             mistaken: false,
             members: Vec::new(),
@@ -256,6 +264,9 @@ impl Making {
         literals: &[u8],
     ) -> Result<(), StorageFault> {
         let mut state = self.open()?;
+        if let Some(left) = basis.filter(|basis| basis.place.root.is_beside()) {
+            state.left = Some(Arc::clone(&left.list));
+        }
         let mut rest = literals;
         for step in plan.steps() {
             let len = step.len().get();
@@ -348,7 +359,9 @@ impl Making {
             self.check_allowed(extra.len() as u64, there, allowed)?;
             deleted = extra.into_iter().map(|index| there.entry(index).path).collect();
         }
-        let wanted = Wanted { list: &list, as_before: &state.as_before, deleted: &deleted, xattrs: self.xattrs };
+        let missing = state.members.iter().map(|member| member.path.clone()).collect();
+        let (as_before, xattrs) = (&state.as_before, self.xattrs);
+        let wanted = Wanted { list: &list, as_before, missing: &missing, deleted: &deleted, xattrs };
         match copy.exchange(&wanted, turn) {
             Err(fault) if fault.kind == FaultKind::Conflict => {
                 state.ended = false;
@@ -489,7 +502,7 @@ impl Making {
             TreeKind::File { .. } if entry.inline().is_none() => {
                 let member = TreeMember::of(entry.clone()).expect("a file that is not inline");
                 match is {
-                    Some(is) if self.has_content(&is, entry) => self.adorn(state, root, entry, &is)?,
+                    Some(is) if self.has_content(state, &is, entry) => self.adorn(state, root, entry, &is)?,
                     Some(is) if is.kind != DiskKind::File => {
                         self.make_way(state, root, entry, &dir, &name, &is)?;
                         // A transfer of its own replaces files only.
@@ -608,8 +621,7 @@ impl Making {
 
     /// What was listed at the place of an entry.
     fn listed(&self, entry: &TreeEntry) -> Option<TreeEntry> {
-        let there = self.there.as_ref()?;
-        Some(there.entry(there.find(&entry.path)?))
+        listed_in(self.there.as_deref()?, entry)
     }
 
     /// Takes away what was listed, if it is still that.

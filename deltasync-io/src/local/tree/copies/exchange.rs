@@ -26,6 +26,8 @@ pub(in crate::local::tree) struct Wanted<'a> {
     pub(in crate::local::tree) list: &'a TreeList,
     /// The entries of the list that are to be what the tree has.
     pub(in crate::local::tree) as_before: &'a BTreeSet<usize>,
+    /// The files that are still to come, whatever stands in their places.
+    pub(in crate::local::tree) missing: &'a BTreeSet<RelPath>,
     /// What the tree has that is not in the list, and is not to be there any more.
     pub(in crate::local::tree) deleted: &'a BTreeSet<RelPath>,
     /// The entries tell the extended attributes too.
@@ -115,7 +117,8 @@ impl TreeCopy {
                 self.carry(&entry.path, is.ok_or_else(|| changed(&entry.path))?)?;
                 continue;
             }
-            let is_there = copied.get(&entry.path).is_some_and(|is| looks_like(is, &entry));
+            let looks_well = copied.get(&entry.path).is_some_and(|is| looks_like(is, &entry));
+            let is_there = looks_well && !wanted.missing.contains(&entry.path);
             // And so may be what is another name of one.
             let comes_later = match entry.kind {
                 TreeKind::File { .. } => entry.inline().is_none(),

@@ -7,7 +7,7 @@
 use deltasync_core::{TreeEntry, TreeKind, TreeList, Xattrs};
 use deltasync_proto::StorageFault;
 
-use super::{Failed, Making, State, hidden};
+use super::{Failed, Making, State, hidden, listed_in};
 use crate::disk::{AnyFile, DiskStat};
 use crate::local::root::Root;
 use crate::local::tree::{below, looks_like, mode_of, own_copy, xattrs};
@@ -69,9 +69,10 @@ impl Making {
 
     /// True when a file has the content that an entry tells, as far as length and time and, where it is told, the digest of
     /// what was listed there can say that.
-    pub(super) fn has_content(&self, is: &DiskStat, entry: &TreeEntry) -> bool {
+    pub(super) fn has_content(&self, state: &State, is: &DiskStat, entry: &TreeEntry) -> bool {
         let TreeKind::File { root: Some(wanted), .. } = entry.kind else { return looks_like(is, entry) };
-        let listed = self.listed(entry).map(|listed| listed.kind);
+        let left = state.left.as_ref().and_then(|left| listed_in(left, entry));
+        let listed = left.or_else(|| self.listed(entry)).map(|listed| listed.kind);
         let (Some(TreeKind::File { root, .. }) | Some(TreeKind::HardLink { root, .. })) = listed else { return false };
         looks_like(is, entry) && root == Some(wanted)
     }
