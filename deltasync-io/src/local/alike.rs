@@ -109,20 +109,10 @@ fn decode(at: &[u8], bytes: &[u8]) -> Result<Resemblance, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tempfile::TempDir;
 
-    use super::super::recovery::Recovery;
-    use super::super::root::Root;
+    use super::super::index::open_for_test as open;
     use super::*;
-    use crate::disk::SystemDir;
-
-    fn open(directory: &TempDir) -> Index {
-        let start = SystemDir::start(directory.path(), false).expect("it is there");
-        let private = Root::new(Arc::new(start)).reserve().expect("it can be made");
-        Index::open(Arc::new(private), &mut Recovery::default())
-    }
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text).expect("valid")

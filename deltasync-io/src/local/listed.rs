@@ -224,22 +224,13 @@ fn remove(transaction: &WriteTransaction, number: u64, key: (u64, u64)) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::sync::Arc;
-
     use proptest::prelude::*;
+    use std::collections::VecDeque;
     use tempfile::TempDir;
 
-    use super::super::recovery::Recovery;
-    use super::super::root::Root;
+    use super::super::index::open_for_test as open;
     use super::*;
-    use crate::disk::{DiskKind, SystemDir};
-
-    fn open(directory: &TempDir) -> Index {
-        let start = SystemDir::start(directory.path(), false).expect("it is there");
-        let private = Root::new(Arc::new(start)).reserve().expect("it can be made");
-        Index::open(Arc::new(private), &mut Recovery::default())
-    }
+    use crate::disk::DiskKind;
 
     fn looks(inode: u64, len: u64) -> Looks {
         Looks { device: 1, inode, len, modified: (1, 2), changed: Some((3, 4)) }

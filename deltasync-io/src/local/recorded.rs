@@ -226,22 +226,12 @@ fn root_of(at: &[u8], bytes: &[u8]) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use tempfile::TempDir;
 
-    use super::super::recovery::Recovery;
-    use super::super::root::Root;
+    use super::super::index::open_for_test as open;
     use super::*;
-    use crate::disk::SystemDir;
-
-    fn open(directory: &TempDir) -> Index {
-        let start = SystemDir::start(directory.path(), false).expect("it is there");
-        let private = Root::new(Arc::new(start)).reserve().expect("it can be made");
-        Index::open(Arc::new(private), &mut Recovery::default())
-    }
 
     fn path(n: u8) -> RelPath {
         // Some are the start of others, and the order is not that of the numbers.
