@@ -73,3 +73,32 @@ fn what_resembled_it_and_is_something_else_by_now_or_gone_is_no_help_and_no_harm
     assert!(push(&dir, &server) > 1_000_000);
     check_there(&dir, &server, "c");
 }
+
+#[test]
+fn a_small_file_that_is_a_copy_of_another_is_not_sent() {
+    let (dir, server) = (Scratch::new(), Server::start());
+    ["tree", "tree/a", "tree/b"].iter().for_each(|at| dir.mkdir(at));
+    (0..60).for_each(|seed| dir.write(&format!("tree/a/{seed}"), &noise(seed, 4000)));
+    push(&dir, &server);
+    // Under its own name elsewhere; under another one with its time; and one that only looks like another.
+    (0..20).for_each(|seed| dir.write(&format!("tree/b/{seed}"), &noise(seed, 4000)));
+    for seed in 20..40 {
+        let (from, to) = (dir.join(format!("tree/a/{seed}")), dir.join(format!("tree/b/copy{seed}")));
+        fs::copy(&from, &to).expect("copied");
+        let time = fs::metadata(&from).and_then(|is| is.modified()).expect("known");
+        fs::File::options().write(true).open(&to).and_then(|file| file.set_modified(time)).expect("ours");
+    }
+    dir.write("tree/b/40", &noise(99, 4000));
+    let wire = push(&dir, &server);
+    assert!((4000..4000 + 41 * 100).contains(&wire), "{wire}");
+    (0..20).for_each(|seed| check_there(&dir, &server, &format!("b/{seed}")));
+    (20..40).for_each(|seed| check_there(&dir, &server, &format!("b/copy{seed}")));
+    check_there(&dir, &server, "b/40");
+    // What the server has of the first is not what it says by now: the copy is right all the same.
+    let (there, is) = (server.dir.join("tree/a/50"), fs::metadata(server.dir.join("tree/a/50")).expect("there"));
+    fs::write(&there, noise(100, 4000)).expect("written");
+    fs::File::options().write(true).open(&there).and_then(|file| file.set_modified(is.modified()?)).expect("ours");
+    dir.write("tree/b/50", &noise(50, 4000));
+    push(&dir, &server);
+    check_there(&dir, &server, "b/50");
+}

@@ -121,6 +121,7 @@ fn lane_of(ask: &Ask) -> usize {
         Ask::Describe { .. }
         | Ask::Basis { .. }
         | Ask::Alike { .. }
+        | Ask::Refine { .. }
         | Ask::List { .. }
         | Ask::Recall { .. }
         | Ask::Remember { .. } => 1,

@@ -299,6 +299,9 @@ impl Sending {
                 let job = cx.compute(Work::Index { key, stretches, sums });
                 Ok(Self::Aligning(common, target, remembered, Aligning::Index(script, job)))
             }
+            Self::Searching(common, target, state) if state.refines(id) => {
+                Ok(state.on_refined(answer, common, target, cx))
+            }
             Self::Searching(common, target, mut state) => {
                 match state.search.reads(id) {
                     Some(Reads::Target) if changed => return Self::start_over(common, cx),

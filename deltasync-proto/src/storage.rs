@@ -15,7 +15,8 @@ use core::fmt;
 
 use bytes::Bytes;
 use deltasync_core::{
-    Algorithm, Attributes, ByteLen, ChunkList, Cutter, Digest, Generation, Name, Offset, Plan, RelPath, Resemblance,
+    Algorithm, Attributes, ByteLen, ChunkList, Cutter, Digest, Generation, Name, Offset, Ops, Plan, RelPath,
+    Resemblance,
 };
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +180,14 @@ pub enum Ask {
         /// Start and length of each range.
         ranges: Vec<(Offset, ByteLen)>,
     },
+    /// Of the operations that make an opened tree, put copies in place of literals where the content of a file is that of
+    /// another one that they copy. Answer: [`Answer::Refined`], with operations that make the same.
+    Refine {
+        /// The opened tree.
+        file: FileHandle,
+        /// The operations.
+        ops: Ops,
+    },
     /// Is an opened file still as it was described (length, times, the same file)? Answer: [`Answer::Rechecked`].
     Recheck {
         /// The opened file.
@@ -310,6 +319,8 @@ pub enum Answer {
     Remembered,
     /// To [`Ask::Read`].
     Read(Bytes),
+    /// To [`Ask::Refine`].
+    Refined(Ops),
     /// To [`Ask::Recheck`]: true when nothing has changed.
     Rechecked {
         /// True when the file is as it was described.

@@ -345,6 +345,7 @@ impl Due {
                 Ask::Describe { .. } => "Describe",
                 Ask::Basis { .. } => "Basis",
                 Ask::Alike { .. } => "Alike",
+                Ask::Refine { .. } => "Refine",
                 Ask::Read { .. } => "Read",
                 Ask::Recheck { .. } => "Recheck",
                 Ask::Stage { .. } => "Stage",

@@ -31,6 +31,7 @@ mod filtering;
 mod listing;
 mod making;
 mod own;
+mod twins;
 mod walk;
 mod walks;
 pub use walks::{Walked, Walks};

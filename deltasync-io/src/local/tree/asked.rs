@@ -8,7 +8,7 @@ use deltasync_proto::{
 };
 
 use super::making::make_durable;
-use super::{Listing, Making, Tree, abandoned, walk};
+use super::{Listing, Making, Tree, abandoned, twins, walk};
 use crate::LocalStorage;
 use crate::fault::system_fault;
 use crate::local::opened::absent;
@@ -29,6 +29,10 @@ impl LocalStorage {
             Ask::Read { file, ranges } => {
                 let tree = file.downcast_ref::<Tree>()?;
                 Some(self.root(&tree.place).and_then(|root| tree.read(&root, ranges)).map(Answer::Read))
+            }
+            Ask::Refine { file, ops } => {
+                let tree = file.downcast_ref::<Tree>()?;
+                Some(self.root(&tree.place).map(|root| Answer::Refined(twins::refine(tree, &root, ops))))
             }
             // Each file of a tree was looked at when it was read.
             Ask::Recheck { file } => file.downcast_ref::<Tree>().map(|_| Ok(Answer::Rechecked { unchanged: true })),
