@@ -111,7 +111,7 @@ fn decode(at: &[u8], bytes: &[u8]) -> Result<Resemblance, Malformed> {
 mod tests {
     use tempfile::TempDir;
 
-    use super::super::index::open_for_test as open;
+    use super::super::index::tests::open;
     use super::*;
 
     fn path(text: &str) -> RelPath {

@@ -261,10 +261,18 @@ fn named(text: impl AsRef<[u8]>) -> Name {
     Name::new(text.as_ref()).expect("letters and digits are a name")
 }
 
-/// An index in a directory, for the tests of what is noted there.
 #[cfg(test)]
-pub(super) fn open_for_test(directory: &tempfile::TempDir) -> Index {
-    let start = crate::disk::SystemDir::start(directory.path(), false).expect("it is there");
-    let private = super::root::Root::new(Arc::new(start)).reserve().expect("it can be made");
-    Index::open(Arc::new(private), &mut Recovery::default())
+pub(super) mod tests {
+    use tempfile::TempDir;
+
+    use super::super::root::Root;
+    use super::*;
+    use crate::disk::SystemDir;
+
+    /// An index in a directory, for the tests of what is noted there.
+    pub(in crate::local) fn open(directory: &TempDir) -> Index {
+        let start = SystemDir::start(directory.path(), false).expect("it is there");
+        let private = Root::new(Arc::new(start)).reserve().expect("it can be made");
+        Index::open(Arc::new(private), &mut Recovery::default())
+    }
 }

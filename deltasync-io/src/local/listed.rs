@@ -228,7 +228,7 @@ mod tests {
     use std::collections::VecDeque;
     use tempfile::TempDir;
 
-    use super::super::index::open_for_test as open;
+    use super::super::index::tests::open;
     use super::*;
     use crate::disk::DiskKind;
 

@@ -230,7 +230,7 @@ mod tests {
     use std::collections::BTreeMap;
     use tempfile::TempDir;
 
-    use super::super::index::open_for_test as open;
+    use super::super::index::tests::open;
     use super::*;
 
     fn path(n: u8) -> RelPath {
