@@ -33,7 +33,7 @@ pub(crate) use system::SystemDir;
 /// A [`RelPath`] comes from a peer. Nothing outside of this directory is opened, and no symbolic link is followed, on the
 /// way or at its end, also when someone puts it there meanwhile: the error is `ELOOP` then. A [`Name`] is looked up in this
 /// directory itself, and a link that has it is not followed either.
-pub trait DiskDir: fmt::Debug + Send + Sync + 'static {
+pub trait DiskDir: DiskXattrs + fmt::Debug + Send + Sync + 'static {
     /// Opens what stands at a path for reading, and does not wait whatever that is. The caller looks at its kind.
     ///
     /// # Errors
@@ -202,7 +202,31 @@ pub trait DiskDir: fmt::Debug + Send + Sync + 'static {
         Err(ErrorKind::Unsupported.into())
     }
 
-    /// The names of its own extended attributes, with their namespaces, in no order; a disk may keep some to itself.
+    /// Makes all that was written to this disk durable, the names too; false when that cannot be done at once.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says: what was written since the last sync may then be lost, whatever a later sync says.
+    fn sync_disk(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// How much room the disk has for us; `None` where that is not known.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    fn space(&self) -> io::Result<Option<DiskSpace>> {
+        Ok(None)
+    }
+
+    /// Itself, for the methods that take another directory of the same disk.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// What a file or directory of some disk has beside its bytes or names, by name. A disk need not have such.
+pub trait DiskXattrs {
+    /// The names of its extended attributes, with their namespaces, in no order; a disk may keep some to itself.
     ///
     /// # Errors
     ///
@@ -228,31 +252,10 @@ pub trait DiskDir: fmt::Debug + Send + Sync + 'static {
     fn set_xattr(&self, _name: &[u8], _value: Option<&[u8]>) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
     }
-
-    /// Makes all that was written to this disk durable, the names too; false when that cannot be done at once.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says: what was written since the last sync may then be lost, whatever a later sync says.
-    fn sync_disk(&self) -> io::Result<bool> {
-        Ok(false)
-    }
-
-    /// How much room the disk has for us; `None` where that is not known.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says.
-    fn space(&self) -> io::Result<Option<DiskSpace>> {
-        Ok(None)
-    }
-
-    /// Itself, for the methods that take another directory of the same disk.
-    fn as_any(&self) -> &dyn Any;
 }
 
 /// A file of some disk, held open.
-pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
+pub trait DiskFile: DiskXattrs + fmt::Debug + Send + Sync + 'static {
     /// Reads at offset `at`, at least one byte where there is one; returns how many.
     ///
     /// # Errors
@@ -294,33 +297,6 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     ///
     /// What the disk says.
     fn set_modified(&self, _modified: (i64, u32)) -> io::Result<()> {
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    /// The names of its extended attributes, with their namespaces, in no order; a disk may keep some to itself.
-    ///
-    /// # Errors
-    ///
-    /// `ENOTSUP` when the disk has none; what it says.
-    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    /// The value of an extended attribute, whose name has its namespace; `None` when it has none of this name.
-    ///
-    /// # Errors
-    ///
-    /// `ENOTSUP` when the disk has none; what it says.
-    fn xattr(&self, _name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    /// Sets an extended attribute, or removes it, which is there.
-    ///
-    /// # Errors
-    ///
-    /// `ENOTSUP` when the disk has none, `ENOSPC` when it has no room for it; what it says.
-    fn set_xattr(&self, _name: &[u8], _value: Option<&[u8]>) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
     }
 
@@ -488,19 +464,9 @@ impl AnyFile {
         uninterrupted(|| self.0.set_modified(modified))
     }
 
-    /// The names of its extended attributes, with their namespaces.
-    pub(crate) fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
-        uninterrupted(|| self.0.xattrs())
-    }
-
-    /// The value of an extended attribute, if it has one of this name.
-    pub(crate) fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        uninterrupted(|| self.0.xattr(name))
-    }
-
-    /// Sets an extended attribute, or removes it.
-    pub(crate) fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        uninterrupted(|| self.0.set_xattr(name, value))
+    /// Its extended attributes.
+    pub(crate) fn attributed(&self) -> &dyn DiskXattrs {
+        &*self.0
     }
 
     /// Sets space aside for `len` bytes, where that can be done.
@@ -588,6 +554,8 @@ mod tests {
             if state.1 % 2 == 1 { Err(ErrorKind::Interrupted.into()) } else { Ok(f(&mut state.0)) }
         }
     }
+
+    impl DiskXattrs for Lazy {}
 
     impl DiskFile for Lazy {
         fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {

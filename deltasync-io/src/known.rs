@@ -12,7 +12,8 @@
 //! shares its blocks, by how it looks, and that of a frame when it is read; what fails is removed.
 //!
 //! Cost: to remember reads a small file or an archive once more (not for a reflink, and of a later version only what is new),
-//! or nothing where its sums were made while it was described, and syncs the index once; to recall reads sums once, and of a copy what is needed. Memory is
+//! or nothing where its sums were made while it was described, and syncs the index once; to recall reads sums once, at the
+//! speed of BLAKE3, and of a copy what is needed. Memory is
 //! that of the chunk list.
 //!
 //! Invariant: all files together stay within the quota, but for the index itself and for the sums of files that are being

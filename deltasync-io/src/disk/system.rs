@@ -23,7 +23,7 @@ use deltasync_core::{Name, RelPath};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat};
+use super::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat, DiskXattrs};
 
 /// A directory of the operating system.
 #[derive(Debug)]
@@ -108,6 +108,23 @@ impl SystemDir {
 
     fn boxed(&self, handle: OwnedFd) -> Arc<dyn DiskDir> {
         Arc::new(Self { handle, way: self.way })
+    }
+}
+
+impl DiskXattrs for SystemDir {
+    #[cfg(target_os = "linux")]
+    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        xattrs(&self.handle)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        xattr(&self.handle, name)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        set_xattr(&self.handle, name, value)
     }
 }
 
@@ -226,21 +243,6 @@ impl DiskDir for SystemDir {
     }
 
     #[cfg(target_os = "linux")]
-    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
-        xattrs(&self.handle)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        xattr(&self.handle, name)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        set_xattr(&self.handle, name, value)
-    }
-
-    #[cfg(target_os = "linux")]
     fn sync_disk(&self) -> io::Result<bool> {
         rustix::fs::syncfs(&self.handle)?;
         Ok(true)
@@ -248,6 +250,23 @@ impl DiskDir for SystemDir {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl DiskXattrs for File {
+    #[cfg(target_os = "linux")]
+    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+        xattrs(self)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        xattr(self, name)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        set_xattr(self, name, value)
     }
 }
 
@@ -274,21 +293,6 @@ impl DiskFile for File {
 
     fn set_modified(&self, modified: (i64, u32)) -> io::Result<()> {
         Ok(rustix::fs::futimens(self, &times(modified))?)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
-        xattrs(self)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        xattr(self, name)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        set_xattr(self, name, value)
     }
 
     #[cfg(target_os = "linux")]

@@ -17,7 +17,7 @@ use deltasync_core::{Name, RelPath};
 use deltasync_proto::{EntryKind, FaultKind, StorageFault};
 use rustix::io::Errno;
 
-use crate::disk::{AnyFile, DiskDir, DiskKind, DiskSpace, DiskStat, SystemDir, uninterrupted};
+use crate::disk::{AnyFile, DiskDir, DiskKind, DiskSpace, DiskStat, DiskXattrs, SystemDir, uninterrupted};
 use crate::fault::{fault, system_fault};
 
 /// A directory that paths lie below.
@@ -321,19 +321,9 @@ impl Dir {
         uninterrupted(|| self.0.set_modified(modified))
     }
 
-    /// The names of its own extended attributes, with their namespaces.
-    pub(super) fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
-        uninterrupted(|| self.0.xattrs())
-    }
-
-    /// The value of an extended attribute, if it has one of this name.
-    pub(super) fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        uninterrupted(|| self.0.xattr(name))
-    }
-
-    /// Sets an extended attribute, or removes it.
-    pub(super) fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        uninterrupted(|| self.0.set_xattr(name, value))
+    /// Its own extended attributes.
+    pub(super) fn attributed(&self) -> &dyn DiskXattrs {
+        &*self.0
     }
 
     /// Its own permission bits.

@@ -223,7 +223,12 @@ impl Tree {
                 let skip = skip.saturating_sub(header.len());
                 match self.content(root, index) {
                     Ok(content) => out.put_slice(&content[skip..stop - header.len()]),
-                    Err(fault) if fault.kind == FaultKind::Changed => drop(changed.get_or_insert(fault)),
+                    Err(fault) if fault.kind == FaultKind::Changed => {
+                        if let Some(count) = &self.count {
+                            count.note_changed(&self.list.entry(index).path);
+                        }
+                        changed.get_or_insert(fault);
+                    }
                     Err(fault) => return Err(fault),
                 }
             }
@@ -275,9 +280,6 @@ impl Tree {
 
     /// A file is no longer what was listed.
     fn changed(&self, entry: &TreeEntry) -> StorageFault {
-        if let Some(count) = &self.count {
-            count.note_changed(&entry.path);
-        }
         let path = below(&self.place.path, &entry.path).unwrap_or_else(|_| entry.path.clone());
         fault(FaultKind::Changed, &path, "changed since it was listed")
     }

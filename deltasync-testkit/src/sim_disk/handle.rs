@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use deltasync_core::{Name, RelPath};
-use deltasync_io::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat};
+use deltasync_io::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat, DiskXattrs};
 use rustix::io::Errno;
 
 use super::image::{Image, Inode};
@@ -116,6 +116,8 @@ impl Handle {
         }
     }
 }
+
+impl DiskXattrs for Handle {}
 
 impl DiskDir for Handle {
     fn file_beneath(&self, path: &RelPath) -> io::Result<Arc<dyn DiskFile>> {

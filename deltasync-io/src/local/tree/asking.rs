@@ -75,7 +75,7 @@ fn tell(root: &Root, path: &RelPath, entry: &TreeEntry, scope: &Scope, algorithm
     let mut look = || -> io::Result<()> {
         if entry.kind == TreeKind::Directory {
             let dir = root.directory(path).map_err(|trouble| io::Error::other(trouble.to_string()))?;
-            *xattrs = xattrs::read(&dir, |what| left_out.push(what))?;
+            *xattrs = xattrs::read(dir.attributed(), |what| left_out.push(what))?;
             return Ok(());
         }
         let file = match root.file(path) {
@@ -88,7 +88,7 @@ fn tell(root: &Root, path: &RelPath, entry: &TreeEntry, scope: &Scope, algorithm
             *digest = Some(digest_of(&file, algorithm)?);
         }
         if scope.xattrs {
-            *xattrs = xattrs::read(&file, |what| left_out.push(what))?;
+            *xattrs = xattrs::read(file.attributed(), |what| left_out.push(what))?;
         }
         Ok(())
     };

@@ -61,14 +61,12 @@ impl Listing {
         literals: &[u8],
     ) -> Result<(), StorageFault> {
         let mut state = lock(&self.state);
-        let mut rest = literals;
         for step in plan.steps() {
             let len = step.len().get();
-            match step {
-                Step::Literal { .. } => {
-                    let part = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len));
-                    let (part, more) = part.ok_or_else(|| wrong("fewer literals than the plan has"))?;
-                    rest = more;
+            match *step {
+                Step::Literal { start, len } => {
+                    let part = start.checked_add(len).and_then(|end| literals.get(start..end));
+                    let part = part.ok_or_else(|| wrong("fewer literals than the plan has"))?;
                     state.take(part)?;
                 }
                 Step::Copy { from, .. } => {

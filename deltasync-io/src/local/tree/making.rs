@@ -267,14 +267,12 @@ impl Making {
         if let Some(left) = basis.filter(|basis| basis.place.root.is_beside()) {
             state.left = Some(Arc::clone(&left.list));
         }
-        let mut rest = literals;
         for step in plan.steps() {
             let len = step.len().get();
-            match step {
-                Step::Literal { .. } => {
-                    let part = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len));
-                    let (part, more) = part.ok_or_else(|| self.fault("fewer literals than the plan has"))?;
-                    rest = more;
+            match *step {
+                Step::Literal { start, len } => {
+                    let part = start.checked_add(len).and_then(|end| literals.get(start..end));
+                    let part = part.ok_or_else(|| self.fault("fewer literals than the plan has"))?;
                     self.take(&mut state, root, part)?;
                 }
                 Step::Copy { from, .. } => {
@@ -741,7 +739,7 @@ impl Making {
                 {
                     // That takes the right to write.
                     dir.set_mode(mode | 0o200)?;
-                    self.set_xattrs(state, &made.entry(index), |wanted| xattrs::write(&dir, wanted))?;
+                    self.set_xattrs(state, &made.entry(index), |wanted| xattrs::write(dir.attributed(), wanted))?;
                 }
                 dir.set_mode(mode)?;
                 Ok(dir.set_modified(attributes.modified())?)

@@ -53,7 +53,7 @@ pub(super) fn copy(from: &AnyFile, to: &AnyFile) -> io::Result<()> {
         io::Result::Ok(())
     })?;
     // Where some cannot be read or set, the file matters more.
-    let _ = xattrs::read(from, |_| {}).and_then(|xattrs| xattrs::write(to, &xattrs));
+    let _ = xattrs::read(from.attributed(), |_| {}).and_then(|xattrs| xattrs::write(to.attributed(), &xattrs));
     to.set_mode(is.mode & super::MODE)?;
     to.set_modified((is.modified.0, u32::try_from(is.modified.1).map_err(io::Error::other)?))?;
     if !looks.under_any_name().still(&Looks::of(from)?) {

@@ -9,52 +9,16 @@ use std::io::{self, ErrorKind};
 
 use deltasync_core::Xattrs;
 
-use crate::disk::AnyFile;
-use crate::local::root::Dir;
+use crate::disk::{DiskXattrs, uninterrupted};
 
 /// The namespace of users.
 const USER: &[u8] = b"user.";
 
-/// What has extended attributes.
-pub(super) trait Attributed {
-    fn names(&self) -> io::Result<Vec<Vec<u8>>>;
-    fn value(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>>;
-    fn set(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()>;
-}
-
-impl Attributed for AnyFile {
-    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
-        self.xattrs()
-    }
-
-    fn value(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        self.xattr(name)
-    }
-
-    fn set(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        self.set_xattr(name, value)
-    }
-}
-
-impl Attributed for Dir {
-    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
-        self.xattrs()
-    }
-
-    fn value(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        self.xattr(name)
-    }
-
-    fn set(&self, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        self.set_xattr(name, value)
-    }
-}
-
 /// The extended attributes of users that something has, none where its disk has none. What is not kept is told: those
 /// beyond [`Xattrs::MAX`] bytes, and those of other namespaces that mean something on another system too.
-pub(super) fn read(of: &impl Attributed, mut left_out: impl FnMut(String)) -> io::Result<Xattrs> {
+pub(super) fn read(of: &dyn DiskXattrs, mut left_out: impl FnMut(String)) -> io::Result<Xattrs> {
     let mut xattrs = Xattrs::default();
-    let mut names = match of.names() {
+    let mut names = match uninterrupted(|| of.xattrs()) {
         Ok(names) => names,
         Err(error) if is_unsupported(&error) => return Ok(xattrs),
         Err(error) => return Err(error),
@@ -69,7 +33,7 @@ pub(super) fn read(of: &impl Attributed, mut left_out: impl FnMut(String)) -> io
             continue;
         };
         // It may have gone since it was named.
-        let Some(value) = of.value(&name)? else { continue };
+        let Some(value) = uninterrupted(|| of.xattr(&name))? else { continue };
         if let Err(error) = xattrs.push(short, &value) {
             left_out(format!("its extended attribute {} is not kept: {error}", shown()));
         }
@@ -78,21 +42,21 @@ pub(super) fn read(of: &impl Attributed, mut left_out: impl FnMut(String)) -> io
 }
 
 /// Makes the extended attributes of users what is wanted; no others are touched.
-pub(super) fn write(of: &impl Attributed, wanted: &Xattrs) -> io::Result<()> {
-    let there = match of.names() {
+pub(super) fn write(of: &dyn DiskXattrs, wanted: &Xattrs) -> io::Result<()> {
+    let there = match uninterrupted(|| of.xattrs()) {
         Err(error) if wanted.is_empty() && is_unsupported(&error) => return Ok(()),
         names => names?,
     };
     let named = |name: &[u8]| [USER, name].concat();
     for name in there.iter().filter(|name| name.starts_with(USER)) {
         if !wanted.iter().any(|(wanted, _)| named(wanted) == *name) {
-            of.set(name, None)?;
+            uninterrupted(|| of.set_xattr(name, None))?;
         }
     }
     for (name, value) in wanted.iter() {
         let name = named(name);
-        if !there.contains(&name) || of.value(&name)?.as_deref() != Some(value) {
-            of.set(&name, Some(value))?;
+        if !there.contains(&name) || uninterrupted(|| of.xattr(&name))?.as_deref() != Some(value) {
+            uninterrupted(|| of.set_xattr(&name, Some(value)))?;
         }
     }
     Ok(())

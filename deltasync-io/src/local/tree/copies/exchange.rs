@@ -200,7 +200,7 @@ impl TreeCopy {
             };
             if let Some(index) = list.find(path).filter(|_| has_xattrs) {
                 // Nothing is to be replaced by what lacks some.
-                let set = xattrs::write(&dir, &list.entry(index).xattrs);
+                let set = xattrs::write(dir.attributed(), &list.entry(index).xattrs);
                 set.map_err(|error| fault(FaultKind::Other, &at, format_args!("its extended attributes: {error}")))?;
             }
             let set = dir.set_mode(mode).and_then(|()| dir.set_modified(*modified));

@@ -92,7 +92,7 @@ impl Making {
         if self.xattrs {
             // That takes the right to write.
             file.set_mode(mode | 0o200)?;
-            self.set_xattrs(state, entry, |wanted| xattrs::write(&file, wanted))?;
+            self.set_xattrs(state, entry, |wanted| xattrs::write(file.attributed(), wanted))?;
         }
         Ok(file.set_mode(mode)?)
     }
@@ -118,6 +118,6 @@ impl Making {
         if entry.xattrs.is_empty() {
             return Ok(());
         }
-        self.set_xattrs(state, entry, |wanted| xattrs::write(file, wanted))
+        self.set_xattrs(state, entry, |wanted| xattrs::write(file.attributed(), wanted))
     }
 }
