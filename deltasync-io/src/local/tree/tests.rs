@@ -549,3 +549,26 @@ fn deep_trees_and_long_names_are_listed() {
     let to = Ground::new(true);
     check_brought(&from, &to, 1 << 20);
 }
+
+/// A change is counted once for each read that a session asked for, or one by chance would be taken for two.
+#[test]
+fn a_look_for_copies_counts_no_file_as_changed() {
+    let walks = Walks::default();
+    let ground = Ground::with(false, LocalOptions::default().walks(walks.clone()));
+    for path in ["a", "b/a"] {
+        ground.put(path, &noise(1000, 1));
+    }
+    let tree = ground.describe();
+    ground.put("a", &noise(999, 2));
+    ground.put("b/a", &noise(999, 3));
+    let (file, len) = (tree.file.clone(), tree.chunks.len());
+    let ops: Ops = [Op::Literal { len }].into_iter().collect();
+    match ground.storage.answer(Ask::Refine { file: file.clone(), ops: ops.clone() }) {
+        Ok(Answer::Refined(refined)) => assert_eq!(refined, ops, "there is nothing to take from"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(walks.take_changed(&place()), BTreeMap::new());
+    let read = ground.storage.answer(Ask::Read { file, ranges: vec![(Offset::ZERO, len)] });
+    assert_eq!(read.expect_err("both have changed").kind, FaultKind::Changed);
+    assert_eq!(walks.take_changed(&place()).into_values().collect::<Vec<_>>(), [1, 1]);
+}
