@@ -1,6 +1,7 @@
 //! Transfers of real files that are cut, and go on: what the second one sends.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use deltasync_testkit::Rng;
 use tempfile::TempDir;
 use tokio::io::duplex;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Far more than any of these takes.
@@ -72,6 +74,7 @@ impl Ends {
         let (near, far) = duplex(64 << 10);
         let made = Arc::new(Mutex::new(0));
         let ended = Arc::new(Mutex::new(None));
+        let gone = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         let mut controls = Vec::new();
         for ((session, stream), (storage, is_client)) in
@@ -80,10 +83,15 @@ impl Ends {
             let (control, commands) = unbounded_channel();
             controls.push(control);
             let receives = is_client == (way == Way::Pull);
-            let (made, ended) = (Arc::clone(&made), Arc::clone(&ended));
+            let (made, ended, gone) = (Arc::clone(&made), Arc::clone(&ended), Arc::clone(&gone));
             let report = move |report| match report {
                 Report::Event(Event { kind: EventKind::Progress(progress), .. }) if receives => {
-                    *made.lock().expect("no panic") = progress.copied.get() + progress.literal.get();
+                    let so_far = progress.copied.get() + progress.literal.get();
+                    *made.lock().expect("no panic") = so_far;
+                    // It makes no more while it is being cut.
+                    while cut.is_some_and(|cut| so_far >= cut) && !gone.load(Ordering::Acquire) {
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
                 }
                 Report::Event(Event { kind: EventKind::Ended(outcome), .. }) if is_client => {
                     *ended.lock().expect("no panic") = Some(outcome);
@@ -114,8 +122,9 @@ impl Ends {
             }
             None => None,
         };
+        tasks.iter().for_each(JoinHandle::abort);
+        gone.store(true, Ordering::Release);
         for task in tasks {
-            task.abort();
             let _ = task.await;
         }
         // What still runs on the threads holds its storage.
