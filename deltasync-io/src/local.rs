@@ -551,7 +551,7 @@ impl BlockingStorage for LocalStorage {
                 let partial = (!is_here).then(partial).flatten();
                 Ok(Answer::Basis { place, file, twin, partial })
             }
-            Ask::Alike { place, cutter, algorithm, resembles } => {
+            Ask::Alike { place, cutter, algorithm, resembles, comes } => {
                 let Some(served) = &self.served else { return Ok(Answer::Alike(None)) };
                 let cutting = Cutting::Exactly(cutter);
                 // What cannot be opened or is damaged is none.
@@ -567,7 +567,9 @@ impl BlockingStorage for LocalStorage {
                 };
                 let paths = served.index.alike(&resembles, ALIKE);
                 let alike = paths.iter().filter(|path| **path != place.path).find_map(open);
-                served.index.note_features(&place.path, &resembles);
+                if comes {
+                    served.index.note_features(&place.path, &resembles);
+                }
                 Ok(Answer::Alike(alike))
             }
             Ask::Read { file, ranges } => opened(&file)?.read(&ranges).map(Answer::Read),

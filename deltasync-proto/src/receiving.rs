@@ -451,7 +451,7 @@ fn alike_to(offer: &Offer, found: &Found) -> Option<Ask> {
     let resembles = offer.to.as_ref()?.resembles.filter(|_| offer.content.is_set())?;
     let is_bare = found.file.is_none() && found.twin.is_none() && found.partial.is_none();
     let (place, cutter, algorithm) = (found.place.clone(), offer.cutter, offer.algorithm);
-    is_bare.then_some(Ask::Alike { place, cutter, algorithm, resembles })
+    is_bare.then_some(Ask::Alike { place, cutter, algorithm, resembles, comes: !is_dry(offer) })
 }
 
 impl Preparing {

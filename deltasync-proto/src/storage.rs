@@ -144,7 +144,7 @@ pub enum Ask {
         wanted: Option<(Digest, ByteLen)>,
     },
     /// Is there a file that resembles one which is to be published at a place where none is? It is opened as a basis, cut and
-    /// digested so. Answer: [`Answer::Alike`]. The storage may note what will be at the place.
+    /// digested so. Answer: [`Answer::Alike`]. The storage may note what will be at the place, if that comes.
     Alike {
         /// Where the target goes.
         place: Place,
@@ -154,6 +154,8 @@ pub enum Ask {
         algorithm: Algorithm,
         /// What the target resembles.
         resembles: Resemblance,
+        /// It is about to come; else somebody only wants to know what it would take, and nothing is noted.
+        comes: bool,
     },
     /// What was the file at this place, as far as it is remembered? Answer: [`Answer::Recalled`]. Nothing is no fault.
     Recall {

@@ -109,10 +109,13 @@ fn decode(at: &[u8], bytes: &[u8]) -> Result<Resemblance, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use deltasync_core::{Algorithm, ByteLen, Cutter};
+    use deltasync_proto::{Answer, Ask, Place, RootId};
     use tempfile::TempDir;
 
     use super::super::index::tests::open;
     use super::*;
+    use crate::{BlockingStorage, LocalOptions, LocalStorage};
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text).expect("valid")
@@ -145,6 +148,21 @@ mod tests {
         assert_eq!(index.alike(&sought, 4), []);
         assert_eq!(index.alike(&of([91; 8]), 4), [path("most")]);
         assert_eq!(index.alike(&of([u32::MAX; 8]), 4), [path("none")]);
+    }
+
+    #[test]
+    fn what_does_not_come_is_not_noted() {
+        let directory = TempDir::new().expect("a temporary directory");
+        let storage = LocalStorage::serve(directory.path(), LocalOptions::default()).expect("it can be served");
+        let (resembles, path) = (of([1, 2, 3, 4, 5, 6, 7, 8]), path("to/come"));
+        let place = Place { root: RootId::new(0), path: path.clone() };
+        let noted = || storage.served.as_ref().expect("it is served").index.alike(&resembles, 4);
+        for (comes, expected) in [(false, vec![]), (true, vec![path.clone()])] {
+            let (place, cutter) = (place.clone(), Cutter::for_len(ByteLen::new(100_000)));
+            let ask = Ask::Alike { place, cutter, algorithm: Algorithm::Blake3, resembles, comes };
+            assert!(matches!(storage.answer(ask), Ok(Answer::Alike(None))), "nothing is there");
+            assert_eq!(noted(), expected);
+        }
     }
 
     #[test]
