@@ -37,6 +37,13 @@ impl Program {
         format!("deltasync://{}/{path}", self.address)
     }
 
+    /// Asks it to end (SIGTERM), and returns when it has ended what it was at.
+    pub fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
     /// Kills it (SIGKILL).
     pub fn kill(&mut self) {
         let _ = self.child.kill();
