@@ -146,6 +146,9 @@ pub use op::{InvalidOps, Op, Ops, decode_ops, encode_ops};
 mod pack;
 pub use pack::{CAN_PACK, UnpackError, pack, unpack};
 
+mod block_map;
+pub use block_map::{BlockMap, BlockRun, Origin, Placed, Placer};
+
 mod sample;
 pub use sample::{is_dense, is_unrepeated};
 

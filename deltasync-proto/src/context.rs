@@ -3,8 +3,10 @@
 //! The machines only see this; where their requests are routed back to, and when frames leave, is the session's.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
+use alloc::vec::Vec;
 
-use deltasync_core::{FineKey, MendKey, SketchKey, TagKey};
+use deltasync_core::{ByteLen, FineKey, MendKey, Offset, Placed, SketchKey, TagKey};
 
 use crate::flow::Flow;
 use crate::job::Work;
@@ -177,9 +179,20 @@ impl Context<'_> {
         self.event(EventKind::Phase(phase));
     }
 
-    pub(crate) fn progress(&mut self, progress: &mut Progress) {
-        progress.wire = deltasync_core::ByteLen::new(self.flow.wire);
+    /// Tells how far the transfer is, and what of the target that concerns.
+    pub(crate) fn progress(&mut self, progress: &mut Progress, placed: Vec<Placed>) {
+        if !placed.is_empty() {
+            self.event(EventKind::Placed(placed));
+        }
+        progress.wire = ByteLen::new(self.flow.wire);
         self.event(EventKind::Progress(*progress));
+    }
+
+    /// Nothing of a target had to move.
+    pub(crate) fn all_there(&mut self, len: ByteLen) {
+        if len > ByteLen::ZERO {
+            self.event(EventKind::Placed(vec![Placed::copied(Offset::ZERO, len)]));
+        }
     }
 
     /// Received bulk payload of `len` bytes is used up.

@@ -3,7 +3,7 @@
 
 use alloc::boxed::Box;
 
-use deltasync_core::{Offset, Op};
+use deltasync_core::{ByteLen, Offset, Op, Placer};
 
 use crate::context::{Answered, Context, Trouble};
 use crate::delivery::{Delivery, Next};
@@ -21,6 +21,9 @@ pub(crate) struct Delivering {
     pub(crate) delivery: Delivery,
     pub(crate) recheck: Option<RequestId>,
     pub(crate) progress: Progress,
+    pub(crate) placer: Placer,
+    /// Literal bytes that have gone and are not placed yet.
+    pub(crate) unplaced: ByteLen,
 }
 
 impl Delivering {
@@ -38,8 +41,17 @@ impl Delivering {
 
     pub(crate) fn begin(common: Common, target: OpenedFile, delivery: Delivery, cx: &mut Context<'_>) -> Sending {
         cx.phase(Phase::Moving);
-        let progress = Progress { total: target.chunks.len(), ..Progress::default() };
-        Sending::Delivering(Box::new(Self { common, target, delivery, recheck: None, progress }))
+        let total = target.chunks.len();
+        let (progress, placer) = (Progress { total, ..Progress::default() }, Placer::new(total));
+        Sending::Delivering(Box::new(Self {
+            common,
+            target,
+            delivery,
+            recheck: None,
+            progress,
+            placer,
+            unplaced: ByteLen::ZERO,
+        }))
     }
 
     pub(crate) fn pump(mut self: Box<Self>, cx: &mut Context<'_>) -> Sending {
@@ -64,12 +76,16 @@ impl Delivering {
     pub(crate) fn send(&mut self, delta: Delta, cx: &mut Context<'_>) {
         self.progress.copied += delta.ops.copied_len();
         self.progress.literal += delta.literals.raw_len();
+        self.unplaced += delta.literals.raw_len();
+        for op in delta.ops.as_slice() {
+            self.placer.push(op.len(), matches!(op, Op::Copy { .. }));
+        }
         let delta = TransferMessage::Delta(delta);
         match self.common.is_dry() {
             true => self.common.unsent.count(cx.len_of(delta)),
             false => cx.send(delta),
         }
-        cx.progress(&mut self.progress);
+        cx.progress(&mut self.progress, self.placer.take_within(&mut self.unplaced));
     }
 
     pub(crate) fn on_answer(

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use deltasync_core::{Attributes, ByteLen, Digest, Generation, Name, Offset, RelPath};
+use deltasync_core::{Attributes, ByteLen, Digest, Generation, Name, Offset, Placed, RelPath};
 
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +139,9 @@ pub enum EventKind {
     },
     /// It is at this point now.
     Phase(Phase),
+    /// Where ranges of the target, made (receiver) or sent (sender), came from; in order, but that it
+    /// begins again at the start with a repair, or when what was presumed does not hold. Told before the progress that counts them. Of a target that was there already it is one range.
+    Placed(Vec<Placed>),
     /// So much of the target has been made (receiver) or sent (sender).
     Progress(Progress),
     /// The result was not the announced one, or did not decode: it is being sent again.

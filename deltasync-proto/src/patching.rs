@@ -13,8 +13,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use deltasync_core::{
-    ByteLen, History, LimitExceeded, LiteralUnpacker, Malformed, Offset, Op, Ops, Plan, PlanError, Planner, Sketch,
-    Step,
+    ByteLen, History, LimitExceeded, LiteralUnpacker, Malformed, Offset, Op, Ops, Placer, Plan, PlanError, Planner,
+    Sketch, Step,
 };
 
 use crate::assembly::Assembly;
@@ -63,6 +63,7 @@ pub(crate) struct Patching {
     applying: Option<(RequestId, Plan)>,
     last_seen: bool,
     progress: Progress,
+    placer: Placer,
     repairs: u32,
     /// What our survey told, and what the sender may still ask about it.
     told: Option<Arc<Surveyed>>,
@@ -178,6 +179,7 @@ impl Patching {
             applying: None,
             last_seen: false,
             progress,
+            placer: Placer::new(progress.total),
             repairs,
             told: None,
             asked: None,
@@ -342,6 +344,7 @@ impl Patching {
             let Answer::Applied = answer? else { return Err(wrong_answer()) };
             let mut literal = ByteLen::ZERO;
             for step in plan.steps() {
+                self.placer.push(step.len(), matches!(step, Step::Copy { .. }));
                 match step {
                     Step::Literal { .. } => literal += step.len(),
                     Step::Copy { .. } => self.progress.copied += step.len(),
@@ -349,7 +352,7 @@ impl Patching {
             }
             self.progress.literal += literal;
             self.assembly.used(literal, |payload| cx.used(payload));
-            cx.progress(&mut self.progress);
+            cx.progress(&mut self.progress, self.placer.take());
         }
         self.go_on(cx)
     }

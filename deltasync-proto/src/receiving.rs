@@ -384,7 +384,8 @@ pub(crate) fn is_dry(offer: &Offer) -> bool {
     offer.to.as_ref().is_some_and(|wish| wish.dry)
 }
 
-fn same(offer: &Offer, cx: &Context<'_>) -> Outcome {
+fn same(offer: &Offer, cx: &mut Context<'_>) -> Outcome {
+    cx.all_there(offer.len);
     let wire = ByteLen::new(cx.flow.wire);
     let progress = Progress { total: offer.len, copied: offer.len, wire, ..Progress::default() };
     let known = offer.content.is_of_known();

@@ -535,7 +535,10 @@ pub(crate) fn ended(common: &Common, target: &OpenedFile, end: End, cx: &mut Con
         }
         End::Done(generation, progress) => (generation, (!common.is_dry()).then_some(generation), progress),
     };
-    let mut progress = progress.unwrap_or(Progress { total: len, copied: len, ..Progress::default() });
+    let mut progress = progress.unwrap_or_else(|| {
+        cx.all_there(len);
+        Progress { total: len, copied: len, ..Progress::default() }
+    });
     progress.wire = ByteLen::new(cx.flow.wire) + common.unsent.bytes();
     let Common { repairs, known, .. } = *common;
     let outcome = Outcome { len, root: target.chunks.root(), generation: made, progress, repairs, known };
