@@ -127,6 +127,12 @@ pub(crate) enum ArgsVerb {
     Watch(WatchArgs),
     /// List a directory at a server: size, time of the last change in UTC, name
     Ls(ListArgs),
+    /// Make directories at a server, each in one that is there
+    Mkdir(MkdirArgs),
+    /// Give a file or directory at a server another place, where nothing is
+    Mv(MvArgs),
+    /// Remove files, symbolic links and empty directories at a server
+    Rm(RmArgs),
     /// Compare a file with one at a server by their roots, without moving either; status 5 when they differ
     Verify(VerifyArgs),
     /// Write the signature of BASIS to SIG
@@ -233,6 +239,39 @@ pub(crate) struct ListArgs {
     /// Print a JSON object a line: name, encoded (the name as in a place), kind, size, modified (seconds since 1970)
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MkdirArgs {
+    /// The directories; something that is there already is an error, also a directory: status 4
+    #[arg(required = true, value_name = "URL", value_parser = place())]
+    pub(crate) places: Vec<Place>,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MvArgs {
+    /// What is there
+    #[arg(value_name = "URL", value_parser = place())]
+    pub(crate) from: Place,
+    /// Its new place at the same server; one that ends in `/` takes it by its name. Nothing is replaced: status 4
+    #[arg(value_name = "NEW", value_parser = place())]
+    pub(crate) to: Place,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RmArgs {
+    /// What is to go
+    #[arg(required = true, value_name = "URL", value_parser = place())]
+    pub(crate) places: Vec<Place>,
+    /// Directories with all that is in them
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
 }

@@ -99,6 +99,12 @@ pub enum ClientError {
         /// The directory as it was named, safe to print.
         path: String,
     },
+    /// A server may have heard what was asked of it, and did not answer: it was done or not. It was not asked again.
+    #[error("no answer came: it may have been done, or not")]
+    Unanswered {
+        /// Why no answer came.
+        source: Box<ClientError>,
+    },
     /// Whoever called the verb ended it.
     #[error("interrupted")]
     Interrupted,
@@ -147,6 +153,14 @@ pub enum UsageError {
         source_dir: String,
         /// The destination.
         target: String,
+    },
+    /// What is to be renamed, and its new place, are not at one server.
+    #[error("{from} and {to} are not at the same server, nor both on this machine")]
+    OtherServer {
+        /// What is to be renamed.
+        from: String,
+        /// Its new place.
+        to: String,
     },
     /// A watch of several directories.
     #[error("watch takes a single directory of this machine, {0} sources are given")]
@@ -241,6 +255,7 @@ impl ClientError {
             Self::Connection { source: DriveError::Session(SessionError::Unsupported { .. }), .. } => {
                 Some("use a client and a server of the same version")
             }
+            Self::Unanswered { .. } => Some("`deltasync ls` shows what is there"),
             Self::Connection { .. } => {
                 Some("run the same command again: what was published stays; --retries lets it try more often by itself")
             }
@@ -273,6 +288,7 @@ fn transfer_hint(error: &TransferError) -> Option<&'static str> {
             RefusalCode::WrongKind => {
                 Some("a DST with a `/` at its end is a directory; `deltasync ls` shows what is there")
             }
+            RefusalCode::NotEmpty => Some("`deltasync rm -r` removes a directory with all that is in it"),
             RefusalCode::Full => Some("free some space there; nothing was changed"),
             RefusalCode::Busy => Some("try again later"),
             _ => None,

@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use deltasync_proto::Stats;
+use deltasync_io::Walks;
+use deltasync_proto::{Command, Stats};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::lanes::Lanes;
-use crate::link::{LinkEvent, LinkPlan};
+use crate::link::{LinkEvent, LinkPlan, Peer};
 use crate::route::{Route, Routing, Start, sum};
 use crate::{ClientError, Options, Update};
 
@@ -98,6 +99,19 @@ pub(crate) async fn exchange(
         exchanged.failures.push(ClientError::Interrupted);
     }
     exchanged
+}
+
+/// Runs one question on a link of its own.
+pub(crate) async fn ask(
+    peer: Peer,
+    command: Command,
+    options: &Options,
+    cancel: &CancellationToken,
+    on: impl FnMut(Update) -> Start,
+) -> Result<(), ClientError> {
+    let link = LinkPlan { peer, roots: Vec::new(), known: None, walks: Walks::default() };
+    let exchanged = exchange(vec![Batch { link, commands: vec![(0, command)] }], options, cancel, on).await;
+    exchanged.failures.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn total(routes: &[Route]) -> Stats {

@@ -57,7 +57,8 @@ impl From<&ClientError> for ExitStatus {
             ClientError::File { .. }
             | ClientError::Changed(_)
             | ClientError::LeftOut { .. }
-            | ClientError::Replaced { .. } => Self::Failed,
+            | ClientError::Replaced { .. }
+            | ClientError::Unanswered { .. } => Self::Failed,
             ClientError::Connect(_) => Self::Connect,
             ClientError::Connection { source, .. } => match source {
                 DriveError::Session(error) => error.into(),

@@ -97,6 +97,9 @@ pub use watch::{WatchSummary, WatchUpdate, watch};
 mod list;
 pub use list::{list, root_at};
 
+mod alter;
+pub use alter::{make_directory, remove, rename};
+
 mod verify;
 pub use verify::{Verified, verify};
 

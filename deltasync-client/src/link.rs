@@ -220,6 +220,8 @@ fn localize(event: Event) -> Event {
         RefusalCode::Storage => FaultKind::Other,
         RefusalCode::Conflict => FaultKind::Conflict,
         RefusalCode::Damaged => FaultKind::Damaged,
+        RefusalCode::Exists => FaultKind::Exists,
+        RefusalCode::NotEmpty => FaultKind::NotEmpty,
         // Not the storage's doing.
         _ => return event,
     };

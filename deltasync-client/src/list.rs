@@ -4,10 +4,9 @@ use deltasync_core::{ByteLen, Digest, RelPath};
 use deltasync_proto::{Command, Entry, EventKind, TransferError};
 use tokio_util::sync::CancellationToken;
 
-use crate::exchange::{Batch, exchange};
-use crate::link::{LinkPlan, Peer};
+use crate::exchange::ask;
+use crate::link::Peer;
 use crate::local::{LocalSource, LocalTarget};
-use crate::route::Start;
 use crate::{ClientError, Options, Place, Update};
 
 /// Lists the directory at `place`, or the single file that is there, in the order of the names' bytes. `page` gets the
@@ -84,17 +83,4 @@ pub async fn root_at(
     };
     ask(peer, Command::Root { path }, options, cancel, on).await?;
     Ok(found?)
-}
-
-/// Runs one question on a link of its own.
-async fn ask(
-    peer: Peer,
-    command: Command,
-    options: &Options,
-    cancel: &CancellationToken,
-    on: impl FnMut(Update) -> Start,
-) -> Result<(), ClientError> {
-    let link = LinkPlan { peer, roots: Vec::new(), known: None, walks: deltasync_io::Walks::default() };
-    let exchanged = exchange(vec![Batch { link, commands: vec![(0, command)] }], options, cancel, on).await;
-    exchanged.failures.into_iter().next().map_or(Ok(()), Err)
 }

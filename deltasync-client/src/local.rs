@@ -139,6 +139,29 @@ impl LocalTarget {
     }
 }
 
+/// What has this path, a link itself, as a directory that is there, canonical, and a path below it; makes and reads nothing.
+pub(crate) fn in_directory(path: &Path) -> Result<(PathBuf, RelPath), ClientError> {
+    let (parent, name) = split(path)?;
+    let root = parent.canonicalize().map_err(ClientError::file("find", path))?;
+    Ok((root, rel_path(&name, path)?))
+}
+
+/// Two of them below one directory. Where the second ends in a `/` it takes the first one by its name.
+pub(crate) fn in_one_directory(from: &Path, to: &Path) -> Result<(PathBuf, RelPath, RelPath), ClientError> {
+    let (from_root, from_path) = in_directory(from)?;
+    let inside = is_contents(to).then(|| to.join(std::ffi::OsStr::from_bytes(from_path.as_bytes())));
+    let to = inside.as_deref().unwrap_or(to);
+    let (to_root, to_path) = in_directory(to)?;
+    let root = from_root.ancestors().find(|above| to_root.starts_with(above)).unwrap_or(Path::new("/")).to_owned();
+    let below = |at: &Path, name: &RelPath, shown: &Path| {
+        let at = at.strip_prefix(&root).unwrap_or(at).join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        let path = Shown::path(shown).to_string();
+        RelPath::new(at.as_os_str().as_bytes()).map_err(|cause| UsageError::Path { path, cause })
+    };
+    let (from_path, to_path) = (below(&from_root, &from_path, from)?, below(&to_root, &to_path, to)?);
+    Ok((root, from_path, to_path))
+}
+
 /// The directory of a path and the name in it.
 fn split(path: &Path) -> Result<(PathBuf, Name), ClientError> {
     let invalid = |cause| UsageError::Path { path: Shown::path(path).to_string(), cause };

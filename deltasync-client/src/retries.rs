@@ -108,6 +108,20 @@ pub(crate) fn transfer_may_recover(error: &TransferError) -> bool {
     }
 }
 
+/// Whether a server may have heard what was asked of it on a link, or of a transfer, that ended so, and not have told.
+pub(crate) fn may_have_been_heard(error: &ClientError) -> bool {
+    match error {
+        ClientError::Connection { source: DriveError::Session(SessionError::ClosedByPeer { code, .. }), .. } => {
+            *code != CloseCode::Busy
+        }
+        ClientError::Connection { source: DriveError::Session(SessionError::Unsupported { .. }), .. } => false,
+        ClientError::Connection { .. } => true,
+        ClientError::Transfer(TransferError::ConnectionLost(_) | TransferError::Stalled { .. }) => true,
+        ClientError::Transfer(TransferError::Refused(refusal)) => refusal.code == RefusalCode::Stalled,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

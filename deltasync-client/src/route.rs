@@ -18,13 +18,13 @@
 use std::collections::BTreeMap;
 
 use deltasync_io::Bandwidth;
-use deltasync_proto::{Command, EventKind, Outcome, Progress, Stats, TransferError, TransferId};
+use deltasync_proto::{Command, EventKind, Outcome, Progress, RefusalCode, Stats, TransferError, TransferId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{Link, LinkEvent, LinkPlan, Peer};
-use crate::retries::{link_may_recover, transfer_may_recover};
+use crate::retries::{link_may_recover, may_have_been_heard, transfer_may_recover};
 use crate::summary::chain;
 use crate::{ClientError, Options, Retry, Update};
 
@@ -334,7 +334,7 @@ impl Route {
             Err(error) if self.lane == Lane::Beside && !self.cancelled && transfer_may_recover(&error) => {
                 self.out.first.push(job);
             }
-            Err(error) if self.may_try() && transfer_may_recover(&error) => {
+            Err(error) if self.may_try() && job.may_recover(&error) => {
                 // A lost connection is the end of all of them: what is to be done is decided when it has told why.
                 let lost = matches!(error, TransferError::ConnectionLost(_));
                 let why = chain(&error.clone().into());
@@ -397,6 +397,14 @@ impl Route {
         if self.lane == Lane::Beside && !self.cancelled {
             self.out.first.extend(std::mem::take(&mut self.again).into_iter().map(|(job, _)| job));
             return None;
+        }
+        let heard = result.as_ref().err().is_none_or(may_have_been_heard);
+        let unanswered = |(job, error): &mut (Job, TransferError)| {
+            heard && job.is_asked_once() && matches!(error, TransferError::ConnectionLost(_))
+        };
+        for (job, error) in self.again.extract_if(.., unanswered).collect::<Vec<_>>() {
+            self.lost = true;
+            self.end(job.number, Err(error), tell);
         }
         if let Some((_, error)) = self.again.first() {
             let may =
@@ -464,6 +472,22 @@ pub(crate) fn no_connection() -> TransferError {
 }
 
 impl Job {
+    /// True for what must not be done twice: it is not asked again once a server may have heard it.
+    fn is_asked_once(&self) -> bool {
+        matches!(self.command, Command::MakeDirectory { .. } | Command::Rename { .. } | Command::Remove { .. })
+    }
+
+    /// Whether it may do better when it is asked again, after it ended so. Of a connection that was lost it is decided when
+    /// that has told why.
+    fn may_recover(&self, error: &TransferError) -> bool {
+        let stalled = match error {
+            TransferError::Stalled { .. } => true,
+            TransferError::Refused(refusal) => refusal.code == RefusalCode::Stalled,
+            _ => false,
+        };
+        transfer_may_recover(error) && !(stalled && self.is_asked_once())
+    }
+
     /// True for a tree's own transfer.
     pub(crate) fn is_of_a_tree(&self) -> bool {
         matches!(self.command, Command::PushTree { .. } | Command::PullTree { .. })

@@ -23,7 +23,10 @@ use crate::summary::{chain, json_of_failure};
 use crate::{
     Args, Bars, ClientError, ExitStatus, Options, Place, Shown, State, Summary, UsageError, Verified, WatchUpdate,
 };
-use crate::{delta, list, patch, predict_pull, predict_push, pull, push, signature, verify, watch};
+use crate::{
+    delta, list, make_directory, patch, predict_pull, predict_push, pull, push, remove, rename, signature, verify,
+    watch,
+};
 
 /// How long work on files may go on after it was cancelled.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -49,6 +52,27 @@ pub fn run(args: Args) -> ExitStatus {
             }
             ArgsVerb::Watch(args) => watch_directory(args, &cancel).await,
             ArgsVerb::Ls(args) => list_place(args, &cancel).await,
+            ArgsVerb::Mkdir(args) => {
+                let options = args.session.options();
+                let make = async |place: &_, face: &Face| {
+                    make_directory(place, &options, &cancel, |update| face.update(&update)).await
+                };
+                each(&args.places, &cancel, make).await
+            }
+            ArgsVerb::Mv(args) => {
+                let options = args.session.options();
+                let give = async |from: &_, face: &Face| {
+                    rename(from, &args.to, &options, &cancel, |update| face.update(&update)).await
+                };
+                each(std::slice::from_ref(&args.from), &cancel, give).await
+            }
+            ArgsVerb::Rm(args) => {
+                let options = args.session.options();
+                let take = async |place: &_, face: &Face| {
+                    remove(place, args.recursive, &options, &cancel, |update| face.update(&update)).await
+                };
+                each(&args.places, &cancel, take).await
+            }
             ArgsVerb::Verify(args) => verify_file(args, &cancel).await,
             ArgsVerb::Signature(args) => {
                 let (token, limits) = (cancel.clone(), Limits::default());
@@ -262,6 +286,25 @@ async fn list_place(args: ListArgs, cancel: &CancellationToken) -> ExitStatus {
     let (face, options) = (Face::new(Look::Lines), args.session.options());
     let result = face.watch(list(&args.place, &options, cancel, |update| face.update(&update), page)).await;
     printed.max(result.map_or_else(|error| complain(&error), |()| ExitStatus::Done))
+}
+
+/// Does something at each place, also when it fails at another one.
+async fn each(
+    places: &[Place],
+    cancel: &CancellationToken,
+    verb: impl AsyncFn(&Place, &Face) -> Result<(), ClientError>,
+) -> ExitStatus {
+    let mut status = ExitStatus::Done;
+    for place in places {
+        let face = Face::new(Look::Lines);
+        if let Err(error) = face.watch(verb(place, &face)).await {
+            status = status.max(complain(&error));
+        }
+        if cancel.is_cancelled() {
+            return ExitStatus::Interrupted;
+        }
+    }
+    status
 }
 
 fn entry_line(entry: &Entry) -> String {

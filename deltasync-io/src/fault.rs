@@ -29,6 +29,29 @@ pub(crate) fn system_fault(path: &RelPath, error: &io::Error) -> StorageFault {
     fault(kind_of(error), path, error)
 }
 
+/// What has to be refused of the root itself, which is neither moved nor removed.
+pub(crate) fn not_the_root(path: &RelPath) -> Result<(), StorageFault> {
+    match path.is_root() {
+        true => Err(fault(FaultKind::Denied, path, "the whole directory can be neither moved nor removed")),
+        false => Ok(()),
+    }
+}
+
+/// Nothing may be there, and something is.
+pub(crate) fn exists(path: &RelPath) -> StorageFault {
+    fault(FaultKind::Exists, path, "something is there already")
+}
+
+/// It would have to go into what is in it.
+pub(crate) fn into_itself(path: &RelPath) -> StorageFault {
+    fault(FaultKind::Denied, path, "it cannot be moved into itself")
+}
+
+/// A directory is not removed with what is in it.
+pub(crate) fn not_empty(path: &RelPath) -> StorageFault {
+    fault(FaultKind::NotEmpty, path, "the directory is not empty")
+}
+
 fn kind_of(error: &io::Error) -> FaultKind {
     match error.kind() {
         ErrorKind::NotFound => FaultKind::NotFound,

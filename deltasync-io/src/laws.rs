@@ -11,6 +11,8 @@ use deltasync_proto::{
 
 use crate::BlockingStorage;
 
+#[path = "laws/altering.rs"]
+pub(crate) mod altering;
 #[path = "laws/recalls.rs"]
 pub(crate) mod recalls;
 #[path = "laws/swaps.rs"]

@@ -37,6 +37,7 @@ use crate::source::{Looks, Source};
 use crate::{BlockingStorage, KnownFiles};
 
 mod alike;
+mod altering;
 mod beside;
 mod chunked;
 mod control;
@@ -616,6 +617,9 @@ impl BlockingStorage for LocalStorage {
                 };
                 self.commit(staged(&stage)?, replaces).map(Answer::Committed)
             }
+            Ask::MakeDirectory { place } => self.make_directory(&place),
+            Ask::Rename { from, to } => self.rename(&from, &to),
+            Ask::Remove { place, recursive } => self.remove(&place, recursive),
             Ask::List { place, after, most } => {
                 let listed = listing::list(&*self.root(&place)?, &place.path, after.as_ref(), most);
                 listed.map_err(|trouble| trouble.at(&place.path))

@@ -19,7 +19,7 @@ use deltasync_proto::{
 };
 
 use crate::destination::resolve;
-use crate::fault::fault;
+use crate::fault::{exists, fault, into_itself, not_empty, not_the_root};
 use crate::lock::lock;
 use crate::{BlockingStorage, KeepForm};
 
@@ -302,6 +302,9 @@ impl BlockingStorage for MemoryStorage {
                 };
                 self.commit(staged(&stage)?, replaces)
             }
+            Ask::MakeDirectory { place } => self.tree().make_directory(place),
+            Ask::Rename { from, to } => self.tree().rename(&from, &to),
+            Ask::Remove { place, recursive } => self.tree().remove(place, recursive),
             Ask::List { place, after, most } => self.tree().list(&place, after.as_ref(), most),
             _ => Err(StorageFault::new(FaultKind::Other, "memory does not know this request")),
         }
@@ -394,6 +397,87 @@ impl Tree {
         Ok(())
     }
 
+    /// The directory that holds a place is there.
+    fn check_parent(&self, root: RootId, path: &RelPath) -> Result<(), StorageFault> {
+        match path.split_last().and_then(|(above, _)| self.kind(root, &above)) {
+            Some(EntryKind::Directory) => Ok(()),
+            Some(_) => Err(fault(FaultKind::WrongKind, path, "not a directory")),
+            None => self.check_kind(&Place { root, path: path.clone() }).and_then(|()| Err(absent(path))),
+        }
+    }
+
+    fn make_directory(&mut self, place: Place) -> Result<Answer, StorageFault> {
+        let Place { root, path } = place;
+        if self.kind(root, &path).is_some() {
+            return Err(exists(&path));
+        }
+        self.check_parent(root, &path)?;
+        self.directories.insert((root, path));
+        Ok(Answer::Altered)
+    }
+
+    fn rename(&mut self, from: &Place, to: &RelPath) -> Result<Answer, StorageFault> {
+        let (root, path) = (from.root, &from.path);
+        not_the_root(path)?;
+        if path.holds(to) {
+            return Err(into_itself(path));
+        }
+        self.check_parent(root, path)?;
+        self.kind(root, path).ok_or_else(|| absent(path))?;
+        if self.kind(root, to).is_some() {
+            return Err(exists(to));
+        }
+        self.check_parent(root, to)?;
+        self.keep_parent(root, path);
+        let moved = |other: &RelPath| {
+            let rest = &other.as_bytes()[path.as_bytes().len()..];
+            RelPath::new([to.as_bytes(), rest].concat()).map_err(|error| fault(FaultKind::Other, other, error))
+        };
+        let (files, directories) = self.at_or_below(root, path);
+        // All are looked at before the first one moves.
+        let files = files.into_iter().map(|at| Ok((moved(&at)?, at))).collect::<Result<Vec<_>, StorageFault>>()?;
+        let directories = directories.into_iter().map(|at| Ok((moved(&at)?, at))).collect::<Result<Vec<_>, _>>()?;
+        for (to, at) in files {
+            if let Some(file) = self.files.remove(&(root, at)) {
+                // A commit goes by the generation of its own place.
+                self.put(root, to, file.bytes, Generation::ZERO);
+            }
+        }
+        for (to, at) in directories {
+            self.directories.remove(&(root, at));
+            self.directories.insert((root, to));
+        }
+        Ok(Answer::Altered)
+    }
+
+    fn remove(&mut self, place: Place, recursive: bool) -> Result<Answer, StorageFault> {
+        let Place { root, path } = place;
+        not_the_root(&path)?;
+        self.check_parent(root, &path)?;
+        self.kind(root, &path).ok_or_else(|| absent(&path))?;
+        if !recursive && self.below(root, &path).next().is_some() {
+            return Err(not_empty(&path));
+        }
+        self.keep_parent(root, &path);
+        let (files, directories) = self.at_or_below(root, &path);
+        files.into_iter().for_each(|at| drop(self.files.remove(&(root, at))));
+        self.directories.retain(|(at, path)| *at != root || !directories.contains(path));
+        Ok(Answer::Altered)
+    }
+
+    /// A directory stays when the last thing in it goes.
+    fn keep_parent(&mut self, root: RootId, path: &RelPath) {
+        self.directories
+            .extend(path.split_last().map(|(above, _)| (root, above)).filter(|(_, above)| !above.is_root()));
+    }
+
+    /// The files and the directories at or below a path.
+    fn at_or_below(&self, root: RootId, path: &RelPath) -> (Vec<RelPath>, Vec<RelPath>) {
+        let is_there = |(at, other): &&(RootId, RelPath)| *at == root && (other == path || path.holds(other));
+        let files = self.files.keys().filter(is_there).map(|(_, path)| path.clone()).collect();
+        (files, self.directories.iter().filter(is_there).map(|(_, path)| path.clone()).collect())
+    }
+
     fn list(&self, place: &Place, after: Option<&Name>, most: usize) -> Result<Answer, StorageFault> {
         let mut found = BTreeMap::new();
         match (self.file(place.root, &place.path), place.path.split_last()) {
@@ -443,6 +527,10 @@ fn staged(stage: &StageHandle) -> Result<&Stage, StorageFault> {
     stage.downcast_ref().ok_or_else(|| StorageFault::new(FaultKind::Other, "a stage of another storage"))
 }
 
+fn absent(path: &RelPath) -> StorageFault {
+    fault(FaultKind::NotFound, path, "nothing is there")
+}
+
 fn bounds(start: Offset, len: ByteLen) -> Option<std::ops::Range<usize>> {
     let end = start.checked_add(len)?;
     Some(start.to_usize()?..end.to_usize()?)
@@ -460,6 +548,7 @@ fn part(bytes: &Bytes, start: Offset, len: ByteLen) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::laws::altering::altering_laws;
     use crate::laws::recalls::{known, recall, remembering_laws, replacing_laws};
     use crate::laws::swaps::swapping_laws;
     use crate::laws::{Fixture, laws, path, publish};
@@ -493,6 +582,7 @@ mod tests {
     }
 
     laws! { MemoryStorage::with_limits }
+    altering_laws! { MemoryStorage::with_limits }
     swapping_laws! { MemoryStorage::with_limits }
     replacing_laws! { MemoryStorage::with_limits }
     remembering_laws! { |form| {

@@ -112,7 +112,7 @@ struct Lane {
     most: usize,
 }
 
-/// The lane of commits.
+/// The lane of commits, and of what else waits for syncs.
 const COMMITS: usize = 2;
 
 /// The lane of a request; which lane may hold how many threads is set in [`Threads::new`].
@@ -125,7 +125,7 @@ fn lane_of(ask: &Ask) -> usize {
         | Ask::List { .. }
         | Ask::Recall { .. }
         | Ask::Remember { .. } => 1,
-        Ask::Commit { .. } => COMMITS,
+        Ask::Commit { .. } | Ask::MakeDirectory { .. } | Ask::Rename { .. } | Ask::Remove { .. } => COMMITS,
         _ => 0,
     }
 }

@@ -1,7 +1,9 @@
-//! Requests that move no file: a page of a listing, the root of a file.
+//! Requests that move no file: a page of a listing, the root of a file, and a change of what is there under which path.
 //!
-//! The client asks, the server answers from its storage; both are one message long, and a page is cut so that it fits.
+//! The client asks, the server answers from its storage; both are one message long, and a page is cut so that it fits. A
+//! change waits until the client has shown that it is no recording: a removal is not to be done a second time.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use deltasync_core::{ByteLen, Malformed, Name};
@@ -21,6 +23,7 @@ pub(crate) enum Asking {
     /// Only names after this one may come.
     List(Option<Name>),
     Root,
+    Altering,
     Ended(Outcome),
 }
 
@@ -29,6 +32,9 @@ pub(crate) enum Asking {
 pub(crate) enum Answering {
     Listing(RequestId),
     Describing(RequestId),
+    /// The peer has not shown yet that it has seen our hello.
+    Unseen(Box<Ask>),
+    Altering(RequestId),
     Ended(Outcome),
 }
 
@@ -44,6 +50,13 @@ impl Asking {
         cx.send(TransferMessage::AskRoot(ask));
         cx.phase(Phase::Waiting);
         Self::Root
+    }
+
+    /// Asks for a change.
+    pub(crate) fn alter(message: TransferMessage, cx: &mut Context<'_>) -> Self {
+        cx.send(message);
+        cx.phase(Phase::Waiting);
+        Self::Altering
     }
 
     pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
@@ -62,6 +75,7 @@ impl Asking {
                 cx.event(EventKind::Root { len, root });
                 Ok(Self::Ended(Outcome { len, root, ..Outcome::default() }))
             }
+            (Self::Altering, TransferMessage::Altered) => Ok(Self::Ended(Outcome::default())),
             (_, message) => Err(cx.unexpected(&message, "waiting for an answer")),
         }
     }
@@ -84,6 +98,23 @@ impl Answering {
         }))
     }
 
+    pub(crate) fn alter(ask: Ask, cx: &mut Context<'_>) -> Self {
+        if cx.live { Self::do_it(ask, cx) } else { Self::Unseen(Box::new(ask)) }
+    }
+
+    /// The peer has seen our hello.
+    pub(crate) fn on_seen(self, cx: &mut Context<'_>) -> Self {
+        match self {
+            Self::Unseen(ask) => Self::do_it(*ask, cx),
+            other => other,
+        }
+    }
+
+    fn do_it(ask: Ask, cx: &mut Context<'_>) -> Self {
+        cx.phase(Phase::Committing);
+        Self::Altering(cx.ask(ask))
+    }
+
     pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match self {
             Self::Listing(request) if request == id => {
@@ -98,6 +129,11 @@ impl Answering {
                 let (len, root): (ByteLen, _) = (file.chunks.len(), file.chunks.root());
                 cx.send(TransferMessage::RootIs(RootIs { len, root }));
                 Ok(Self::Ended(Outcome { len, root, ..Outcome::default() }))
+            }
+            Self::Altering(request) if request == id => {
+                let Answer::Altered = answer? else { return Err(wrong_answer()) };
+                cx.send(TransferMessage::Altered);
+                Ok(Self::Ended(Outcome::default()))
             }
             other => Ok(other),
         }

@@ -273,6 +273,10 @@ pub enum RefusalCode {
     Conflict,
     /// The content there is not what was published; `current` is what it should be.
     Damaged,
+    /// Something is there already.
+    Exists,
+    /// A directory is not empty.
+    NotEmpty,
 }
 
 /// The embedding code called a session in a way it must not.

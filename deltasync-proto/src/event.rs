@@ -100,6 +100,25 @@ pub enum Command {
         /// The file.
         path: RelPath,
     },
+    /// Make a directory at the server, in one that is there.
+    MakeDirectory {
+        /// The directory.
+        path: RelPath,
+    },
+    /// Give a file or directory at the server another path, where nothing is.
+    Rename {
+        /// What is there.
+        from: RelPath,
+        /// Its new path, in a directory that is there.
+        to: RelPath,
+    },
+    /// Remove a file or directory at the server.
+    Remove {
+        /// What is there.
+        path: RelPath,
+        /// A directory with all that is in it; else only one that is empty.
+        recursive: bool,
+    },
     /// End a transfer that runs or waits.
     Cancel,
 }
@@ -202,6 +221,12 @@ pub enum Verb {
     List,
     /// A root is asked for.
     Root,
+    /// A directory is made.
+    MakeDirectory,
+    /// Something gets another path.
+    Rename,
+    /// Something is removed.
+    Remove,
 }
 
 impl Verb {
@@ -212,6 +237,9 @@ impl Verb {
             Self::Pull => "pull",
             Self::List => "list",
             Self::Root => "root",
+            Self::MakeDirectory => "mkdir",
+            Self::Rename => "rename",
+            Self::Remove => "remove",
         }
     }
 }

@@ -225,7 +225,11 @@ fn memory_of(message: &TransferMessage) -> u64 {
         | TransferMessage::Credit(_)
         | TransferMessage::Working
         | TransferMessage::Listing(_)
-        | TransferMessage::RootIs(_) => return 0,
+        | TransferMessage::RootIs(_)
+        | TransferMessage::MakeDirectory(_)
+        | TransferMessage::Rename(_)
+        | TransferMessage::Remove(_)
+        | TransferMessage::Altered => return 0,
     };
     bytes as u64 + size_of::<TransferMessage>() as u64
 }

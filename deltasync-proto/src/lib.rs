@@ -33,8 +33,8 @@ pub use bulk::{Delta, Edges, Literals, Order, Prefix, Repair, SetPart, Want};
 
 mod message;
 pub use message::{
-    AskRoot, CONTROL_MAX, Close, Confirm, Content, Encoded, List, Listing, Message, MessageKind, More, Offer, Pull,
-    RootIs, TEXT_MAX, TransferMessage, Wish,
+    AskRoot, CONTROL_MAX, Close, Confirm, Content, Encoded, List, Listing, MakeDirectory, Message, MessageKind, More,
+    Offer, Pull, Remove, Rename, RootIs, TEXT_MAX, TransferMessage, Wish,
 };
 
 mod filter;

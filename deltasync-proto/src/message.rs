@@ -118,6 +118,14 @@ kinds! {
     Confirm = 0x27,
     /// Sender: replace that.
     Replace = 0x28,
+    /// Client: make this directory.
+    MakeDirectory = 0x29,
+    /// Client: give this another path.
+    Rename = 0x2a,
+    /// Client: remove this.
+    Remove = 0x2b,
+    /// Server: done, and it lasts.
+    Altered = 0x2c,
 }
 
 impl MessageKind {
@@ -205,6 +213,14 @@ pub enum TransferMessage {
     AskRoot(AskRoot),
     /// This.
     RootIs(RootIs),
+    /// Make this directory.
+    MakeDirectory(MakeDirectory),
+    /// Give this another path.
+    Rename(Rename),
+    /// Remove this.
+    Remove(Remove),
+    /// Done, and it lasts.
+    Altered,
 }
 
 /// What a sender has.
@@ -386,6 +402,31 @@ pub struct RootIs {
     pub root: Digest,
 }
 
+/// Asks for a directory to be made, in one that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeDirectory {
+    /// The directory.
+    pub path: RelPath,
+}
+
+/// Asks for a file or directory to be given another path, where nothing is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    /// What is there.
+    pub from: RelPath,
+    /// Its new path, in a directory that is there.
+    pub to: RelPath,
+}
+
+/// Asks for a file or directory to be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remove {
+    /// What is there.
+    pub path: RelPath,
+    /// A directory with all that is in it; else only one that is empty.
+    pub recursive: bool,
+}
+
 /// Why a connection ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
@@ -441,6 +482,10 @@ impl TransferMessage {
             Self::Listing(_) => MessageKind::Listing,
             Self::AskRoot(_) => MessageKind::AskRoot,
             Self::RootIs(_) => MessageKind::RootIs,
+            Self::MakeDirectory(_) => MessageKind::MakeDirectory,
+            Self::Rename(_) => MessageKind::Rename,
+            Self::Remove(_) => MessageKind::Remove,
+            Self::Altered => MessageKind::Altered,
         }
     }
 }
@@ -574,6 +619,16 @@ impl Message {
             MessageKind::Listing => TransferMessage::Listing(from_postcard(payload).map_err(damaged)?),
             MessageKind::AskRoot => TransferMessage::AskRoot(from_postcard(payload).map_err(damaged_request(0))?),
             MessageKind::RootIs => TransferMessage::RootIs(from_postcard(payload).map_err(damaged)?),
+            MessageKind::MakeDirectory => {
+                TransferMessage::MakeDirectory(from_postcard(payload).map_err(damaged_request(0))?)
+            }
+            MessageKind::Rename => {
+                // Of the two paths the first one may be all right.
+                let at = || refused_path(payload, 0).map_or_else(|| behind_path(payload), |_| 0);
+                TransferMessage::Rename(from_postcard(payload).map_err(|cause| damaged_request(at())(cause))?)
+            }
+            MessageKind::Remove => TransferMessage::Remove(from_postcard(payload).map_err(damaged_request(0))?),
+            MessageKind::Altered => empty().map(|()| TransferMessage::Altered)?,
         };
         Ok(Self::Transfer(frame.transfer, message))
     }
@@ -593,7 +648,8 @@ fn encode_transfer(message: &TransferMessage, unpacks: bool, out: &mut Vec<u8>) 
         | TransferMessage::Stale
         | TransferMessage::Changed
         | TransferMessage::Cancel
-        | TransferMessage::Working => {}
+        | TransferMessage::Working
+        | TransferMessage::Altered => {}
         TransferMessage::Same(generation) | TransferMessage::Done(generation) => write_varint(out, generation.get()),
         TransferMessage::Confirm(confirm) => postcard_into(confirm, out),
         TransferMessage::Replace(version) => postcard_into(version, out),
@@ -604,6 +660,9 @@ fn encode_transfer(message: &TransferMessage, unpacks: bool, out: &mut Vec<u8>) 
         TransferMessage::Listing(listing) => postcard_into(listing, out),
         TransferMessage::AskRoot(ask) => postcard_into(ask, out),
         TransferMessage::RootIs(root) => postcard_into(root, out),
+        TransferMessage::MakeDirectory(make) => postcard_into(make, out),
+        TransferMessage::Rename(rename) => postcard_into(rename, out),
+        TransferMessage::Remove(remove) => postcard_into(remove, out),
     }
     Bytes::new()
 }
@@ -635,6 +694,13 @@ fn refused_path(payload: &[u8], at: usize) -> Option<&'static str> {
         InvalidPath::Long(_) => "path has over 4096 bytes",
         _ => "path is not allowed",
     })
+}
+
+/// Where the path ends that a payload starts with.
+fn behind_path(payload: &[u8]) -> usize {
+    let mut reader = Reader::new(payload);
+    let _ = reader.varint().map(|len| reader.bytes(usize::try_from(len).unwrap_or(usize::MAX)));
+    payload.len() - reader.rest().len()
 }
 
 fn from_postcard<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Malformed> {

@@ -275,6 +275,28 @@ pub enum Ask {
         /// How many entries at most.
         most: usize,
     },
+    /// Make a directory in one that is there. Answer: [`Answer::Altered`], only when a power cut can no longer undo it, as of
+    /// the two that follow. A fault of kind [`FaultKind::Exists`] when something is there.
+    MakeDirectory {
+        /// The directory.
+        place: Place,
+    },
+    /// Give a file, a link, a directory or whatever is at a place another path below the same directory, in one step; never
+    /// over what is there, then the fault is of kind [`FaultKind::Exists`]. Answer: [`Answer::Altered`].
+    Rename {
+        /// What is there.
+        from: Place,
+        /// Its new path, in a directory that is there.
+        to: RelPath,
+    },
+    /// Remove what is at a place, a link itself. Answer: [`Answer::Altered`]. A fault of kind [`FaultKind::NotEmpty`] when it
+    /// is a directory that is not empty, unless all that is in it goes too; what fails in the middle leaves a part of that.
+    Remove {
+        /// What is there.
+        place: Place,
+        /// A directory with all that is in it.
+        recursive: bool,
+    },
 }
 
 /// A file whose permissions and time are set.
@@ -347,6 +369,8 @@ pub enum Answer {
         /// True when there are more after the last one.
         more: bool,
     },
+    /// To [`Ask::MakeDirectory`], [`Ask::Rename`] and [`Ask::Remove`].
+    Altered,
 }
 
 /// A file that was opened and described in one go.
@@ -517,6 +541,10 @@ pub enum FaultKind {
     /// The content is not what was published: a disk lost it, or a program changed it unseen. `current` is what it should
     /// be; who has that may push it.
     Damaged,
+    /// Something is there already.
+    Exists,
+    /// A directory is not empty.
+    NotEmpty,
     /// Anything else the system said.
     Other,
 }

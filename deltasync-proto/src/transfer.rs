@@ -9,8 +9,9 @@ use crate::job::Product;
 use crate::receiving::{Ours, Receiving};
 use crate::sending::{Origin, Sending};
 use crate::{
-    AskRoot, Command, Condition, Cutting, Destination, FaultKind, JobId, Known, List, Outcome, Place, Pull, Refusal,
-    RefusalCode, RequestId, RootId, TransferError, TransferMessage, TreeOptions, Verb, Wish,
+    Ask, AskRoot, Command, Condition, Cutting, Destination, FaultKind, JobId, Known, List, MakeDirectory, Outcome,
+    Place, Pull, Refusal, RefusalCode, Remove, Rename, RequestId, RootId, TransferError, TransferMessage, TreeOptions,
+    Verb, Wish,
 };
 
 /// A transfer that has not ended.
@@ -78,6 +79,15 @@ impl Machine {
             }
             Command::List { path, after } => Self::Asking(Asking::list(List { path, after }, cx)),
             Command::Root { path } => Self::Asking(Asking::root(AskRoot { path, algorithm }, cx)),
+            Command::MakeDirectory { path } => {
+                Self::Asking(Asking::alter(TransferMessage::MakeDirectory(MakeDirectory { path }), cx))
+            }
+            Command::Rename { from, to } => {
+                Self::Asking(Asking::alter(TransferMessage::Rename(Rename { from, to }), cx))
+            }
+            Command::Remove { path, recursive } => {
+                Self::Asking(Asking::alter(TransferMessage::Remove(Remove { path, recursive }), cx))
+            }
             Command::Cancel => return Err(TransferError::Cancelled.into()),
         })
     }
@@ -101,6 +111,15 @@ impl Machine {
             }
             TransferMessage::List(list) => Ok(Self::Answering(Answering::list(list, cx))),
             TransferMessage::AskRoot(ask) => Ok(Self::Answering(Answering::root(ask, cx))),
+            TransferMessage::MakeDirectory(MakeDirectory { path }) => {
+                Ok(Self::Answering(Answering::alter(Ask::MakeDirectory { place: served(path) }, cx)))
+            }
+            TransferMessage::Rename(Rename { from, to }) => {
+                Ok(Self::Answering(Answering::alter(Ask::Rename { from: served(from), to }, cx)))
+            }
+            TransferMessage::Remove(Remove { path, recursive }) => {
+                Ok(Self::Answering(Answering::alter(Ask::Remove { place: served(path), recursive }, cx)))
+            }
             TransferMessage::Tags(_)
             | TransferMessage::Cells(_)
             | TransferMessage::More(_)
@@ -121,7 +140,8 @@ impl Machine {
             | TransferMessage::Credit(_)
             | TransferMessage::Working
             | TransferMessage::Listing(_)
-            | TransferMessage::RootIs(_) => {
+            | TransferMessage::RootIs(_)
+            | TransferMessage::Altered => {
                 Err(crate::PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: cx.id }.into())
             }
         }
@@ -164,6 +184,7 @@ impl Machine {
     pub(crate) fn on_seen(self, cx: &mut Context<'_>) -> Self {
         match self {
             Self::Receiving(machine) => Self::Receiving(machine.on_seen(cx)),
+            Self::Answering(machine) => Self::Answering(machine.on_seen(cx)),
             other => other,
         }
     }
@@ -190,6 +211,11 @@ impl Transfer {
     }
 }
 
+/// A path that a peer names.
+fn served(path: RelPath) -> Place {
+    Place { root: RootId::new(0), path }
+}
+
 /// What a message that begins a transfer asks for, and of which path.
 pub(crate) fn verb_of_message(message: &TransferMessage) -> Option<(Verb, RelPath)> {
     match message {
@@ -200,6 +226,9 @@ pub(crate) fn verb_of_message(message: &TransferMessage) -> Option<(Verb, RelPat
         TransferMessage::Pull(pull) => Some((Verb::Pull, pull.path.clone())),
         TransferMessage::List(list) => Some((Verb::List, list.path.clone())),
         TransferMessage::AskRoot(ask) => Some((Verb::Root, ask.path.clone())),
+        TransferMessage::MakeDirectory(make) => Some((Verb::MakeDirectory, make.path.clone())),
+        TransferMessage::Rename(rename) => Some((Verb::Rename, rename.from.clone())),
+        TransferMessage::Remove(remove) => Some((Verb::Remove, remove.path.clone())),
         _ => None,
     }
 }
@@ -215,6 +244,9 @@ pub(crate) fn verb_of_command(command: &Command) -> Option<(Verb, RelPath)> {
         Command::Predict { push } => verb_of_command(push),
         Command::List { path, .. } => Some((Verb::List, path.clone())),
         Command::Root { path } => Some((Verb::Root, path.clone())),
+        Command::MakeDirectory { path } => Some((Verb::MakeDirectory, path.clone())),
+        Command::Rename { from, .. } => Some((Verb::Rename, from.clone())),
+        Command::Remove { path, .. } => Some((Verb::Remove, path.clone())),
         Command::Cancel => None,
     }
 }
@@ -239,6 +271,8 @@ pub(crate) fn refusal(error: &TransferError) -> Option<TransferMessage> {
             FaultKind::Changed => RefusalCode::Changed,
             FaultKind::Conflict => RefusalCode::Conflict,
             FaultKind::Damaged => RefusalCode::Damaged,
+            FaultKind::Exists => RefusalCode::Exists,
+            FaultKind::NotEmpty => RefusalCode::NotEmpty,
             FaultKind::Other => RefusalCode::Storage,
         },
         TransferError::Integrity { .. } => RefusalCode::Integrity,

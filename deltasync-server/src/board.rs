@@ -269,6 +269,7 @@ impl Board {
             Verb::Pull => &mut self.totals.pull,
             Verb::List => &mut self.totals.list,
             Verb::Root => &mut self.totals.root,
+            Verb::MakeDirectory | Verb::Rename | Verb::Remove => &mut self.totals.alter,
         };
         let moves = matches!(running.verb, Verb::Push | Verb::Pull);
         let mut ended = EndedState {

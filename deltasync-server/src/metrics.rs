@@ -30,7 +30,13 @@ pub(crate) fn of_server(state: &State) -> String {
     let help = "Connections that ended by an error.";
     text.single("deltasync_sessions_failed_total", "counter", help, totals.sessions_failed);
     text.family("deltasync_transfers_total", "counter", "Transfers that ended, by kind and by how.");
-    let verbs = [("push", &totals.push), ("pull", &totals.pull), ("list", &totals.list), ("root", &totals.root)];
+    let verbs = [
+        ("push", &totals.push),
+        ("pull", &totals.pull),
+        ("list", &totals.list),
+        ("root", &totals.root),
+        ("alter", &totals.alter),
+    ];
     for (verb, Ended { done, failed, cancelled }) in verbs {
         for (result, count) in [("done", done), ("failed", failed), ("cancelled", cancelled)] {
             text.sample("deltasync_transfers_total", &[("verb", verb), ("result", result)], count);

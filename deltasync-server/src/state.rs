@@ -103,6 +103,9 @@ pub struct Totals {
     pub list: Ended,
     /// Roots asked for.
     pub root: Ended,
+    /// Directories made, and what was renamed or removed.
+    #[serde(default)]
+    pub alter: Ended,
 }
 
 /// How the transfers of one kind ended.
@@ -144,7 +147,7 @@ pub struct TransferState {
     pub id: u64,
     /// The client's address.
     pub peer: String,
-    /// `push`, `pull`, `list` or `root`.
+    /// `push`, `pull`, `list`, `root`, `mkdir`, `rename` or `remove`.
     pub verb: String,
     /// The path below the served directory.
     pub path: String,

@@ -357,6 +357,9 @@ impl Due {
                 Ask::Remember { .. } => "Remember",
                 Ask::StageTree { .. } => "StageTree",
                 Ask::Adorn { .. } => "Adorn",
+                Ask::MakeDirectory { .. } => "MakeDirectory",
+                Ask::Rename { .. } => "Rename",
+                Ask::Remove { .. } => "Remove",
                 _ => "another request",
             },
         }

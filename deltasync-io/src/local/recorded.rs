@@ -9,6 +9,7 @@
 //! is published again.
 
 use std::io;
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
 use deltasync_core::{Algorithm, Digest, Generation, Malformed, Reader, RelPath, write_varint};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
@@ -87,8 +88,27 @@ impl Index {
     ///
     /// When there is no index to be read just now.
     pub(super) fn files(&self, after: Option<&RelPath>, most: usize) -> io::Result<Vec<(RelPath, Recorded)>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = after.map_or(Unbounded, |after| Excluded(after.as_bytes()));
+        self.page(after.map_or(Unbounded, |after| Excluded(after.as_bytes())), most)
+    }
+
+    /// As [`files`](Self::files), of those below a directory.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn files_below(
+        &self,
+        path: &RelPath,
+        after: Option<&RelPath>,
+        most: usize,
+    ) -> io::Result<Vec<(RelPath, Recorded)>> {
+        let start = if path.is_root() { Vec::new() } else { [path.as_bytes(), b"/"].concat() };
+        let mut page = self.page(after.map_or(Included(&start[..]), |after| Excluded(after.as_bytes())), most)?;
+        page.retain(|(path, _)| path.as_bytes().starts_with(&start));
+        Ok(page)
+    }
+
+    fn page(&self, start: Bound<&[u8]>, most: usize) -> io::Result<Vec<(RelPath, Recorded)>> {
         let page = self.read(|transaction| {
             let files = transaction.open_table(FILES)?;
             let mut page = Vec::new();
@@ -127,14 +147,25 @@ impl Index {
 
     /// Forgets a file that is gone, unless another one was published at its path meanwhile.
     pub(super) fn forget(&self, path: &RelPath, recorded: &Recorded) {
-        let at = path.as_bytes();
+        self.forget_all(&[(path.clone(), *recorded)]);
+    }
+
+    /// Forgets files that are gone, each unless another one was published at its path meanwhile.
+    pub(super) fn forget_all(&self, gone: &[(RelPath, Recorded)]) {
+        if gone.is_empty() {
+            return;
+        }
         self.note(|transaction| {
-            let mut files = transaction.open_table(FILES)?;
-            let same = files.get(at)?.is_some_and(|now| now.value() == recorded.encode(at));
-            if same {
-                files.remove(at)?;
-                transaction.open_table(BY_ROOT)?.remove((recorded.root.as_bytes(), at))?;
-                transaction.open_table(DAMAGED)?.remove(at)?;
+            let (mut files, mut by_root) = (transaction.open_table(FILES)?, transaction.open_table(BY_ROOT)?);
+            let mut damaged = transaction.open_table(DAMAGED)?;
+            for (path, recorded) in gone {
+                let at = path.as_bytes();
+                let same = files.get(at)?.is_some_and(|now| now.value() == recorded.encode(at));
+                if same {
+                    files.remove(at)?;
+                    by_root.remove((recorded.root.as_bytes(), at))?;
+                    damaged.remove(at)?;
+                }
             }
             Ok(())
         });

@@ -31,6 +31,16 @@ impl Index {
         self.recorded_in(TREES, path)
     }
 
+    /// Forgets the tree at this path.
+    pub(super) fn forget_tree(&self, path: &RelPath) {
+        if self.recorded_tree(path).is_some() {
+            self.note_durably(|transaction| {
+                transaction.open_table(TREES)?.remove(path.as_bytes())?;
+                Ok(())
+            });
+        }
+    }
+
     /// Forgets the trees that something has changed which was published at this path: those that it lies in, and those
     /// that lie in it.
     pub(super) fn forget_trees_around(&self, path: &RelPath) {

@@ -150,6 +150,20 @@ impl Root {
         Ok((dir, made))
     }
 
+    /// Does something while no directories are made.
+    pub(super) fn while_none_is_made<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        f()
+    }
+
+    /// Makes a directory in one that is there, durably; false when something is there, and for the root.
+    pub(super) fn make_one_directory(&self, path: &RelPath) -> Result<bool, Trouble> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((above, name)) = self.check(path)?.split_last() else { return Ok(false) };
+        let parent = Dir(uninterrupted(|| self.start.dir_beneath(&above))?);
+        Ok(parent.make_dir(&name, 0o777)?)
+    }
+
     /// What stands at a path, links not followed; `None` when nothing does.
     pub(super) fn stat(&self, path: &RelPath) -> Result<Option<DiskStat>, Trouble> {
         let path = &self.check(path)?;
@@ -350,7 +364,7 @@ impl Dir {
 
     /// The same directory by another handle.
     pub(super) fn reopen(&self) -> io::Result<Self> {
-        Ok(Self(uninterrupted(|| self.0.dir_beneath(&RelPath::ROOT))?))
+        self.dir_beneath(&RelPath::ROOT)
     }
 
     /// Takes the directory for this handle as long as it is held; false when another one has it.
@@ -373,6 +387,11 @@ impl Dir {
             return Err(error);
         }
         Ok(new)
+    }
+
+    /// Opens a directory beneath it, no link being followed.
+    pub(super) fn dir_beneath(&self, path: &RelPath) -> io::Result<Self> {
+        Ok(Self(uninterrupted(|| self.0.dir_beneath(path))?))
     }
 
     /// Opens a directory in it.

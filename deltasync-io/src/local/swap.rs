@@ -93,7 +93,7 @@ fn conflict(ready: &Ready<'_>) -> StorageFault {
 }
 
 /// True when a system says that it cannot look and move in one step.
-fn is_unknown(error: &io::Error) -> bool {
+pub(super) fn is_unknown(error: &io::Error) -> bool {
     [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, FileType};
 use tempfile::TempDir;
 
 use super::*;
+use crate::laws::altering::altering_laws;
 use crate::laws::recalls::{assert_kept, known, recall, replacing_laws, twin};
 use crate::laws::swaps::swapping_laws;
 use crate::laws::{
@@ -21,6 +22,7 @@ use crate::laws::{
     publish, read, stage, there,
 };
 
+mod altering;
 mod listed;
 mod resuming;
 
@@ -128,6 +130,7 @@ impl Drop for Stop<'_> {
 mod served {
     use super::*;
     laws! { |limits| Bench::new(true, false, limits) }
+    altering_laws! { |limits| Bench::new(true, false, limits) }
     swapping_laws! { |limits| Bench::new(true, false, limits) }
     replacing_laws! { |limits| Bench::new(true, false, limits) }
 }
@@ -135,6 +138,7 @@ mod served {
 mod served_by_components {
     use super::*;
     laws! { |limits| Bench::new(true, true, limits) }
+    altering_laws! { |limits| Bench::new(true, true, limits) }
     swapping_laws! { |limits| Bench::new(true, true, limits) }
     replacing_laws! { |limits| Bench::new(true, true, limits) }
 }
@@ -142,12 +146,14 @@ mod served_by_components {
 mod roots {
     use super::*;
     laws! { |limits| Bench::new(false, false, limits) }
+    altering_laws! { |limits| Bench::new(false, false, limits) }
     swapping_laws! { |limits| Bench::new(false, false, limits) }
 }
 
 mod roots_by_components {
     use super::*;
     laws! { |limits| Bench::new(false, true, limits) }
+    altering_laws! { |limits| Bench::new(false, true, limits) }
     swapping_laws! { |limits| Bench::new(false, true, limits) }
 }
 

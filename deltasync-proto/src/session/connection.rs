@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Link, Role, Session};
+use crate::asking::Asking;
 use crate::message::bounded_text;
 use crate::transfer::{Machine, Transfer};
 use crate::watch::{Due, Stage};
@@ -117,8 +118,10 @@ impl Session {
     /// A client that pushes says once that it has seen the server's hello.
     pub(super) fn say_seen(&mut self) {
         let Link::Open { peer } = &self.link else { return };
-        let wanted =
-            |transfer: &Transfer| matches!(&transfer.machine, Machine::Sending(sending) if sending.is_unnamed());
+        let wanted = |transfer: &Transfer| match &transfer.machine {
+            Machine::Sending(sending) => sending.is_unnamed(),
+            machine => matches!(machine, Machine::Asking(Asking::Altering)),
+        };
         if self.role == Role::Client && !self.seen && self.transfers.values().any(wanted) {
             self.seen = true;
             self.effects.send(&Message::Seen(seen_of(&peer.nonce)));

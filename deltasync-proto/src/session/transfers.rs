@@ -299,7 +299,12 @@ fn begins(message: &TransferMessage) -> bool {
     match message {
         // A second offer is of a transfer that has ended here.
         TransferMessage::Offer(offer) => offer.attempt == 0,
-        TransferMessage::Pull(_) | TransferMessage::List(_) | TransferMessage::AskRoot(_) => true,
+        TransferMessage::Pull(_)
+        | TransferMessage::List(_)
+        | TransferMessage::AskRoot(_)
+        | TransferMessage::MakeDirectory(_)
+        | TransferMessage::Rename(_)
+        | TransferMessage::Remove(_) => true,
         _ => false,
     }
 }

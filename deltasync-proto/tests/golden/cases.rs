@@ -6,9 +6,9 @@ use deltasync_core::{
 };
 use deltasync_proto::{
     AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Extra,
-    Filter, Hello, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
-    RefusalCode, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, TreeOptions, Unsupported, Version, Want,
-    Wish,
+    Filter, Hello, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Order, Prefix, Pull,
+    Refusal, RefusalCode, Remove, Rename, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, TreeOptions,
+    Unsupported, Version, Want, Wish,
 };
 
 /// The nonces in the vectors.
@@ -89,6 +89,22 @@ pub(crate) fn cases(kind: MessageKind, version: u8) -> Vec<(&'static str, Messag
             let root = RootIs { len: ByteLen::new(10_000), root: digest(0) };
             vec![("of a file of 10,000 bytes", of(1, TransferMessage::RootIs(root)))]
         }
+        MessageKind::MakeDirectory => {
+            let make = MakeDirectory { path: path(b"dir/new") };
+            vec![("in another directory", of(1, TransferMessage::MakeDirectory(make)))]
+        }
+        MessageKind::Rename => {
+            let rename = Rename { from: path(b"file"), to: path(b"dir/file") };
+            vec![("a file into a directory", of(1, TransferMessage::Rename(rename)))]
+        }
+        MessageKind::Remove => {
+            let remove = |path, recursive| of(1, TransferMessage::Remove(Remove { path, recursive }));
+            vec![
+                ("a file, or a directory that is empty", remove(path(b"file"), false)),
+                ("a directory with all that is in it", remove(path(b"dir"), true)),
+            ]
+        }
+        MessageKind::Altered => vec![("of transfer 1", of(1, TransferMessage::Altered))],
         other => panic!("no vectors of {other:?}"),
     }
 }
@@ -303,8 +319,10 @@ fn refusals(version: u8) -> Vec<(&'static str, Message)> {
         ("storage", RefusalCode::Storage),
         ("conflict", RefusalCode::Conflict),
         ("damaged", RefusalCode::Damaged),
+        ("there already", RefusalCode::Exists),
+        ("not empty", RefusalCode::NotEmpty),
     ];
-    let codes = &codes[..if version < 3 { 10 } else { 12 }];
+    let codes = &codes[..if version < 3 { 10 } else { 14 }];
     let refused = |code, message: String, current| of(1, TransferMessage::Refused(Refusal { code, message, current }));
     let mut cases: Vec<_> =
         codes.iter().map(|(name, code)| (*name, refused(*code, format!("it is {name}"), None))).collect();

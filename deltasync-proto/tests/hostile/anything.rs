@@ -110,10 +110,14 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
         Just(pulls(other())),
         any_path().prop_map(|path| TransferMessage::List(List { path, after: None })),
         (any_path(), algorithm).prop_map(|(path, algorithm)| TransferMessage::AskRoot(AskRoot { path, algorithm })),
+        any_path().prop_map(|path| TransferMessage::MakeDirectory(MakeDirectory { path })),
+        (any_path(), any_path()).prop_map(|(from, to)| TransferMessage::Rename(Rename { from, to })),
+        (any_path(), any::<bool>()).prop_map(|(path, recursive)| TransferMessage::Remove(Remove { path, recursive })),
     ];
     let plain = prop::sample::select(vec![
         TransferMessage::Same(Generation::ZERO),
         TransferMessage::Repair(Repair::ALL),
+        TransferMessage::Altered,
         TransferMessage::Current,
         TransferMessage::Stale,
         want_all(),

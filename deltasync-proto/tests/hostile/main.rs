@@ -25,9 +25,9 @@ use deltasync_core::{
 };
 use deltasync_proto::{
     AskRoot, Close, CloseCode, Command, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello, List, Listing,
-    Literals, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal, RefusalCode, Repair,
-    RootIs, Scope, SessionError, SetPart, TransferError, TransferId, TransferMessage, Unsupported, VERSION, Version,
-    Want, Wish, encode_header,
+    Literals, MakeDirectory, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal,
+    RefusalCode, Remove, Rename, Repair, RootIs, Scope, SessionError, SetPart, TransferError, TransferId,
+    TransferMessage, Unsupported, VERSION, Version, Want, Wish, encode_header,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 use proptest::prelude::*;

@@ -44,9 +44,18 @@ pub(crate) fn sample(kind: MessageKind, from_client: bool) -> Message {
         MessageKind::Listing => TransferMessage::Listing(Listing { entries: Vec::new(), more: false }),
         MessageKind::AskRoot => TransferMessage::AskRoot(AskRoot { path: file(), algorithm: Algorithm::Blake3 }),
         MessageKind::RootIs => TransferMessage::RootIs(RootIs { len: ByteLen::ZERO, root: Digest::default() }),
+        MessageKind::MakeDirectory => TransferMessage::MakeDirectory(MakeDirectory { path: new() }),
+        MessageKind::Rename => TransferMessage::Rename(Rename { from: new(), to: new() }),
+        MessageKind::Remove => TransferMessage::Remove(Remove { path: new(), recursive: false }),
+        MessageKind::Altered => TransferMessage::Altered,
         other => panic!("no sample of {other:?}"),
     };
     Message::Transfer(TransferId::new(1), message)
+}
+
+/// A path where nothing is.
+fn new() -> RelPath {
+    RelPath::new(*b"new").expect("a plain name")
 }
 
 /// Kinds that a transfer takes in any state.
@@ -220,6 +229,12 @@ fn a_server_takes_no_message_out_of_order_when_it_sends_or_answers() {
     check_state(|| asked(|due| named(due, "List"), list()), "answering a request", &[]);
     let root = || TransferMessage::AskRoot(AskRoot { path: file(), algorithm: Algorithm::Blake3 });
     check_state(|| asked(|due| named(due, "Describe"), root()), "answering a request", &[]);
+    let make = || TransferMessage::MakeDirectory(MakeDirectory { path: new() });
+    check_state(|| asked(|due| named(due, "MakeDirectory"), make()), "answering a request", &[]);
+    let rename = || TransferMessage::Rename(Rename { from: file(), to: new() });
+    check_state(|| asked(|due| named(due, "Rename"), rename()), "answering a request", &[]);
+    let remove = || TransferMessage::Remove(Remove { path: file(), recursive: false });
+    check_state(|| asked(|due| named(due, "Remove"), remove()), "answering a request", &[]);
 }
 
 #[test]
@@ -258,6 +273,13 @@ fn a_client_takes_no_message_out_of_order() {
     let asks = || told(|_| false, Command::List { path: RelPath::ROOT, after: None });
     check_state(asks, "waiting for an answer", &[K::Listing]);
     check_state(|| told(|_| false, Command::Root { path: file() }), "waiting for an answer", &[K::RootIs]);
+    for command in [
+        Command::MakeDirectory { path: new() },
+        Command::Rename { from: file(), to: new() },
+        Command::Remove { path: file(), recursive: false },
+    ] {
+        check_state(|| told(|_| false, command.clone()), "waiting for an answer", &[K::Altered]);
+    }
 }
 
 #[test]
@@ -281,7 +303,13 @@ fn a_transfer_that_was_never_begun_is_not_talked_about() {
             raw.send(&sample(kind, from_client));
             let begins = matches!(
                 kind,
-                MessageKind::Offer | MessageKind::Pull | MessageKind::List | MessageKind::AskRoot if from_client
+                MessageKind::Offer
+                    | MessageKind::Pull
+                    | MessageKind::List
+                    | MessageKind::AskRoot
+                    | MessageKind::MakeDirectory
+                    | MessageKind::Rename
+                    | MessageKind::Remove if from_client
             );
             // A client may be at work on it or give it up before it has asked for anything.
             if begins || matches!(kind, MessageKind::Refused | MessageKind::Cancel | MessageKind::Working) {
@@ -347,9 +375,14 @@ fn unknown_kinds_and_damaged_headers_are_refused() {
 
 #[test]
 fn payloads_where_none_belong_and_bytes_left_over_are_refused() {
-    for kind in
-        [MessageKind::Current, MessageKind::Stale, MessageKind::Changed, MessageKind::Cancel, MessageKind::Working]
-    {
+    for kind in [
+        MessageKind::Current,
+        MessageKind::Stale,
+        MessageKind::Changed,
+        MessageKind::Cancel,
+        MessageKind::Working,
+        MessageKind::Altered,
+    ] {
         let mut raw = server();
         raw.frame(kind.code(), 1, b"x");
         let text = format!("invalid message: {kind:?}: 1 bytes left over after the last value");

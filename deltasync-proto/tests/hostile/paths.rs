@@ -57,6 +57,11 @@ fn paths_that_climb_out_or_are_too_long_are_refused_in_every_request() {
             (MessageKind::List, [&path[..], &[0]].concat(), reason),
             (MessageKind::List, [&counted(b"dir")[..], &[1], &path].concat(), NOT_ALLOWED),
             (MessageKind::AskRoot, [&path[..], &[0]].concat(), reason),
+            (MessageKind::MakeDirectory, path.clone(), reason),
+            (MessageKind::Rename, [&path[..], &counted(b"new")].concat(), reason),
+            (MessageKind::Rename, [&counted(b"file")[..], &path].concat(), reason),
+            (MessageKind::Rename, [&path[..], &path].concat(), reason),
+            (MessageKind::Remove, [&path[..], &[1]].concat(), reason),
         ] {
             let mut raw = server();
             raw.frame(kind.code(), 1, &payload);
@@ -72,10 +77,13 @@ fn paths_that_climb_out_or_are_too_long_are_refused_in_every_request() {
 fn codes_of_no_meaning_and_fields_that_are_none_are_refused() {
     for (kind, payload, reason) in [
         (MessageKind::AskRoot, &b"\x04file\x02"[..], NOT_ALLOWED),
-        (MessageKind::Refused, b"\x0c\x00\x00", NOT_ALLOWED),
+        (MessageKind::Refused, b"\x0e\x00\x00", NOT_ALLOWED),
         (MessageKind::List, b"\x03dir\x02", "not the fields of this message"),
         (MessageKind::Listing, b"\x00\x02", "not the fields of this message"),
         (MessageKind::Refused, b"\x00\x01\xff\x00", "not the fields of this message"),
+        (MessageKind::Remove, b"\x03dir\x02", "not the fields of this message"),
+        (MessageKind::Rename, b"\x04file", "bytes end within a value"),
+        (MessageKind::Rename, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01file", "bytes end within a value"),
         (MessageKind::List, b"\x04dir", "bytes end within a value"),
         (MessageKind::List, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01dir", "bytes end within a value"),
         (MessageKind::Credit, b"\x81\x00", "varint is not in its shortest form or passes 64 bits"),

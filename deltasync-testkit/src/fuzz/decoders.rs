@@ -8,9 +8,9 @@ use deltasync_core::{
 };
 use deltasync_proto::{
     AskRoot, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Filter, Frame, FrameDecoder, Hello,
-    InvalidMessage, List, Listing, Literals, Message, MessageKind, More, Offer, Order, Prefix, Pull, Refusal,
-    RefusalCode, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, Unsupported, VERSION, Version, Want,
-    Wish, encode_header, our_algorithms,
+    InvalidMessage, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Order, Prefix, Pull,
+    Refusal, RefusalCode, Remove, Rename, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, Unsupported,
+    VERSION, Version, Want, Wish, encode_header, our_algorithms,
 };
 
 use super::take::{Split, Take};
@@ -435,6 +435,10 @@ fn messages() -> Vec<(String, Message)> {
         ("listing", TransferMessage::Listing(Listing { entries, more: true })),
         ("ask-root", TransferMessage::AskRoot(AskRoot { path: path("f"), algorithm: Algorithm::Blake3 })),
         ("root-is", TransferMessage::RootIs(RootIs { len: ByteLen::new(9), root: Digest::from_bytes([9; 32]) })),
+        ("make-directory", TransferMessage::MakeDirectory(MakeDirectory { path: path("d/new") })),
+        ("rename", TransferMessage::Rename(Rename { from: path("f"), to: path("d/f") })),
+        ("remove", TransferMessage::Remove(Remove { path: path("d"), recursive: true })),
+        ("altered", TransferMessage::Altered),
     ];
     let close = Close { code: CloseCode::Limit, message: String::from("file length of 9 is over the limit of 8") };
     let connection = [

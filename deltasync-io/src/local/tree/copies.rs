@@ -51,7 +51,7 @@ struct Changing(Mutex<Vec<Place>>);
 
 /// One of them, as long as this is held.
 #[derive(Debug)]
-pub(super) struct Changed {
+pub(in crate::local) struct Changed {
     all: Arc<Changing>,
     place: Place,
 }
@@ -187,9 +187,24 @@ impl Copies {
     }
 
     /// Notes that a tree is changed file by file: nothing that it lies in or that lies in it is exchanged meanwhile.
-    pub(super) fn change(&self, place: &Place) -> Changed {
+    pub(in crate::local) fn change(&self, place: &Place) -> Changed {
         lock(&self.changing.0).push(place.clone());
         Changed { all: Arc::clone(&self.changing), place: place.clone() }
+    }
+
+    /// Does something while no tree at or below a place is being replaced, and none that overlaps it is being changed file by
+    /// file, nor begins to be.
+    pub(in crate::local) fn while_still<T>(
+        &self,
+        place: &Place,
+        f: impl FnOnce() -> Result<T, StorageFault>,
+    ) -> Result<T, StorageFault> {
+        let copies = lock(&self.used);
+        let is_in_it = |path: &RelPath| *path == place.path || place.path.holds(path);
+        if copies.iter().any(|((root, path), copy)| copy.strong_count() > 0 && *root == place.root && is_in_it(path)) {
+            return Err(busy(&place.path));
+        }
+        self.changing.while_none(place, f)
     }
 
     fn open(&self, root: &Arc<Root>, place: &Place, make: bool) -> Result<Found, StorageFault> {
