@@ -10,7 +10,11 @@ use deltasync_core::{Algorithm, ByteLen, Digest};
 use deltasync_io::{Bandwidth, KeepForm};
 use deltasync_proto::{Condition, Config, Extra, Scope, TreeOptions};
 
+use crate::completions::{CompletionsArgs, ManArgs};
+use crate::demo::DemoArgs;
+use crate::explain::ExplainArgs;
 use crate::filter_args::FilterArgs;
+use crate::settings::SettingsArgs;
 use crate::{Options, Place, Retries, State, WatchOptions};
 
 /// Bring a file or directory up to date with another one by moving only what differs, and prove the result.
@@ -19,6 +23,8 @@ use crate::{Options, Place, Retries, State, WatchOptions};
 pub struct Args {
     #[command(subcommand)]
     pub(crate) verb: ArgsVerb,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 const NOTES: &str = "\
@@ -47,6 +53,12 @@ Dry runs:
   would be refused; then what it would move: for a push about so much, for a pull at most about so much. Nothing is changed
   at either end, and nothing remembered. What is left out is named, with status 0; status 4 when what is there is not what
   --if-match names.
+
+Settings:
+  Each option may also stand in a config file, as NAME = VALUE, true for one without a value: at the top for all verbs, in a
+  table such as [push] for one. It is $XDG_CONFIG_HOME/deltasync/config.toml, else ~/.config/deltasync/config.toml; none in
+  the working directory is read. DELTASYNC_NAME in the environment outweighs it, such as DELTASYNC_BWLIMIT=1M, and the
+  command line outweighs both; --NAME=false undoes what they switch on. Lists add up.
 
 Exit status:
     0  done
@@ -141,6 +153,14 @@ pub(crate) enum ArgsVerb {
     Delta(DeltaArgs),
     /// Write to OUT what DELTA makes of BASIS, once it is verified
     Patch(PatchArgs),
+    /// Show what a push of FILE would send, and why, as a map of the file; change nothing
+    Explain(ExplainArgs),
+    /// Show on this machine what it does: serve a directory of its own, push to it, edit, push again
+    Demo(DemoArgs),
+    /// Print the script that makes a shell complete these verbs and options
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each verb
+    Man(ManArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -485,7 +505,7 @@ fn bandwidth(text: &str) -> Result<Bandwidth, String> {
     Bandwidth::new((number * f64::from(unit)) as u64).map_err(|error| error.to_string())
 }
 
-fn place() -> impl TypedValueParser<Value = Place> {
+pub(crate) fn place() -> impl TypedValueParser<Value = Place> {
     OsStringValueParser::new().try_map(|text: OsString| Place::parse(&text))
 }
 

@@ -3,7 +3,7 @@
 //! It draws the stream of [`Update`]s and holds no state that the transfers need. When nothing moves it says what is waited
 //! for, as [`Waits`](crate::Waits) tells. While trees are listed it says how much was looked at; bar, rate and time left are
 //! shown once every length is known, that of a tree with its large files. What matters most stands first, since a line is cut
-//! where the terminal ends: 40 columns have bar, rate and time left.
+//! where the terminal ends: 40 columns have bar, rate and time left, fewer have the share and the rate, without a bar.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use deltasync_proto::{EventKind, Phase, Stats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::shown::{Grouped, Size, Whole};
+use crate::terminal::columns;
 use crate::{Pace, TimeLeft, Update, Wait};
 
 /// Draws the updates of one verb on the standard error.
@@ -22,6 +23,10 @@ pub struct Bars {
     carried: Stats,
     pace: Pace,
     timed: bool,
+    /// The template that draws it.
+    template: &'static str,
+    /// How wide the terminal is now.
+    columns: fn() -> Option<u16>,
     wait: Option<Wait>,
 }
 
@@ -36,6 +41,9 @@ struct FileState {
 // What is behind the bar is cut to the width of the terminal.
 const PLAIN: &str = "{spinner} {wide_msg}";
 const TIMED: &str = "[{bar:8}] {percent:>3} % {wide_msg}";
+const TIMED_NARROW: &str = "{percent:>3} % {wide_msg}";
+/// With fewer columns a bar would leave no room for what it means.
+const NARROW: u16 = 36;
 
 impl Bars {
     /// A bar for `files` files.
@@ -45,7 +53,8 @@ impl Bars {
         bar.set_message("connecting");
         bar.enable_steady_tick(Duration::from_millis(200));
         let files = vec![FileState::default(); files];
-        Self { bar, files, carried: Stats::default(), pace: Pace::default(), timed: false, wait: None }
+        let (carried, pace, columns) = (Stats::default(), Pace::default(), || columns(std::io::stderr()));
+        Self { bar, files, carried, pace, timed: false, template: PLAIN, columns, wait: None }
     }
 
     /// Takes in one update.
@@ -97,7 +106,15 @@ impl Bars {
     fn draw(&mut self) {
         if !self.timed && self.pace.total.is_some() && self.pace.made > ByteLen::ZERO {
             self.timed = true;
-            self.bar.set_style(style(TIMED));
+        }
+        let template = match (self.timed, (self.columns)()) {
+            (false, _) => PLAIN,
+            (true, Some(..NARROW)) => TIMED_NARROW,
+            (true, _) => TIMED,
+        };
+        if self.template != template {
+            self.template = template;
+            self.bar.set_style(style(template));
         }
         self.bar.set_length(self.pace.total.map_or(0, ByteLen::get));
         self.bar.set_position(self.pace.made.get());
@@ -286,9 +303,13 @@ mod tests {
 
     #[test]
     fn forty_columns_hold_bar_rate_and_time_left_in_one_line() {
-        for columns in [20, 40, 80, 200] {
+        type Told = fn() -> Option<u16>;
+        const WIDTHS: [(u16, Told); 5] =
+            [(12, || Some(12)), (20, || Some(20)), (40, || Some(40)), (80, || Some(80)), (200, || None)];
+        for (columns, told) in WIDTHS {
             let lines = Arc::default();
             let mut bars = Bars::new(1);
+            bars.columns = told;
             let target = Box::new(Narrow(columns, Arc::clone(&lines)));
             bars.bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(target, 255));
             bars.update(&Update::File { index: 0, kind: EventKind::Phase(Phase::Moving) });
@@ -301,6 +322,9 @@ mod tests {
             let lines = lines.lock().expect("no panic");
             let longest = lines.iter().map(|line| line.trim_end().chars().count()).max();
             assert!(longest <= Some(columns.into()), "{columns}: {lines:?}");
+            let has = |text: &str| lines.iter().any(|line| line.contains(text));
+            assert!(columns < 20 || has("MiB/s"), "{columns}: {lines:?}");
+            assert_eq!(has("[==="), columns >= NARROW, "{columns}: {lines:?}");
             if columns >= 40 {
                 assert!(lines.iter().any(|line| line.contains("MiB/s, 1 s left")), "{columns}: {lines:?}");
             }

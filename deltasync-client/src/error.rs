@@ -4,7 +4,7 @@ use std::io;
 
 use deltasync_core::{BasisChanged, Digest, InvalidPath, InvalidShape, InvalidSignature, PatchError, TargetChanged};
 use deltasync_io::{BandwidthTooLow, DriveError, InvalidPattern};
-use deltasync_proto::{FaultKind, RefusalCode, SessionError, TransferError, Version};
+use deltasync_proto::{FaultKind, RefusalCode, TransferError, Version};
 
 use crate::ConnectError;
 use crate::shown::There;
@@ -104,6 +104,12 @@ pub enum ClientError {
     Unanswered {
         /// Why no answer came.
         source: Box<ClientError>,
+    },
+    /// The server program that a demo needs is not there.
+    #[error("there is no deltasync-server beside this program: {path}")]
+    NoServer {
+        /// Where it was looked for, safe to print.
+        path: String,
     },
     /// Whoever called the verb ended it.
     #[error("interrupted")]
@@ -237,68 +243,6 @@ impl From<TransferError> for ClientError {
             }
             error => Self::Transfer(error),
         }
-    }
-}
-
-impl ClientError {
-    /// What to try next, where something can be said beyond the error itself.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Connect(ConnectError::Resolve { .. }) => Some("check the spelling of the host"),
-            Self::Connect(ConnectError::Connect { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
-                Some("check the address, or give it longer with --connect-timeout")
-            }
-            Self::Connect(_) => Some("check that deltasync-server runs there, and its port (7440 unless given)"),
-            Self::Connection { source: DriveError::Session(SessionError::PeerMisbehaved(_)), .. } => {
-                Some("check that it is a deltasync-server that listens there")
-            }
-            Self::Connection { source: DriveError::Session(SessionError::Unsupported { .. }), .. } => {
-                Some("use a client and a server of the same version")
-            }
-            Self::Unanswered { .. } => Some("`deltasync ls` shows what is there"),
-            Self::Connection { .. } => {
-                Some("run the same command again: what was published stays; --retries lets it try more often by itself")
-            }
-            Self::Transfer(error) => transfer_hint(error),
-            Self::Conflict { .. } => {
-                Some("nothing was changed; see what is there now, and name its root if that may be replaced")
-            }
-            Self::Damaged { .. } => Some("`deltasync push` of a file with that root repairs it"),
-            Self::Patch { source: PatchError::OtherBasis { .. } | PatchError::OtherRoot { .. }, .. } => {
-                Some("check that it is the basis that the signature was made of; the output is untouched")
-            }
-            Self::Patch { .. } => Some("make or fetch the delta again; the output is untouched"),
-            Self::Signature { .. } => Some("make it with `deltasync signature`"),
-            Self::Usage(_)
-            | Self::File { .. }
-            | Self::Differ { .. }
-            | Self::Shape(_)
-            | Self::LeftOut { .. }
-            | Self::Changed(_)
-            | Self::Replaced { .. }
-            | Self::Interrupted => None,
-        }
-    }
-}
-
-fn transfer_hint(error: &TransferError) -> Option<&'static str> {
-    match error {
-        TransferError::Refused(refusal) => match refusal.code {
-            RefusalCode::NotFound => Some("`deltasync ls` shows what is there"),
-            RefusalCode::WrongKind => {
-                Some("a DST with a `/` at its end is a directory; `deltasync ls` shows what is there")
-            }
-            RefusalCode::NotEmpty => Some("`deltasync rm -r` removes a directory with all that is in it"),
-            RefusalCode::Full => Some("free some space there; nothing was changed"),
-            RefusalCode::Busy => Some("try again later"),
-            _ => None,
-        },
-        TransferError::Integrity { .. } => {
-            Some("nothing was published; try again, and check the memory and disks if it recurs")
-        }
-        TransferError::Stalled { .. } => Some("run the same command again, and see what the peer is busy with"),
-        TransferError::Changed { .. } => Some("try again when nothing writes to the source"),
-        _ => None,
     }
 }
 

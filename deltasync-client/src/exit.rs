@@ -57,6 +57,7 @@ impl From<&ClientError> for ExitStatus {
             ClientError::File { .. }
             | ClientError::Changed(_)
             | ClientError::LeftOut { .. }
+            | ClientError::NoServer { .. }
             | ClientError::Replaced { .. }
             | ClientError::Unanswered { .. } => Self::Failed,
             ClientError::Connect(_) => Self::Connect,

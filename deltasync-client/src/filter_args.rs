@@ -18,6 +18,12 @@ const IGNORE_FILES: &str = "ignore-files";
 impl clap::Args for FilterArgs {
     fn augment_args(command: Command) -> Command {
         let pattern = |id: &'static str| Arg::new(id).long(id).value_name("PATTERN").action(ArgAction::Append);
+        // Also where it stands, each pattern is looked at by itself, so that a setting that means nothing can be named.
+        let meaningful = |text: &str| match Filter::default().exclude(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => Err(format!("it cannot be used: {error}")),
+        };
+        let pattern = |id| pattern(id).value_parser(meaningful);
         let exclude = pattern(EXCLUDE).help("Leave out what PATTERN matches, a line of a .gitignore, at both ends");
         let include = pattern(INCLUDE)
             .help("Take what PATTERN matches, where an earlier --exclude or an ignore file leaves it out");

@@ -50,6 +50,8 @@ pub use connect::ConnectError;
 mod error;
 pub use error::{ChangedFile, ClientError, UsageError};
 
+mod hint;
+
 mod exit;
 pub use exit::ExitStatus;
 
@@ -108,6 +110,8 @@ mod staged;
 mod classic;
 pub use classic::{delta, patch, signature};
 
+mod terminal;
+
 mod bars;
 pub use bars::Bars;
 
@@ -115,8 +119,19 @@ mod face;
 
 mod filter_args;
 
+mod color;
+
+mod completions;
+mod demo;
+mod explain;
+
 mod args;
 pub use args::Args;
+
+mod config_file;
+
+mod settings;
+pub use settings::InvalidCall;
 
 mod run;
 pub use run::run;

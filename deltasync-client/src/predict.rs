@@ -204,6 +204,7 @@ impl Running {
             (Job::Push, Ok(outcome)) => {
                 item.told.wire += outcome.progress.wire;
                 item.local = Some((outcome.len, outcome.root));
+                item.told.known = outcome.known;
                 let members = std::mem::take(&mut item.members);
                 let commands: Vec<_> = members.into_iter().filter_map(|member| item.member(member)).collect();
                 return commands.into_iter().map(|(len, push)| self.begin(index, Job::Member(len), push)).collect();
@@ -447,8 +448,13 @@ async fn run(
     }
     let on = |update: Update| match update {
         Update::File { index: number, kind } => {
-            if let (EventKind::Phase(_), Some((index, _))) = (&kind, running.jobs.get(&number)) {
-                report(Update::File { index: *index, kind: kind.clone() });
+            let told = match running.jobs.get(&number) {
+                Some((index, Job::Push)) if matches!(kind, EventKind::Placed(_) | EventKind::Restarted) => Some(*index),
+                Some((index, _)) if matches!(kind, EventKind::Phase(_)) => Some(*index),
+                _ => None,
+            };
+            if let Some(index) = told {
+                report(Update::File { index, kind: kind.clone() });
             }
             running.on(number, kind, &options.tree)
         }

@@ -52,6 +52,8 @@ pub struct Predicted {
     pub left_out: Vec<FileReport>,
     /// The bytes on the wire, without handshake and closing: about so many for a push, at most about so many for a pull.
     pub wire: ByteLen,
+    /// What is there was known beforehand, from an earlier push.
+    pub known: bool,
     /// Whether it could be told, and the transfer would begin: not where what is there must not be replaced.
     pub result: Result<(), ClientError>,
 }
@@ -197,7 +199,8 @@ impl Predicted {
     pub(crate) fn new(report: FileReport) -> Self {
         let FileReport { source, target, .. } = report;
         let (changes, refusals, left_out) = (Vec::new(), Vec::new(), Vec::new());
-        Self { source, target, is_tree: false, changes, refusals, left_out, wire: ByteLen::ZERO, result: Ok(()) }
+        let wire = ByteLen::ZERO;
+        Self { source, target, is_tree: false, changes, refusals, left_out, wire, known: false, result: Ok(()) }
     }
 
     fn count(&self, change: Change) -> usize {

@@ -3,7 +3,7 @@
 //! The standard output has the result and nothing else, the standard error errors and, on a terminal, progress. The
 //! first Ctrl-C (or SIGTERM) cancels the verb, which then ends in order within two seconds; the second ends the program.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,10 +16,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ArgsVerb, CopyArgs, ListArgs, PushArgs, VerifyArgs, WatchArgs};
+use crate::completions::{completions, man};
+use crate::demo::demo;
+use crate::explain::explain;
 use crate::face::{Face, Look};
 use crate::place::ENCODED;
 use crate::shown::{Grouped, Moment, Percent, Span};
 use crate::summary::{chain, json_of_failure};
+use crate::terminal;
 use crate::{
     Args, Bars, ClientError, ExitStatus, Options, Place, Shown, State, Summary, UsageError, Verified, WatchUpdate,
 };
@@ -97,6 +101,14 @@ pub fn run(args: Args) -> ExitStatus {
                 };
                 classic(work, &cancel).await
             }
+            ArgsVerb::Explain(args) => {
+                explain(&args, State::of_user, &cancel).await.map_or_else(|error| complain(&error), print)
+            }
+            ArgsVerb::Demo(args) => {
+                demo(&args, &cancel).await.map_or_else(|error| complain(&error), |()| ExitStatus::Done)
+            }
+            ArgsVerb::Completions(args) => print(completions(&args)),
+            ArgsVerb::Man(args) => man(&args).map_or_else(|error| complain(&error), print),
         }
     });
     // A read that never returns must not keep the program.
@@ -193,7 +205,7 @@ fn conclude_failure(error: &ClientError, args: &CopyArgs) -> ExitStatus {
 fn look(args: &CopyArgs) -> Look {
     match args.quiet {
         true => Look::Nothing,
-        false if !args.no_progress && io::stderr().is_terminal() => Look::Bars(Box::new(Bars::new(args.sources.len()))),
+        false if !args.no_progress && terminal::can_draw() => Look::Bars(Box::new(Bars::new(args.sources.len()))),
         false => Look::Lines,
     }
 }
@@ -404,7 +416,7 @@ async fn classic(
 }
 
 /// Prints on the standard output. Whoever closed it wants no more: that is no failure.
-fn print(text: String) -> ExitStatus {
+pub(crate) fn print(text: String) -> ExitStatus {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -426,6 +438,6 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "deltasync: {}", Shown(text.as_bytes()));
 }
 
-fn say_hint(hint: &str) {
-    let _ = writeln!(io::stderr(), "  {hint}");
+pub(crate) fn say_hint(hint: &str) {
+    let _ = writeln!(io::stderr(), "hint: {}", Shown(hint.as_bytes()));
 }

@@ -27,11 +27,11 @@ pub fn deltasync(dir: &Path, args: &[&str]) -> Ran {
     Ran::new(output)
 }
 
-/// The program, its arguments yet to come. It remembers nothing unless it is told where.
+/// The program, its arguments yet to come. It remembers nothing, and has no config file, unless it is told where.
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deltasync"));
     command.current_dir(dir);
-    for name in ["DELTASYNC_STATE", "XDG_STATE_HOME", "HOME"] {
+    for name in ["DELTASYNC_STATE", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOME"] {
         command.env_remove(name);
     }
     command
