@@ -145,6 +145,7 @@ const fn refused(code: RefusalCode) -> Option<&'static str> {
             Some("choose another path, or let the user that the server runs as read and write there")
         }
         RefusalCode::WrongKind => Some(KIND),
+        RefusalCode::Exists => Some("choose another name, or remove what is there first"),
         RefusalCode::NotEmpty => Some("`deltasync rm -r` removes a directory with all that is in it"),
         RefusalCode::Full => Some("free some space there; nothing was replaced"),
         RefusalCode::Limit => Some(LIMITS),
@@ -183,6 +184,7 @@ mod tests {
             RefusalCode::NotFound,
             RefusalCode::Denied,
             RefusalCode::WrongKind,
+            RefusalCode::Exists,
             RefusalCode::NotEmpty,
             RefusalCode::Full,
             RefusalCode::Limit,

@@ -44,6 +44,7 @@ mod control;
 mod generations;
 mod history;
 mod index;
+mod kept;
 mod listed;
 mod listing;
 mod opened;

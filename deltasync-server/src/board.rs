@@ -12,14 +12,18 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use deltasync_proto::{Event, EventKind, Outcome, Progress, Stats, TransferError, TransferId, Verb};
+use deltasync_proto::{Event, EventKind, Outcome, Progress, RefusalCode, Stats, TransferError, TransferId, Verb};
 
+use crate::kept::Kept;
 use crate::meter::Meter;
 use crate::ring::Ring;
 use crate::running::Running;
 use crate::state::{ERRORS_MAX, FINDINGS_MAX, FORMAT, HISTORY_MAX, LISTED_MAX};
 use crate::text::{MESSAGE_MAX, PATH_MAX, visible};
-use crate::{ClientState, EndedState, ErrorState, FindingState, ScrubState, ServerState, State, Totals, TransferState};
+use crate::{
+    ClientState, EndedState, ErrorState, Failures, FindingState, Moved, ScrubState, ServerState, Spreads, State,
+    Totals, TransferState,
+};
 
 /// A connection, by the order in which they came, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +51,10 @@ pub struct Board {
     last_error: u64,
     totals: Totals,
     meter: Meter,
+    spread: Spreads,
     scrub: Scrubbed,
+    /// Free and in all, in bytes.
+    disk: (u64, u64),
 }
 
 /// What is known of the checking of files.
@@ -83,7 +90,9 @@ impl Board {
             errors: Ring::new(ERRORS_MAX),
             last_error: 0,
             totals: Totals::default(),
-            meter: Meter::default(),
+            meter: Meter::new(started),
+            spread: Spreads::default(),
+            disk: (0, 0),
             scrub: Scrubbed { state: ScrubState::default(), findings: Ring::new(FINDINGS_MAX), last_finding: 0 },
         }
     }
@@ -122,7 +131,8 @@ impl Board {
         add(&mut self.totals.wire_sent, sent);
         add(&mut self.totals.wire_received, received);
         add(&mut self.totals.round_trips, u64::from(trips));
-        self.meter.add(now, 0, sent.saturating_add(received));
+        let wire = sent.saturating_add(received);
+        self.meter.add(self.unix(now), Moved { wire, ..Moved::default() });
     }
 
     /// Something happened to a transfer of a connection; comes back with the whole story when that was its end.
@@ -133,11 +143,13 @@ impl Board {
                 let client = self.clients.get_mut(&id)?;
                 let most = if self.running.len() < DETAILED { PATH_MAX } else { PATH_SHORT };
                 let path = visible(&path.to_string(), most);
-                if self.running.insert(key, Running::new(now, verb, path)).is_none() {
+                let mapped = self.running.len() < LISTED_MAX;
+                if self.running.insert(key, Running::new(now, verb, path, mapped)).is_none() {
                     client.running += 1;
                 }
             }
             EventKind::Phase(phase) => self.with(key, |running| running.phase = phase),
+            EventKind::Placed(placed) => self.with(key, |running| running.place(placed)),
             EventKind::Progress(progress) => self.progress(now, key, progress),
             EventKind::Repairing => {
                 self.totals.repairs += 1;
@@ -163,7 +175,7 @@ impl Board {
         let Some(client) = self.clients.remove(&id) else { return };
         if let Err(error) = result {
             self.totals.sessions_failed += 1;
-            self.error(now, client.peer, None, &error);
+            self.error(now, client.peer, None, "connection", &error);
         }
     }
 
@@ -182,7 +194,40 @@ impl Board {
 
     /// Closes the seconds of the throughput that are over; true when one was.
     pub fn tick(&mut self, now: Duration) -> bool {
-        self.meter.tick(now)
+        self.meter.tick(self.unix(now))
+    }
+
+    /// How much room the disk of the served directory has: free and in all, in bytes.
+    pub fn disk(&mut self, free: u64, total: u64) {
+        self.disk = (free, total);
+    }
+
+    /// What outlives a restart of the server.
+    pub(crate) fn keep(&self) -> Kept {
+        Kept {
+            history: self.history.iter().cloned().collect(),
+            errors: self.errors.iter().cloned().collect(),
+            findings: self.scrub.findings.iter().cloned().collect(),
+            meter: self.meter.keep(),
+        }
+    }
+
+    /// Grows whenever there is something new to be kept.
+    pub(crate) fn news(&self) -> [u64; 5] {
+        let Totals { wire_sent, wire_received, .. } = self.totals;
+        [self.last_ended, self.last_error, self.scrub.last_finding, wire_sent, wire_received]
+    }
+
+    /// Goes on from what was kept, before anything has happened.
+    pub(crate) fn restore(&mut self, kept: Kept) {
+        let Kept { history, errors, findings, meter } = kept.bound();
+        self.last_ended = history.first().map_or(0, |ended| ended.number);
+        self.last_error = errors.first().map_or(0, |error| error.number);
+        self.scrub.last_finding = findings.first().map_or(0, |finding| finding.number);
+        history.into_iter().rev().for_each(|ended| self.history.push(ended));
+        errors.into_iter().rev().for_each(|error| self.errors.push(error));
+        findings.into_iter().rev().for_each(|finding| self.scrub.findings.push(finding));
+        self.meter.restore(meter);
     }
 
     /// The state as it is now.
@@ -197,6 +242,8 @@ impl Board {
                 finishing: self.finishing,
                 clients: self.clients.len() as u64,
                 running: self.running.len() as u64,
+                disk_free: self.disk.0,
+                disk_total: self.disk.1,
             },
             totals: self.totals.clone(),
             clients: self.clients.iter().take(LISTED_MAX).map(|(&id, client)| self.client_state(id, client)).collect(),
@@ -204,6 +251,10 @@ impl Board {
             history: self.history.iter().cloned().collect(),
             errors: self.errors.iter().cloned().collect(),
             throughput: self.meter.throughput(),
+            hour: self.meter.hour(),
+            day: self.meter.day(),
+            savings: self.meter.savings(),
+            spread: self.spread.clone(),
             scrub: ScrubState { findings: self.scrub.findings.iter().cloned().collect(), ..self.scrub.state.clone() },
         }
     }
@@ -238,6 +289,7 @@ impl Board {
             rate: running.rate(now),
             repairs: running.repairs,
             restarts: running.restarts,
+            blocks: running.blocks(),
         };
         oldest.into_iter().take(LISTED_MAX).map(state).collect()
     }
@@ -251,7 +303,7 @@ impl Board {
     fn progress(&mut self, now: Duration, key: (ClientId, TransferId), progress: Progress) {
         let Some(running) = self.running.get_mut(&key) else { return };
         let more = running.advance(now, progress);
-        self.meter.add(now, more, 0);
+        self.meter.add(self.unix(now), more);
     }
 
     fn ended(
@@ -286,7 +338,9 @@ impl Board {
             repairs: running.repairs,
             result: word(&result).to_owned(),
             error: None,
+            kind: String::new(),
         };
+        let mut moved = Moved::default();
         match result {
             Ok(outcome) => {
                 count.done += 1;
@@ -299,17 +353,26 @@ impl Board {
                     add(&mut self.totals.file_bytes, ended.total);
                     add(&mut self.totals.copied, ended.copied);
                     add(&mut self.totals.literal, ended.literal);
-                    self.meter.add(now, ended.total.saturating_sub(running.counted), 0);
+                    moved.file = ended.total.saturating_sub(running.counted);
+                    moved.copied = ended.copied.saturating_sub(running.counted_copied);
+                    moved.done = 1;
+                    let spread = if running.verb == Verb::Push { &mut self.spread.push } else { &mut self.spread.pull };
+                    spread.observe(ended.duration as f64 / 1000.0, ended.total, ended.wire);
                 }
             }
             Err(TransferError::Cancelled | TransferError::CancelledByPeer) => count.cancelled += 1,
             Err(error) => {
                 count.failed += 1;
+                moved.failed = u64::from(moves);
+                let (kind, count) = failure(&error, &mut self.totals.failures);
+                *count += 1;
+                ended.kind = kind.to_owned();
                 self.totals.transfers_refused += u64::from(matches!(error, TransferError::Memory { .. }));
                 ended.error = Some(visible(&error.to_string(), MESSAGE_MAX));
-                self.error(now, peer, Some((running.verb, running.path)), &error);
+                self.error(now, peer, Some((running.verb, running.path)), kind, &error);
             }
         }
+        self.meter.add(self.unix(now), moved);
         if moves {
             self.last_ended += 1;
             ended.number = self.last_ended;
@@ -318,7 +381,14 @@ impl Board {
         Some(ended)
     }
 
-    fn error(&mut self, now: Duration, peer: SocketAddr, transfer: Option<(Verb, String)>, message: &impl Display) {
+    fn error(
+        &mut self,
+        now: Duration,
+        peer: SocketAddr,
+        transfer: Option<(Verb, String)>,
+        kind: &str,
+        message: &impl Display,
+    ) {
         self.last_error += 1;
         let (verb, path) = transfer.map(|(verb, path)| (verb.name().to_owned(), path)).unzip();
         self.errors.push(ErrorState {
@@ -328,6 +398,7 @@ impl Board {
             verb,
             path,
             message: visible(&message.to_string(), MESSAGE_MAX),
+            kind: kind.to_owned(),
         });
     }
 
@@ -341,6 +412,23 @@ fn word(result: &Result<Outcome, TransferError>) -> &'static str {
         Ok(_) => "done",
         Err(TransferError::Cancelled | TransferError::CancelledByPeer) => "cancelled",
         Err(_) => "failed",
+    }
+}
+
+/// Why a transfer failed, in one word, and where that is counted.
+fn failure<'a>(error: &TransferError, failures: &'a mut Failures) -> (&'static str, &'a mut u64) {
+    let refused = |code| matches!(error, TransferError::Refused(refusal) if refusal.code == code);
+    match error {
+        TransferError::Conflict { .. } => ("conflict", &mut failures.conflict),
+        _ if refused(RefusalCode::Conflict) => ("conflict", &mut failures.conflict),
+        TransferError::Integrity { .. } => ("integrity", &mut failures.integrity),
+        _ if refused(RefusalCode::Integrity) => ("integrity", &mut failures.integrity),
+        TransferError::Changed { .. } => ("changed", &mut failures.changed),
+        _ if refused(RefusalCode::Changed) => ("changed", &mut failures.changed),
+        TransferError::Storage(_) => ("storage", &mut failures.storage),
+        TransferError::Stalled { .. } => ("stalled", &mut failures.stalled),
+        TransferError::ConnectionLost(_) => ("lost", &mut failures.lost),
+        _ => ("refused", &mut failures.refused),
     }
 }
 

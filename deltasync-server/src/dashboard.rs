@@ -12,13 +12,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::access::Access;
 use crate::feed::{Draft, Publisher, render};
-use crate::host::Hosts;
 use crate::http::{self, Site};
 use crate::poll::poll;
 use crate::text::{MESSAGE_MAX, visible};
 use crate::viewer::PACE;
-use crate::{FORMAT, Fleet, FleetServer, Shutdown, metrics};
+use crate::{FORMAT, Fleet, FleetServer, Guard, Shutdown, Token, metrics};
 
 /// Settings of a dashboard over several servers.
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct DashboardConfig {
     pub servers: Vec<String>,
     /// Names under which this dashboard may be reached besides its address and loopback, with or without a port.
     pub hosts: Vec<String>,
+    /// Whom this dashboard lets in (default: who is on this machine).
+    pub guard: Guard,
+    /// What lets this dashboard see the servers, the same for all of them; every one of them learns it.
+    pub token: Option<Token>,
     /// The time between two questions to a server (default 1 s).
     pub interval: Duration,
 }
@@ -35,13 +39,27 @@ pub struct DashboardConfig {
 impl DashboardConfig {
     /// A dashboard over the servers whose own dashboards are at these addresses.
     pub fn new(servers: Vec<String>) -> Self {
-        Self { servers, hosts: Vec::new(), interval: Duration::from_secs(1) }
+        Self { servers, hosts: Vec::new(), guard: Guard::default(), token: None, interval: Duration::from_secs(1) }
     }
 
     /// Sets names under which this dashboard may be reached.
     #[must_use]
     pub fn hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = hosts;
+        self
+    }
+
+    /// Sets whom this dashboard lets in.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// Sets what lets this dashboard see the servers.
+    #[must_use]
+    pub fn token(mut self, token: Option<Token>) -> Self {
+        self.token = token;
         self
     }
 
@@ -66,12 +84,11 @@ pub async fn bind_dashboard(address: &str) -> io::Result<TcpListener> {
 ///
 /// # Errors
 ///
-/// When the system does not say where the socket is. What a server or a viewer causes never ends the dashboard.
+/// When the system does not say where the socket is, or the guard does not allow it ([`Guard::allows`]). What a server or a viewer causes never ends the dashboard.
 pub async fn run_dashboard(listener: TcpListener, config: DashboardConfig, mut shutdown: Shutdown) -> io::Result<()> {
     let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "other machines can see this dashboard, and there is no authentication yet");
-    }
+    let access = Arc::new(Access::new(address, &config.hosts, &config.guard)?);
+    config.guard.warn(address);
     let unheard = |address: &String| FleetServer {
         address: address.clone(),
         error: Some("not asked yet".to_owned()),
@@ -81,11 +98,10 @@ pub async fn run_dashboard(listener: TcpListener, config: DashboardConfig, mut s
     let shared = Arc::new(Shared { fleet: Mutex::new(fleet), changed: Notify::new() });
     let mut publisher = Publisher::new();
     shared.publish(&mut publisher);
-    let hosts = Arc::new(Hosts::new(address, &config.hosts));
     let mut tasks = JoinSet::new();
-    tasks.spawn(http::serve(listener, Site { hosts, feed: publisher.feed() }));
+    tasks.spawn(http::serve(listener, Site { access, feed: publisher.feed() }));
     for (at, server) in config.servers.into_iter().enumerate() {
-        tasks.spawn(watch(shared.clone(), at, server, config.interval));
+        tasks.spawn(watch(shared.clone(), at, server, config.token.clone(), config.interval));
     }
     tasks.spawn(async move {
         loop {
@@ -114,10 +130,10 @@ impl Shared {
 }
 
 /// Asks one server again and again.
-async fn watch(shared: Arc<Shared>, at: usize, address: String, interval: Duration) {
+async fn watch(shared: Arc<Shared>, at: usize, address: String, token: Option<Token>, interval: Duration) {
     let mut was_reachable = None;
     loop {
-        let answer = poll(&address).await;
+        let answer = poll(&address, token.as_ref()).await;
         if was_reachable.replace(answer.is_ok()) != Some(answer.is_ok()) {
             match &answer {
                 Ok(state) => tracing::info!(address, version = state.server.version, "server answers"),

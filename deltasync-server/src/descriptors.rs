@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are not connections: the root, the index, opened files of some transfers, the dashboard, the log.
-const BESIDE: u64 = 256;
+const BESIDE: u64 = 512;
 
 /// Raises the soft limit of open descriptors to the hard one, and returns it; `None` when there is none.
 pub fn raise_descriptors() -> Option<u64> {
@@ -32,7 +32,7 @@ mod tests {
     fn connections_leave_descriptors_for_files() {
         assert_eq!(connections_within(None, 9000), 9000);
         assert_eq!(connections_within(Some(1 << 20), 9000), 9000);
-        assert_eq!(connections_within(Some(1024), 9000), 768);
+        assert_eq!(connections_within(Some(2048), 9000), 1536);
         assert_eq!(connections_within(Some(100), 9000), 50);
     }
 }

@@ -2,24 +2,37 @@
 //!
 //! A state is one JSON object. Each of its fields is either a *value*, sent whole whenever it differs from the last one,
 //! or a *log*, a bounded list of numbered entries, newest first, of which a viewer gets those that it has not seen. Every
-//! piece is rendered once and shared by all viewers. The newest state stands in a watch channel, so a viewer that sleeps
-//! holds no more than that one, and skips what came between.
+//! piece carries the revision at which it came, so one number says what a viewer has seen, and one that was cut off goes
+//! on from there: nothing is kept for it. Pieces are rendered once, and the two events that nearly all viewers get, the
+//! whole and the last step, once for all of them. The newest state stands in a watch channel, so a viewer that sleeps holds
+//! no more than that one, and skips what came between.
 //!
 //! Law: the first event and all patches after it, put together, give the whole state.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::State;
+use crate::shared::unix_now;
+
+/// After so many milliseconds a viewer that was cut off comes again.
+const RETRY: u32 = 1_000;
 
 /// One state, rendered.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
+    /// Tells the publishers of one address apart.
+    epoch: u64,
+    /// Counts the states, from 1; 0 before the first.
+    revision: u64,
     fields: Vec<Field>,
     metrics: Bytes,
+    whole: OnceLock<Bytes>,
+    snapshot: OnceLock<Bytes>,
+    step: OnceLock<Option<Bytes>>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,18 +43,26 @@ struct Field {
 
 #[derive(Clone, Debug)]
 enum Content {
-    Value { revision: u64, json: Bytes },
-    Log { entries: Vec<(u64, Bytes)> },
+    Value(Piece),
+    /// By number, newest first.
+    Log(Vec<(u64, Piece)>),
 }
 
-/// What a viewer has been given so far: for each field the revision, or the number of the newest entry.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seen(Vec<u64>);
+/// JSON, and the revision at which it came.
+#[derive(Clone, Debug)]
+struct Piece {
+    revision: u64,
+    json: Bytes,
+}
+
+/// What a viewer has been given so far: the revision, 0 for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen(u64);
 
 impl Published {
     /// The whole state as JSON.
     pub(crate) fn whole(&self) -> Bytes {
-        self.since(&mut Seen::default()).unwrap_or_else(|| Bytes::from_static(b"{}"))
+        self.whole.get_or_init(|| self.since(Seen(0)).unwrap_or_else(|| Bytes::from_static(b"{}"))).clone()
     }
 
     /// The metrics as text.
@@ -49,32 +70,57 @@ impl Published {
         self.metrics.clone()
     }
 
-    /// The fields that have changed since `seen`, as a JSON object; of logs only the new entries. Brings `seen` up to
-    /// date; `None` when nothing has changed.
-    pub(crate) fn since(&self, seen: &mut Seen) -> Option<Bytes> {
-        let first = seen.0.is_empty();
-        seen.0.resize(self.fields.len(), 0);
+    /// What the viewer has seen who says that this was the id of its last event; nothing when it is none of ours.
+    ///
+    /// # Security
+    ///
+    /// Takes the header of a stranger's request.
+    pub(crate) fn seen(&self, id: &str) -> Seen {
+        let revision = id.split_once('-').and_then(|(epoch, revision)| {
+            let (epoch, revision) = (epoch.parse::<u64>().ok()?, revision.parse::<u64>().ok()?);
+            (epoch == self.epoch && revision <= self.revision).then_some(revision)
+        });
+        Seen(revision.unwrap_or(0))
+    }
+
+    /// The next event of a viewer, which it has then seen: `snapshot` is the whole state, `update` the fields that have
+    /// changed and of logs the new entries. `None` when nothing has changed.
+    pub(crate) fn event(&self, seen: &mut Seen) -> Option<Bytes> {
+        let before = std::mem::replace(seen, Seen(self.revision));
+        match before.0 {
+            revision if revision == self.revision => None,
+            0 => Some(self.snapshot.get_or_init(|| self.frame("snapshot", &self.whole())).clone()),
+            revision if revision + 1 == self.revision => self.step.get_or_init(|| self.update(before)).clone(),
+            _ => self.update(before),
+        }
+    }
+
+    fn update(&self, seen: Seen) -> Option<Bytes> {
+        self.since(seen).map(|json| self.frame("update", &json))
+    }
+
+    /// The fields that have changed since `seen`, as a JSON object; of logs only the new entries.
+    fn since(&self, seen: Seen) -> Option<Bytes> {
         let mut out = Vec::new();
-        for (field, seen) in self.fields.iter().zip(&mut seen.0) {
+        for Field { name, content } in &self.fields {
             let start = out.len();
             out.push(if start == 0 { b'{' } else { b',' });
-            out.extend_from_slice(format!("\"{}\":", field.name).as_bytes());
-            let changed = match &field.content {
-                Content::Value { revision, json } => {
-                    out.extend_from_slice(json);
-                    std::mem::replace(seen, *revision) != *revision
+            out.extend_from_slice(format!("\"{name}\":").as_bytes());
+            let changed = match content {
+                Content::Value(piece) => {
+                    out.extend_from_slice(&piece.json);
+                    piece.revision > seen.0
                 }
-                Content::Log { entries } => {
-                    let new = entries.iter().take_while(|(number, _)| number > seen);
-                    let new: Vec<&[u8]> = new.map(|(_, json)| &json[..]).collect();
+                Content::Log(entries) => {
+                    let new = entries.iter().filter(|(_, piece)| piece.revision > seen.0);
+                    let new: Vec<&[u8]> = new.map(|(_, piece)| &piece.json[..]).collect();
                     out.push(b'[');
                     out.extend_from_slice(&new.join(&b','));
                     out.push(b']');
-                    *seen = entries.first().map_or(*seen, |&(number, _)| number);
                     !new.is_empty()
                 }
             };
-            if !changed && !first {
+            if !changed && seen.0 > 0 {
                 out.truncate(start);
             }
         }
@@ -84,12 +130,23 @@ impl Published {
         out.push(b'}');
         Some(out.into())
     }
+
+    /// A server-sent event. JSON of ours has no line breaks, so one `data` line holds it.
+    fn frame(&self, name: &str, json: &[u8]) -> Bytes {
+        let head = format!("retry: {RETRY}\nid: {}-{}\nevent: {name}\ndata: ", self.epoch, self.revision);
+        let mut frame = BytesMut::with_capacity(head.len() + json.len() + 2);
+        frame.put_slice(head.as_bytes());
+        frame.put_slice(json);
+        frame.put_slice(b"\n\n");
+        frame.freeze()
+    }
 }
 
 /// Renders states and hands them to all viewers.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     sender: watch::Sender<Arc<Published>>,
+    epoch: u64,
     revision: u64,
 }
 
@@ -103,7 +160,9 @@ pub(crate) enum Draft {
 impl Publisher {
     /// A publisher whose viewers see `{}` until the first state.
     pub(crate) fn new() -> Self {
-        Self { sender: watch::channel(Arc::default()).0, revision: 0 }
+        let epoch = unix_now();
+        let none = Published { epoch, ..Published::default() };
+        Self { sender: watch::channel(Arc::new(none)).0, epoch, revision: 0 }
     }
 
     /// What viewers hold.
@@ -129,13 +188,17 @@ impl Publisher {
                 ("history", Draft::Log(history)),
                 ("errors", Draft::Log(errors)),
                 ("throughput", Draft::Value(render(&state.throughput))),
+                ("hour", Draft::Value(render(&state.hour))),
+                ("day", Draft::Value(render(&state.day))),
+                ("savings", Draft::Value(render(&state.savings))),
+                ("spread", Draft::Value(render(&state.spread))),
                 ("scrub", Draft::Value(render(&state.scrub))),
             ],
             metrics,
         );
     }
 
-    /// Publishes fields, always the same ones in the same order.
+    /// Publishes fields, always the same ones in the same order, and metrics.
     pub(crate) fn publish(&mut self, drafts: Vec<(&'static str, Draft)>, metrics: String) {
         let before = self.sender.borrow().clone();
         self.revision += 1;
@@ -143,30 +206,34 @@ impl Publisher {
             let old = before.fields.get(at).map(|field| &field.content);
             Field { name, content: self.content(draft, old) }
         });
-        let fields = fields.collect();
-        self.sender.send_replace(Arc::new(Published { fields, metrics: metrics.into() }));
+        let published = Published {
+            epoch: self.epoch,
+            revision: self.revision,
+            fields: fields.collect(),
+            metrics: metrics.into(),
+            ..Published::default()
+        };
+        self.sender.send_replace(Arc::new(published));
     }
 
     /// Takes over from the old content what has not changed.
     fn content(&self, draft: Draft, old: Option<&Content>) -> Content {
+        let new = |json| Piece { revision: self.revision, json };
         match (draft, old) {
-            (Draft::Value(json), Some(Content::Value { revision, json: same })) if json == *same => {
-                Content::Value { revision: *revision, json: same.clone() }
-            }
-            (Draft::Value(json), _) => Content::Value { revision: self.revision, json },
+            (Draft::Value(json), Some(Content::Value(piece))) if json == piece.json => Content::Value(piece.clone()),
+            (Draft::Value(json), _) => Content::Value(new(json)),
             (Draft::Log(drafts), old) => {
-                let old = if let Some(Content::Log { entries }) = old { &entries[..] } else { &[] };
+                let old = if let Some(Content::Log(entries)) = old { &entries[..] } else { &[] };
                 let entry = |(number, render): (u64, Box<dyn Fn() -> Bytes>)| {
                     // Both are sorted, the newest first.
                     let known = old.binary_search_by(|(other, _)| number.cmp(other));
-                    (number, known.map_or_else(|_| render(), |at| old[at].1.clone()))
+                    (number, known.map_or_else(|_| new(render()), |at| old[at].1.clone()))
                 };
-                Content::Log { entries: drafts.into_iter().map(entry).collect() }
+                Content::Log(drafts.into_iter().map(entry).collect())
             }
         }
     }
 }
-
 pub(crate) fn render(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("plain data with text keys always becomes JSON").into()
 }
@@ -198,21 +265,35 @@ mod tests {
         }
     }
 
+    fn data(event: &Bytes) -> (String, String, Value) {
+        let text = std::str::from_utf8(event).expect("text");
+        let lines: Vec<&str> = text.strip_suffix("\n\n").expect("an event ends").lines().collect();
+        let [_, id, name, data] = lines[..] else { panic!("{text}") };
+        let part = |line: &str, start| line.strip_prefix(start).expect("its place").to_owned();
+        let json = serde_json::from_str(&part(data, "data: ")).expect("valid");
+        (part(id, "id: "), part(name, "event: "), json)
+    }
+
     #[test]
-    fn a_viewer_that_skips_states_ends_with_the_whole_one() {
+    fn a_viewer_that_skips_states_or_was_cut_off_ends_with_the_whole_one() {
         let states: Vec<State> = (0..40u64).map(|n| state(n / 3, (n * 7).saturating_sub(199).max(1)..=n * 7)).collect();
-        for every in 1..6 {
+        for (every, cut) in [(1, false), (2, false), (5, false), (1, true), (3, true)] {
             let mut publisher = Publisher::new();
             let feed = publisher.feed();
-            let (mut seen, mut shown) = (Seen::default(), Value::Null);
+            let (mut seen, mut shown, mut last) = (Seen::default(), Value::Null, String::new());
             for (at, state) in states.iter().enumerate() {
                 publisher.publish_state(state.clone());
                 if at % every != 0 {
                     continue;
                 }
                 let published = feed.borrow().clone();
-                if let Some(update) = published.since(&mut seen) {
-                    let update = serde_json::from_slice(&update).expect("valid");
+                if cut && at > 0 {
+                    seen = published.seen(&last);
+                }
+                if let Some(event) = published.event(&mut seen) {
+                    let (id, name, update) = data(&event);
+                    assert_eq!(name, if at == 0 { "snapshot" } else { "update" });
+                    last = id;
                     if at == 0 { shown = update } else { patch(&mut shown, update) }
                 }
                 let whole: Value = serde_json::from_slice(&published.whole()).expect("valid");
@@ -228,13 +309,40 @@ mod tests {
         let feed = publisher.feed();
         let mut seen = Seen::default();
         publisher.publish_state(state(1, 1..=2));
-        assert!(feed.borrow().since(&mut seen).is_some());
+        assert!(feed.borrow().event(&mut seen).is_some());
+        assert_eq!(feed.borrow().event(&mut seen), None);
         publisher.publish_state(state(1, 1..=2));
-        assert_eq!(feed.borrow().since(&mut seen), None);
+        assert_eq!(feed.borrow().event(&mut seen), None);
         publisher.publish_state(state(1, 1..=3));
-        let update = feed.borrow().since(&mut seen).expect("one more has ended");
-        let update: Value = serde_json::from_slice(&update).expect("valid");
+        let event = feed.borrow().event(&mut seen).expect("one more has ended");
+        let (_, _, update) = data(&event);
         assert_eq!(update.as_object().map(|fields| fields.len()), Some(1));
         assert_eq!(update["history"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn the_id_of_another_server_is_none() {
+        let mut publisher = Publisher::new();
+        publisher.publish_state(state(1, 1..=2));
+        publisher.publish_state(state(2, 1..=2));
+        let published = publisher.feed().borrow().clone();
+        assert_eq!(published.seen(&format!("{}-1", publisher.epoch)), Seen(1));
+        let other = format!("{}-1", publisher.epoch + 1);
+        let later = format!("{}-3", publisher.epoch);
+        for id in [&other[..], &later, "", "-", "1", "\u{e9}-1", "99999999999999999999-1"] {
+            assert_eq!(published.seen(id), Seen(0), "{id}");
+        }
+    }
+
+    #[test]
+    fn viewers_that_keep_up_share_one_event() {
+        let mut publisher = Publisher::new();
+        publisher.publish_state(state(1, 1..=2));
+        publisher.publish_state(state(2, 1..=3));
+        let published = publisher.feed().borrow().clone();
+        let [one, other] = [(); 2].map(|()| published.event(&mut Seen(1)).expect("news"));
+        assert_eq!(one.as_ptr(), other.as_ptr());
+        let [one, other] = [(); 2].map(|()| published.event(&mut Seen(0)).expect("all"));
+        assert_eq!(one.as_ptr(), other.as_ptr());
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::feed::Publisher;
 use crate::http::{self, Site};
-use crate::{Hosts, State};
+use crate::{Access, Guard, State};
 
 /// The first byte says in what pieces the rest is sent.
 ///
@@ -26,7 +26,8 @@ pub fn fuzz_http(bytes: &[u8]) {
         let mut publisher = Publisher::new();
         publisher.publish_state(State::default());
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 7441));
-        let site = Site { hosts: Arc::new(Hosts::new(address, &[])), feed: publisher.feed() };
+        let access = Access::new(address, &[], &Guard::Loopback).expect("loopback is always fine");
+        let site = Site { access: Arc::new(access), feed: publisher.feed() };
         // Enough for any answer: nobody reads before all is said.
         let (browser, server) = duplex(1 << 20);
         let serving = tokio::spawn(http::serve_connection(server, address, site));

@@ -2,13 +2,14 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/`, `/dashboard.css`, `/dashboard.js` | the page, from the binary |
+//! | `/` and what the page names, see [`assets`](crate::assets) | the page, from the binary |
 //! | `/api/state` | the state as JSON, see [`State`](crate::State) and [`Fleet`](crate::Fleet) |
 //! | `/api/events` | server-sent events, see [`viewer`](crate::viewer) |
 //! | `/metrics` | the metrics for Prometheus |
 //! | `/healthz` | `ok` |
 //!
-//! Any other path is 404, any method but GET and HEAD is 405, a `Host` that is not ours is 421. Headers have a deadline
+//! A `Host` that is not ours is 421, any other path is 404, any method but GET and HEAD is 405. Where the dashboard has a
+//! token, who does not know it gets 401 for all but `/healthz`, which says nothing. Headers have a deadline
 //! and a bound, bodies are not read, an answer that nobody takes has a deadline, and a connection above the bound is turned
 //! away with 503.
 
@@ -32,14 +33,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::accept::accept;
+use crate::access::Access;
 use crate::feed::Published;
-use crate::host::Hosts;
 use crate::prompt::Prompt;
 use crate::refusal::Refusals;
-use crate::{metrics, viewer};
+use crate::{assets, metrics, viewer};
 
 /// The most connections at a time.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 /// How long a peer may take for the headers of a request, or be idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a peer may take nothing of an answer.
@@ -54,16 +55,12 @@ const TOO_MANY: &[u8] =
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const PAGE: &str = include_str!("../web/index.html");
-const STYLE: &str = include_str!("../web/dashboard.css");
-const SCRIPT: &str = include_str!("../web/dashboard.js");
-
 pub(crate) type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
 
 /// What is served.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
-    pub(crate) hosts: Arc<Hosts>,
+    pub(crate) access: Arc<Access>,
     pub(crate) feed: watch::Receiver<Arc<Published>>,
 }
 
@@ -127,13 +124,20 @@ fn respond(request: &Request<Incoming>, site: &Site, asleep: &Arc<Notify>) -> Re
 }
 
 fn answer(request: &Request<Incoming>, site: &Site, asleep: &Arc<Notify>) -> Response<Body> {
-    if !names_us(request, &site.hosts) {
+    if !names_us(request, &site.access) {
         let text = "this dashboard does not go by that name: start it with --dashboard-host NAME\n";
         return plain(StatusCode::MISDIRECTED_REQUEST, text);
     }
     let path = request.uri().path();
-    let known = ["/", "/dashboard.css", "/dashboard.js", "/api/state", "/api/events", "/metrics", "/healthz"];
-    if !known.contains(&path) {
+    if path != "/healthz" && !site.access.admits(request.headers()) {
+        let mut response =
+            plain(StatusCode::UNAUTHORIZED, "this dashboard has a token, and wants it as the password\n");
+        let challenge = HeaderValue::from_static("Basic realm=\"deltasync dashboard\", charset=\"UTF-8\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        return response;
+    }
+    let asset = assets::at(path);
+    if asset.is_none() && !["/api/state", "/api/events", "/metrics", "/healthz"].contains(&path) {
         return plain(StatusCode::NOT_FOUND, "nothing is here\n");
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
@@ -141,15 +145,17 @@ fn answer(request: &Request<Incoming>, site: &Site, asleep: &Arc<Notify>) -> Res
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
+    if let Some((content_type, text)) = asset {
+        return with_type(content_type, text.into());
+    }
     let published = || site.feed.borrow().clone();
     match path {
-        "/" => with_type("text/html; charset=utf-8", PAGE.into()),
-        "/dashboard.css" => with_type("text/css; charset=utf-8", STYLE.into()),
-        "/dashboard.js" => with_type("text/javascript; charset=utf-8", SCRIPT.into()),
         "/api/state" => with_type("application/json", published().whole()),
         "/metrics" => with_type(metrics::CONTENT_TYPE, published().metrics()),
         "/api/events" if request.method() == Method::GET => {
-            let events = viewer::start(site.feed.clone(), asleep.clone());
+            let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+            let seen = last.map(|id| published().seen(id)).unwrap_or_default();
+            let events = viewer::start(site.feed.clone(), seen, asleep.clone());
             typed("text/event-stream", Either::Right(events))
         }
         "/api/events" => with_type("text/event-stream", Bytes::new()),
@@ -158,11 +164,11 @@ fn answer(request: &Request<Incoming>, site: &Site, asleep: &Arc<Notify>) -> Res
 }
 
 /// Every name in the request is one of ours, and there is one.
-fn names_us(request: &Request<Incoming>, hosts: &Hosts) -> bool {
+fn names_us(request: &Request<Incoming>, access: &Access) -> bool {
     let headers = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().ok());
     let target = request.uri().authority().map(|authority| Some(authority.as_str()));
     let mut names = headers.chain(target).peekable();
-    names.peek().is_some() && names.all(|name| name.is_some_and(|name| hosts.accept(name)))
+    names.peek().is_some() && names.all(|name| name.is_some_and(|name| access.hosts.accept(name)))
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {

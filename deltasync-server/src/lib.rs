@@ -23,10 +23,13 @@ mod text;
 
 mod ring;
 
+mod spread;
+pub use spread::{Histogram, Spread, Spreads};
+
 mod state;
 pub use state::{
-    ClientState, Ended, EndedState, ErrorState, FORMAT, FindingState, PassState, ScrubState, ServerState, State,
-    Throughput, Totals, TransferState,
+    BlockState, ClientState, Ended, EndedState, ErrorState, FORMAT, Failures, FindingState, Moved, PassState, Savings,
+    ScrubState, ServerState, State, Throughput, Totals, TransferState,
 };
 
 mod meter;
@@ -39,6 +42,8 @@ pub use board::{Board, ClientId};
 mod shared;
 pub use shared::SharedBoard;
 
+mod kept;
+
 mod fleet;
 pub use fleet::{Fleet, FleetServer};
 
@@ -50,6 +55,9 @@ mod viewer;
 
 mod host;
 pub use host::Hosts;
+
+mod access;
+pub use access::{Access, Guard, Token};
 
 mod limits;
 pub use limits::ServerLimits;
@@ -64,6 +72,8 @@ mod accept;
 mod refusal;
 
 mod prompt;
+
+mod assets;
 
 mod http;
 

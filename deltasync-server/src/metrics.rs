@@ -5,14 +5,14 @@
 
 use std::fmt::{Display, Write};
 
-use crate::{Ended, Fleet, PassState, State};
+use crate::{Ended, Failures, Fleet, Histogram, PassState, Spread, State};
 
 /// The media type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of one server.
 pub(crate) fn of_server(state: &State) -> String {
-    let State { server, totals, scrub, .. } = state;
+    let State { server, totals, scrub, spread, .. } = state;
     let mut text = Text::default();
     text.family("deltasync_build_info", "gauge", "The version that runs; always 1.");
     text.sample("deltasync_build_info", &[("version", &server.version)], 1);
@@ -41,6 +41,33 @@ pub(crate) fn of_server(state: &State) -> String {
         for (result, count) in [("done", done), ("failed", failed), ("cancelled", cancelled)] {
             text.sample("deltasync_transfers_total", &[("verb", verb), ("result", result)], count);
         }
+    }
+    text.family("deltasync_transfer_failures_total", "counter", "Transfers that failed, by why.");
+    let Failures { conflict, integrity, changed, storage, stalled, lost, refused } = totals.failures;
+    let reasons = [
+        ("conflict", conflict),
+        ("integrity", integrity),
+        ("changed", changed),
+        ("storage", storage),
+        ("stalled", stalled),
+        ("lost", lost),
+        ("refused", refused),
+    ];
+    for (reason, count) in reasons {
+        text.sample("deltasync_transfer_failures_total", &[("reason", reason)], count);
+    }
+    let verbs = [("push", &spread.push), ("pull", &spread.pull)];
+    let of_all = |pick: fn(&Spread) -> &Histogram| verbs.map(|(verb, spread)| (verb, pick(spread)));
+    let help = "How long transfers took that ended well.";
+    text.histograms("deltasync_transfer_duration_seconds", help, of_all(|spread| &spread.seconds));
+    let help = "How long the files were of transfers that ended well.";
+    text.histograms("deltasync_transfer_file_bytes", help, of_all(|spread| &spread.file_bytes));
+    let help = "What transfers cost on the wire that ended well.";
+    text.histograms("deltasync_transfer_wire_bytes", help, of_all(|spread| &spread.wire_bytes));
+    if server.disk_total > 0 {
+        let help = "Bytes that may still be written to the disk of the served directory.";
+        text.single("deltasync_disk_free_bytes", "gauge", help, server.disk_free);
+        text.single("deltasync_disk_size_bytes", "gauge", "Bytes of that disk in all.", server.disk_total);
     }
     let help = "Results that were not right at once and were sent again.";
     text.single("deltasync_repairs_total", "counter", help, totals.repairs);
@@ -98,6 +125,22 @@ impl Text {
     fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
+    }
+
+    /// A histogram of each verb, as Prometheus counts: a bucket holds those below it too.
+    fn histograms(&mut self, name: &str, help: &str, verbs: [(&str, &Histogram); 2]) {
+        self.family(name, "histogram", help);
+        for (verb, histogram) in verbs {
+            let mut count = 0;
+            for (bound, more) in histogram.bounds.iter().zip(&histogram.counts) {
+                count += more;
+                self.sample(&format!("{name}_bucket"), &[("verb", verb), ("le", &bound.to_string())], count);
+            }
+            let count = histogram.count();
+            self.sample(&format!("{name}_bucket"), &[("verb", verb), ("le", "+Inf")], count);
+            self.sample(&format!("{name}_sum"), &[("verb", verb)], histogram.sum);
+            self.sample(&format!("{name}_count"), &[("verb", verb)], count);
+        }
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{FORMAT, State};
+use crate::{FORMAT, State, Token};
 
 /// How long one question may take in all.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +33,8 @@ pub(crate) enum PollError {
     TimedOut,
     #[error("it does not go by the name {0}: start it with --dashboard-host {0}")]
     Misdirected(String),
+    #[error("it has a token, and not the one of this dashboard: start this one with --server-token-file FILE")]
+    Unauthorized,
     #[error("it answered {0}")]
     Status(StatusCode),
     #[error("its answer has more than {BODY_MAX} bytes")]
@@ -46,15 +48,19 @@ pub(crate) enum PollError {
 }
 
 /// The state of the server whose dashboard is at `address`, `HOST:PORT`.
-pub(crate) async fn poll(address: &str) -> Result<State, PollError> {
-    timeout(TIMEOUT, ask(address)).await.unwrap_or(Err(PollError::TimedOut))
+pub(crate) async fn poll(address: &str, token: Option<&Token>) -> Result<State, PollError> {
+    timeout(TIMEOUT, ask(address, token)).await.unwrap_or(Err(PollError::TimedOut))
 }
 
-async fn ask(address: &str) -> Result<State, PollError> {
+async fn ask(address: &str, token: Option<&Token>) -> Result<State, PollError> {
     let stream = TcpStream::connect(address).await.map_err(PollError::Connect)?;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(HEADER_MAX).handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/api/state").header(header::HOST, address).body(Empty::<Bytes>::new());
+    let mut request = Request::get("/api/state").header(header::HOST, address);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, token.header());
+    }
+    let request = request.body(Empty::<Bytes>::new());
     // The address has just been resolved, but what resolves need not be a header.
     let request = request.map_err(|_| PollError::Misdirected(address.to_owned()))?;
     let talk = async {
@@ -62,6 +68,7 @@ async fn ask(address: &str) -> Result<State, PollError> {
         match response.status() {
             StatusCode::OK => {}
             StatusCode::MISDIRECTED_REQUEST => return Err(PollError::Misdirected(address.to_owned())),
+            StatusCode::UNAUTHORIZED => return Err(PollError::Unauthorized),
             status => return Err(PollError::Status(status)),
         }
         let body = Limited::new(response.into_body(), BODY_MAX).collect().await.map_err(|error| match error

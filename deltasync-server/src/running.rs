@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use deltasync_core::{BlockMap, ByteLen, Placed};
 use deltasync_proto::{Phase, Progress, Verb};
+
+use crate::{BlockState, Moved};
 
 /// A rate is measured over spans of at least this long.
 const RATE_SPAN: Duration = Duration::from_millis(250);
 /// What has not moved for so long has no rate.
 const RATE_STALE: Duration = Duration::from_secs(3);
+
+/// In how many cells a target is shown.
+pub(crate) const CELLS: usize = 200;
+/// How many ranges are kept of a target whose length is not known yet.
+const PLACED_MAX: usize = 2_048;
 
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -18,14 +26,18 @@ pub(crate) struct Running {
     pub(crate) progress: Progress,
     /// The most bytes of the target that were ever done: what the meter has counted.
     pub(crate) counted: u64,
+    /// The most that were ever taken from the basis.
+    pub(crate) counted_copied: u64,
     rate: Rate,
+    /// Where in the target its bytes come from, if that is kept.
+    blocks: Option<Blocks>,
     pub(crate) repairs: u32,
     pub(crate) restarts: u32,
 }
 
 impl Running {
-    /// A transfer that starts now.
-    pub(crate) fn new(now: Duration, verb: Verb, path: String) -> Self {
+    /// A transfer that starts now; `mapped` when it is kept where in the target its bytes come from.
+    pub(crate) fn new(now: Duration, verb: Verb, path: String, mapped: bool) -> Self {
         Self {
             verb,
             path,
@@ -33,7 +45,9 @@ impl Running {
             since: now,
             progress: Progress::default(),
             counted: 0,
+            counted_copied: 0,
             rate: Rate { mark: now, done: 0, rate: 0.0 },
+            blocks: mapped.then(Blocks::default),
             repairs: 0,
             restarts: 0,
         }
@@ -43,21 +57,68 @@ impl Running {
     pub(crate) fn restart(&mut self) {
         self.restarts = self.restarts.saturating_add(1);
         self.progress = Progress::default();
+        if let Some(blocks) = &mut self.blocks {
+            *blocks = Blocks::default();
+        }
     }
 
-    /// It is this far now; returns how many bytes of the target are done for the first time.
-    pub(crate) fn advance(&mut self, now: Duration, progress: Progress) -> u64 {
+    /// Ranges of the target have come from here or there.
+    pub(crate) fn place(&mut self, placed: Vec<Placed>) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.place(self.progress.total, placed);
+        }
+    }
+
+    /// Where in the target its bytes come from; nothing while that is not known.
+    pub(crate) fn blocks(&self) -> Vec<BlockState> {
+        let map = self.blocks.as_ref().and_then(|blocks| blocks.map.as_ref());
+        let runs = map.map(BlockMap::runs).unwrap_or_default();
+        runs.iter().map(|run| BlockState { len: run.len.get(), origin: run.origin.name().to_owned() }).collect()
+    }
+
+    /// It is this far now; returns what of the target is done for the first time.
+    pub(crate) fn advance(&mut self, now: Duration, progress: Progress) -> Moved {
         self.progress = progress;
+        if let Some(blocks) = &mut self.blocks {
+            blocks.place(progress.total, Vec::new());
+        }
+        let copied = progress.copied.get();
         let done = progress.copied.get().saturating_add(progress.literal.get());
         self.rate.update(now, done);
-        let more = done.saturating_sub(self.counted);
+        let file = done.saturating_sub(self.counted);
+        let more = Moved { file, copied: copied.saturating_sub(self.counted_copied), ..Moved::default() };
         self.counted = self.counted.max(done);
+        self.counted_copied = self.counted_copied.max(copied);
         more
     }
 
     /// Bytes of the target a second, lately.
     pub(crate) fn rate(&self, now: Duration) -> u64 {
         self.rate.at(now)
+    }
+}
+
+/// Where in a target its bytes come from. Ranges may be told before the length of the target is.
+#[derive(Debug, Default)]
+struct Blocks {
+    map: Option<BlockMap>,
+    early: Vec<Placed>,
+}
+
+impl Blocks {
+    fn place(&mut self, total: ByteLen, mut placed: Vec<Placed>) {
+        if total == ByteLen::ZERO {
+            placed.truncate(PLACED_MAX - self.early.len());
+            return self.early.append(&mut placed);
+        }
+        if self.early.is_empty() && placed.is_empty() {
+            return;
+        }
+        let map = match &mut self.map {
+            Some(map) if map.len() == total => map,
+            map => map.insert(BlockMap::new(total, CELLS)),
+        };
+        std::mem::take(&mut self.early).iter().chain(&placed).for_each(|range| map.place(range));
     }
 }
 
@@ -89,7 +150,7 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
-    use deltasync_core::ByteLen;
+    use deltasync_core::{ByteLen, Offset};
 
     use super::*;
 
@@ -100,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_steady_transfer_shows_its_rate_and_a_stalled_one_none() {
-        let mut running = Running::new(Duration::ZERO, Verb::Push, "a".to_owned());
+        let mut running = Running::new(Duration::ZERO, Verb::Push, "a".to_owned(), false);
         for tenth in 1..=50u64 {
             running.advance(Duration::from_millis(100 * tenth), progress(900_000 * tenth, 100_000 * tenth));
         }
@@ -111,12 +172,47 @@ mod tests {
 
     #[test]
     fn bytes_done_again_after_a_restart_are_counted_once() {
-        let mut running = Running::new(Duration::ZERO, Verb::Pull, "a".to_owned());
+        let mut running = Running::new(Duration::ZERO, Verb::Pull, "a".to_owned(), false);
         let at = Duration::from_secs;
-        assert_eq!(running.advance(at(1), progress(50, 10)), 60);
+        let more = |running: &mut Running, now, copied, literal| {
+            let more = running.advance(at(now), progress(copied, literal));
+            (more.file, more.copied)
+        };
+        assert_eq!(more(&mut running, 1, 50, 10), (60, 50));
         running.restart();
-        assert_eq!(running.advance(at(2), progress(20, 0)), 0);
-        assert_eq!(running.advance(at(3), progress(60, 10)), 10);
+        assert_eq!(more(&mut running, 2, 20, 0), (0, 0));
+        assert_eq!(more(&mut running, 3, 60, 10), (10, 10));
         assert_eq!(running.restarts, 1);
+    }
+    #[test]
+    fn ranges_told_before_the_length_are_shown_with_it_and_forgotten_at_a_restart() {
+        let range = |at, len, copied| {
+            let len_of = ByteLen::new;
+            Placed { at: Offset::new(at), len: len_of(len), copied: len_of(copied) }
+        };
+        let told = |running: &Running| -> Vec<(u64, String)> {
+            running.blocks().into_iter().map(|block| (block.len, block.origin)).collect()
+        };
+        let at = Duration::from_secs(1);
+        let half = 1 << 29;
+        let mut running = Running::new(at, Verb::Push, "a".to_owned(), true);
+        running.place(vec![range(0, half, half)]);
+        assert_eq!(told(&running), []);
+        running.advance(at, progress(half, 0));
+        assert_eq!(told(&running), [(half, "copied".to_owned()), (half, "missing".to_owned())]);
+        running.place(vec![range(half, half, 0)]);
+        assert_eq!(told(&running), [(half, "copied".to_owned()), (half, "sent".to_owned())]);
+        running.restart();
+        assert_eq!(told(&running), []);
+        running.advance(at, progress(half, 0));
+        assert_eq!(told(&running), [], "nothing is known of it");
+        running.restart();
+        // However much is told early, memory is bounded.
+        (0..9).for_each(|_| running.place(vec![range(0, 1, 1); PLACED_MAX / 2]));
+        assert_eq!(running.blocks.as_ref().map(|blocks| blocks.early.len()), Some(PLACED_MAX));
+        let mut unmapped = Running::new(at, Verb::Push, "a".to_owned(), false);
+        unmapped.place(vec![range(0, half, half)]);
+        unmapped.advance(at, progress(half, 0));
+        assert_eq!(told(&unmapped), []);
     }
 }

@@ -9,26 +9,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltasync_io::Storage;
+use deltasync_io::{LocalStorage, Storage};
 use deltasync_proto::Config;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::accept::accept;
+use crate::access::Access;
 use crate::connection;
 use crate::control;
 use crate::descriptors::connections_within;
 use crate::feed::Publisher;
-use crate::host::Hosts;
 use crate::http::{self, Site};
+use crate::kept::{Keeper, Kept};
 use crate::limits::Origins;
 use crate::refusal::Refusals;
 use crate::scrub::Scrubber;
 use crate::shared::Attached;
 use crate::viewer::PACE;
-use crate::{Scrubbing, ServerLimits, SharedBoard, Shutdown, raise_descriptors};
+use crate::{Guard, Scrubbing, ServerLimits, SharedBoard, Shutdown, raise_descriptors};
 
 /// Settings of a server. `ServerConfig::default()` suits a machine of its own.
 #[derive(Clone, Debug)]
@@ -42,6 +43,11 @@ pub struct ServerConfig {
     pub shutdown: Duration,
     /// Names under which the dashboard may be reached besides its address and loopback, with or without a port.
     pub dashboard_hosts: Vec<String>,
+    /// Whom the dashboard lets in (default: who is on this machine).
+    pub dashboard_guard: Guard,
+    /// The directory that is served: the dashboard's history is kept in its `.deltasync/`, and the room on its disk is shown
+    /// (default: neither).
+    pub directory: Option<Arc<LocalStorage>>,
     /// How stored files are checked, and the server answers its user (default: not at all).
     pub scrub: Option<Scrubbing>,
 }
@@ -53,6 +59,8 @@ impl Default for ServerConfig {
             limits: ServerLimits::default(),
             shutdown: Duration::from_secs(30),
             dashboard_hosts: Vec::new(),
+            dashboard_guard: Guard::default(),
+            directory: None,
             scrub: None,
         }
     }
@@ -84,6 +92,20 @@ impl ServerConfig {
     #[must_use]
     pub fn dashboard_hosts(mut self, hosts: Vec<String>) -> Self {
         self.dashboard_hosts = hosts;
+        self
+    }
+
+    /// Sets whom the dashboard lets in.
+    #[must_use]
+    pub fn dashboard_guard(mut self, guard: Guard) -> Self {
+        self.dashboard_guard = guard;
+        self
+    }
+
+    /// Sets the directory in which the dashboard's history is kept, and the room on whose disk it shows.
+    #[must_use]
+    pub fn directory(mut self, directory: Arc<LocalStorage>) -> Self {
+        self.directory = Some(directory);
         self
     }
 
@@ -181,7 +203,7 @@ pub(crate) async fn bind(address: &str) -> io::Result<TcpListener> {
 ///
 /// # Errors
 ///
-/// When the system does not say where the sockets are. What a client causes never ends the server.
+/// When the system does not say where the sockets are, or the guard does not allow the dashboard's ([`Guard::allows`]). What a client causes never ends the server.
 pub async fn run(
     listeners: Listeners,
     storage: Arc<dyn Storage>,
@@ -189,13 +211,25 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> io::Result<()> {
     let address = listeners.clients()?;
-    warn_if_open(address, "clients");
-    let board = SharedBoard::new(address);
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "clients can connect from other machines, and there is no authentication yet");
+    }
     let mut beside = JoinSet::new();
+    let (board, keeper) = match config.directory.clone() {
+        None => (SharedBoard::new(address), None),
+        Some(directory) => {
+            let board = SharedBoard::restored(address, Kept::load(&directory));
+            let (stop, stopped) = oneshot::channel::<()>();
+            let keeper = Keeper::new(directory, board.clone());
+            let keeping = tokio::spawn(keeper.run(async { drop(stopped.await) }));
+            (board, Some((stop, keeping)))
+        }
+    };
     if let Some(listener) = listeners.dashboard {
         let address = listener.local_addr()?;
-        warn_if_open(address, "the dashboard");
-        beside.spawn(serve_dashboard(listener, board.clone(), Hosts::new(address, &config.dashboard_hosts)));
+        let access = Access::new(address, &config.dashboard_hosts, &config.dashboard_guard)?;
+        config.dashboard_guard.warn(address);
+        beside.spawn(serve_dashboard(listener, board.clone(), access));
     }
     let scrubber = config.scrub.clone().map(|scrubbing| {
         let listener = scrubbing.storage.control();
@@ -213,6 +247,10 @@ pub async fn run(
     beside.shutdown().await;
     if let Some(scrubber) = scrubber {
         scrubber.end().await;
+    }
+    if let Some((stop, keeping)) = keeper {
+        drop(stop);
+        log_panic(keeping.await);
     }
     tracing::info!("stopped");
     Ok(())
@@ -291,10 +329,10 @@ async fn finish(mut sessions: JoinSet<()>, limit: Duration, mut shutdown: Shutdo
 
 /// Serves the dashboard of a board for as long as it is polled: for embedders that drive sessions by themselves. The
 /// board is rendered when it has changed, at most five times a second, once for all viewers.
-pub async fn serve_dashboard(listener: TcpListener, board: Arc<SharedBoard>, hosts: Hosts) {
+pub async fn serve_dashboard(listener: TcpListener, board: Arc<SharedBoard>, access: Access) {
     let mut publisher = Publisher::new();
     board.news().into_iter().for_each(|state| publisher.publish_state(state));
-    let site = Site { hosts: Arc::new(hosts), feed: publisher.feed() };
+    let site = Site { access: Arc::new(access), feed: publisher.feed() };
     let publish = async {
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -311,12 +349,6 @@ pub async fn serve_dashboard(listener: TcpListener, board: Arc<SharedBoard>, hos
 
 fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a session ended by a fault of the server; others go on");
-    }
-}
-
-fn warn_if_open(address: SocketAddr, whom: &str) {
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "{whom} can connect from other machines, and there is no authentication yet");
+        tracing::error!(%error, "a task ended by a fault of the server; others go on");
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deltasync_proto::{Event, Stats};
 
+use crate::kept::Kept;
 use crate::{Board, ClientId, EndedState, State};
 
 /// A [`Board`] for several tasks, and the clock for it.
@@ -25,6 +26,13 @@ impl SharedBoard {
     pub fn new(listen: SocketAddr) -> Arc<Self> {
         let board = Board::new(env!("CARGO_PKG_VERSION"), &listen.to_string(), unix_now());
         Arc::new(Self { board: Mutex::new(board), start: Instant::now(), changed: AtomicBool::new(true) })
+    }
+
+    /// The same, of one that goes on from what an earlier server kept.
+    pub(crate) fn restored(listen: SocketAddr, kept: Kept) -> Arc<Self> {
+        let board = Self::new(listen);
+        board.with(|board, _| board.restore(kept));
+        board
     }
 
     /// Reads or changes the board, at the present time.

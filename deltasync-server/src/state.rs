@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Spreads;
+use crate::running::CELLS;
 use crate::text::{MESSAGE_MAX, PATH_MAX, visible};
 
 /// The number of the shape below.
@@ -42,6 +44,18 @@ pub struct State {
     pub errors: Vec<ErrorState>,
     /// Bytes a second over the last five minutes.
     pub throughput: Throughput,
+    /// Bytes a minute over the last hour, also over restarts.
+    #[serde(default)]
+    pub hour: Throughput,
+    /// Bytes a quarter of an hour over the last day, also over restarts.
+    #[serde(default)]
+    pub day: Throughput,
+    /// What moved in the last minute, hour and day.
+    #[serde(default)]
+    pub savings: Savings,
+    /// How long transfers took, and how large they were.
+    #[serde(default)]
+    pub spread: Spreads,
     /// How the stored files are checked.
     #[serde(default)]
     pub scrub: ScrubState,
@@ -64,6 +78,12 @@ pub struct ServerState {
     pub clients: u64,
     /// How many transfers run, listed or not.
     pub running: u64,
+    /// Bytes that may still be written to the disk of the served directory.
+    #[serde(default)]
+    pub disk_free: u64,
+    /// Bytes of that disk in all; 0 while that is not known.
+    #[serde(default)]
+    pub disk_total: u64,
 }
 
 /// Sums since a server started. Files count when their transfer has ended well; the wire counts at once.
@@ -106,6 +126,29 @@ pub struct Totals {
     /// Directories made, and what was renamed or removed.
     #[serde(default)]
     pub alter: Ended,
+    /// Why transfers failed; together as many as failed.
+    #[serde(default)]
+    pub failures: Failures,
+}
+
+/// Why transfers failed, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failures {
+    /// Another version was there than the one to be replaced.
+    pub conflict: u64,
+    /// The result was not what was announced, also after a repair.
+    pub integrity: u64,
+    /// The source changed each time it was read.
+    pub changed: u64,
+    /// The storage of this server could not.
+    pub storage: u64,
+    /// The peer said nothing for too long.
+    pub stalled: u64,
+    /// The connection ended first.
+    pub lost: u64,
+    /// The peer would not or could not, or there was no room in memory.
+    pub refused: u64,
 }
 
 /// How the transfers of one kind ended.
@@ -169,6 +212,20 @@ pub struct TransferState {
     pub repairs: u32,
     /// How often it started over because its source changed.
     pub restarts: u32,
+    /// Where in the target its bytes come from, in at most 200 cells of equal length, from its start to its end; empty while
+    /// that is not known. It is kept for transfers that begin while fewer than 200 run.
+    #[serde(default)]
+    pub blocks: Vec<BlockState>,
+}
+
+/// Neighbouring cells of a target with one origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockState {
+    /// How many bytes they are.
+    pub len: u64,
+    /// `missing`: some of it is not there yet; `copied`: all of it was there already; `sent`: all of it was sent; `mixed`:
+    /// some of it was there already, the rest was sent.
+    pub origin: String,
 }
 
 /// One push or pull that has ended.
@@ -200,6 +257,9 @@ pub struct EndedState {
     pub result: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// The same in one word, a field of [`Failures`]; empty when it did not fail.
+    #[serde(default)]
+    pub kind: String,
 }
 
 /// Something that went wrong.
@@ -217,9 +277,38 @@ pub struct ErrorState {
     pub path: Option<String>,
     /// What went wrong.
     pub message: String,
+    /// The same in one word, a field of [`Failures`]; `connection` when the whole connection failed.
+    #[serde(default)]
+    pub kind: String,
 }
 
-/// Bytes per interval, oldest first; both lists have one length.
+/// What moved in a span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Bytes of targets.
+    pub file: u64,
+    /// Those of them that did not have to be sent.
+    pub copied: u64,
+    /// Bytes on the wire, both ways.
+    pub wire: u64,
+    /// Pushes and pulls that ended well.
+    pub done: u64,
+    /// Pushes and pulls that failed.
+    pub failed: u64,
+}
+
+/// What moved lately, also over restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Savings {
+    /// In the last minute.
+    pub minute: Moved,
+    /// In the last hour.
+    pub hour: Moved,
+    /// In the last day.
+    pub day: Moved,
+}
+
+/// Bytes per interval, oldest first; all lists have one length.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
     /// How long one sample is.
@@ -228,6 +317,9 @@ pub struct Throughput {
     pub file: Vec<u64>,
     /// Bytes on the wire, both ways.
     pub wire: Vec<u64>,
+    /// Bytes of targets that did not have to be sent.
+    #[serde(default)]
+    pub copied: Vec<u64>,
 }
 
 /// How the stored files are checked against what was published.
@@ -290,7 +382,6 @@ impl State {
     #[must_use]
     pub(crate) fn bound(mut self) -> Self {
         let name = |text: &mut String| *text = visible(text, 64);
-        let message = |text: &mut String| *text = visible(text, MESSAGE_MAX);
         let path = |text: &mut String| *text = visible(text, PATH_MAX);
         [&mut self.server.version, &mut self.server.listen].into_iter().for_each(name);
         self.clients.truncate(LISTED_MAX);
@@ -299,23 +390,42 @@ impl State {
         for transfer in &mut self.transfers {
             [&mut transfer.peer, &mut transfer.verb, &mut transfer.phase].into_iter().for_each(name);
             path(&mut transfer.path);
+            transfer.blocks.truncate(CELLS);
+            transfer.blocks.iter_mut().for_each(|block| block.origin = visible(&block.origin, 16));
         }
         self.history.truncate(HISTORY_MAX);
-        for ended in &mut self.history {
-            [&mut ended.peer, &mut ended.verb, &mut ended.result].into_iter().for_each(name);
-            path(&mut ended.path);
-            ended.error.iter_mut().for_each(message);
-        }
+        self.history = self.history.into_iter().map(EndedState::bound).collect();
         self.errors.truncate(ERRORS_MAX);
-        for error in &mut self.errors {
-            name(&mut error.peer);
-            error.verb.iter_mut().for_each(name);
-            error.path.iter_mut().for_each(path);
-            message(&mut error.message);
-        }
+        self.errors = self.errors.into_iter().map(ErrorState::bound).collect();
+        self.spread = self.spread.bound();
         self.scrub = self.scrub.bound();
-        self.throughput.file.truncate(crate::meter::SAMPLES);
-        self.throughput.wire.truncate(crate::meter::SAMPLES);
+        for Throughput { file, wire, copied, .. } in [&mut self.throughput, &mut self.hour, &mut self.day] {
+            [file, wire, copied].into_iter().for_each(|list| list.truncate(crate::meter::SAMPLES));
+        }
+        self
+    }
+}
+
+impl EndedState {
+    /// This one with its texts made visible and cut.
+    pub(crate) fn bound(mut self) -> Self {
+        for text in [&mut self.peer, &mut self.verb, &mut self.result, &mut self.kind] {
+            *text = visible(text, 64);
+        }
+        self.path = visible(&self.path, PATH_MAX);
+        self.error = self.error.map(|error| visible(&error, MESSAGE_MAX));
+        self
+    }
+}
+
+impl ErrorState {
+    /// This one with its texts made visible and cut.
+    pub(crate) fn bound(mut self) -> Self {
+        self.peer = visible(&self.peer, 64);
+        self.kind = visible(&self.kind, 64);
+        self.verb = self.verb.map(|verb| visible(&verb, 64));
+        self.path = self.path.map(|path| visible(&path, PATH_MAX));
+        self.message = visible(&self.message, MESSAGE_MAX);
         self
     }
 }
@@ -349,7 +459,8 @@ mod tests {
         let bad = "\u{202e}x".repeat(10_000);
         let error = ErrorState { message: bad.clone(), path: Some(bad.clone()), ..ErrorState::default() };
         let ended = EndedState { path: bad.clone(), error: Some(bad.clone()), ..EndedState::default() };
-        let transfer = TransferState { path: bad.clone(), phase: bad.clone(), ..TransferState::default() };
+        let blocks = vec![BlockState { len: 1, origin: "\u{202e}x".repeat(10) }; 300];
+        let transfer = TransferState { path: bad.clone(), phase: bad.clone(), blocks, ..TransferState::default() };
         let finding = FindingState { path: bad.clone(), message: bad.clone(), ..FindingState::default() };
         let scrub = ScrubState { position: bad.clone(), findings: vec![finding; 1000], ..ScrubState::default() };
         let state = State {
@@ -358,11 +469,11 @@ mod tests {
             history: vec![ended; 1000],
             transfers: vec![transfer; 1000],
             clients: vec![ClientState { peer: bad, ..ClientState::default() }; 1000],
-            throughput: Throughput { interval_ms: 1, file: vec![1; 9999], wire: vec![1; 9999] },
+            throughput: Throughput { interval_ms: 1, file: vec![1; 9999], wire: vec![1; 9999], copied: vec![1; 9999] },
             ..State::default()
         };
         let json = serde_json::to_string(&state.bound()).expect("plain data");
-        assert!(json.len() < 1 << 20, "{} bytes", json.len());
+        assert!(json.len() < 4 << 20, "{} bytes", json.len());
         assert!(!json.contains('\u{202e}'));
     }
 
@@ -371,7 +482,9 @@ mod tests {
         let mut json = serde_json::to_value(State { format: FORMAT, ..State::default() }).expect("plain data");
         json["colour"] = "blue".into();
         // And what an older server does not tell is nothing.
-        json.as_object_mut().expect("an object").remove("scrub");
+        for name in ["scrub", "hour", "day", "savings", "spread"] {
+            json.as_object_mut().expect("an object").remove(name);
+        }
         let state: State = serde_json::from_value(json).expect("still a state");
         assert_eq!(state, State { format: FORMAT, ..State::default() });
     }

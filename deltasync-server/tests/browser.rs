@@ -1,7 +1,9 @@
 //! The page in a real browser, over made-up transfers.
 //!
 //! Needs Chromium, node and `npm install` in `tests/browser/`. With `DELTASYNC_SCREENSHOTS` set to a directory, pictures of
-//! the page are put there.
+//! the page are put there. Those in `docs/pictures/` are made by
+//! `cargo test -p deltasync-server --test browser -- --ignored pictures_of_the_documentation` with
+//! `DELTASYNC_PICTURES=1`, and get small by ImageMagick's `convert`.
 
 mod support;
 
@@ -17,7 +19,7 @@ use deltasync_server::{
     DashboardConfig, FindingState, PassState, SharedBoard, Shutdown, bind_dashboard, run_dashboard,
 };
 use serde_json::{Value, json};
-use support::{Dashboard, HOSTILE, connect, done, failed, progress, repairing, started};
+use support::{Dashboard, HOSTILE, connect, done, failed, get, placed, progress, repairing, started};
 
 /// A browser that obeys.
 struct Browser {
@@ -64,6 +66,19 @@ impl Browser {
         serde_json::from_value(self.tell(json!({"read": selector}))).expect("texts")
     }
 
+    /// Types into a field, or chooses in a select.
+    fn choose(&mut self, selector: &str, text: &str) {
+        self.tell(json!({"type": selector, "text": text}));
+    }
+
+    /// The exact numbers of bytes of the cells of a table that stand under a label.
+    fn exact(&mut self, table: &str, label: &str) -> Vec<u64> {
+        let selector = format!("{table} td[data-label=\"{label}\"]");
+        let texts: Vec<String> =
+            serde_json::from_value(self.tell(json!({"attribute": selector, "name": "data-bytes"}))).expect("texts");
+        texts.iter().map(|text| text.parse().expect("a number")).collect()
+    }
+
     fn shot(&mut self, name: &str) {
         let Some(directory) = std::env::var_os("DELTASYNC_SCREENSHOTS").map(PathBuf::from) else { return };
         self.tell(json!({"shot": directory.join(format!("{name}.png"))}));
@@ -90,6 +105,11 @@ const MB: u64 = 1_000_000;
 
 impl Morning {
     fn begin(board: &Arc<SharedBoard>) -> Self {
+        Self::begin_slowly(board, Duration::ZERO)
+    }
+
+    /// The same, but what has ended took so long each.
+    fn begin_slowly(board: &Arc<SharedBoard>, each: Duration) -> Self {
         let (alice, bob) = (connect(board, 50_412), connect(board, 41_877));
         let files = [
             ("photos/2026/harbour at dusk.raw", 48 * MB, 1_200_000),
@@ -99,9 +119,18 @@ impl Morning {
             ("vm/build-machine.qcow2", 8_400 * MB, 21 * MB),
             ("ledger/2026-10.sqlite", 36 * MB, 88_000),
         ];
+        let mut stats = Stats { wire_sent: 700_000, wire_received: 2 * MB, round_trips: 64 };
         for (n, (path, total, literal)) in files.into_iter().cycle().take(32).enumerate() {
             let (id, client) = (n as u32 + 1, if n % 3 == 0 { bob } else { alice });
             started(board, client, id, if n % 4 == 3 { Verb::Pull } else { Verb::Push }, path);
+            for part in (1..8).filter(|_| !each.is_zero()) {
+                let share = |bytes: u64| bytes * part / 8;
+                let parts = [share(total - literal), share(literal), share(literal * 2 / 5)];
+                progress(board, client, id, Phase::Moving, total, parts);
+                stats.wire_received += literal / 20;
+                board.with(|board, now| board.carried(now, alice, stats));
+                std::thread::sleep(each * (1 + n as u32 % 3) / 16);
+            }
             if n == 9 {
                 let fault = StorageFault::new(FaultKind::Full, "src/release.tar: no space left on the device");
                 failed(board, client, id, TransferError::Storage(fault));
@@ -126,7 +155,6 @@ impl Morning {
             );
             started(&board, alice, 103, Verb::Push, "src/release.tar");
             repairing(&board, bob, 102);
-            let mut stats = Stats { wire_sent: 700_000, wire_received: 70 * MB, round_trips: 64 };
             for n in 0.. {
                 if stopped.load(Ordering::Relaxed) {
                     return;
@@ -150,6 +178,8 @@ impl Morning {
                     48 * MB,
                     [step * 60_000 + 12 * MB, step * 30_000 + 4 * MB, 100_000],
                 );
+                placed(&board, alice, 101, &mixed(2_109 * MB + step * 12 * MB, [150 * MB, MB]));
+                placed(&board, bob, 102, &mixed(16 * MB + step * 90_000, [2 * MB, 900_000]));
                 progress(&board, alice, 103, Phase::Describing, 0, [0, 0, 0]);
                 stats.wire_received += (60_000.0 * swing) as u64;
                 stats.wire_sent += (2_000.0 * swing) as u64;
@@ -159,6 +189,12 @@ impl Morning {
         });
         Self { stop }
     }
+}
+
+/// The ranges of a target of which so much is done: so much copied and so much sent, again and again.
+fn mixed(done: u64, [copied, sent]: [u64; 2]) -> Vec<(u64, bool)> {
+    let whole = (0..done / (copied + sent)).flat_map(|_| [(copied, true), (sent, false)]);
+    whole.chain([(done % (copied + sent), true)]).filter(|&(len, _)| len > 0).collect()
 }
 
 impl Drop for Morning {
@@ -182,6 +218,13 @@ fn a_transfer_is_on_the_page_within_a_second_of_its_start() {
     let ms = browser.wait(".card h3", "report.pdf");
     assert!(ms < 1_000, "{ms} ms");
     browser.wait(".card .numbers", "600 KB");
+    placed(&dashboard.board, client, 1, &[(500_000, true), (50_000, false), (100_000, true)]);
+    browser.wait(".card .strip", "");
+    let told = browser.tell(json!({"attribute": ".card .strip", "name": "aria-label"}));
+    assert_eq!(told[0], "Where in the file, in ranges: 2 reused, 1 sent, 1 to come");
+    let titles = browser.tell(json!({"attribute": ".card .strip i", "name": "title"}));
+    assert_eq!(titles[1], "sent: 50.0 KB from 500 KB on");
+    assert_eq!(get(dashboard.address, "/api/state").json()["transfers"][0]["blocks"][1]["len"], 50_000);
     done(&dashboard.board, client, 1, 1_000_000, 50_000, 21_000);
     browser.wait("#history-rows", "report.pdf");
     assert_eq!(browser.tell(json!({"count": ".card"})), 0);
@@ -198,7 +241,7 @@ fn a_hostile_name_is_text_and_nothing_else() {
     started(&dashboard.board, client, 1, Verb::Push, HOSTILE);
     started(&dashboard.board, client, 2, Verb::Pull, HOSTILE);
     failed(&dashboard.board, client, 2, TransferError::ConnectionLost(HOSTILE.to_owned()));
-    started(&dashboard.board, client, 3, Verb::Pull, "long/".repeat(200).trim_end_matches('/'));
+    started(&dashboard.board, client, 3, Verb::Pull, "long/".repeat(800).trim_end_matches('/'));
     started(&dashboard.board, client, 4, Verb::Pull, &"W".repeat(250));
     let mut browser = Browser::start();
     for (name, dark, width) in [("hostile", false, 1280), ("hostile-phone", true, 390)] {
@@ -292,8 +335,154 @@ fn a_lost_server_is_shown_as_lost_and_found_again() {
     browser.wait("#link", "reconnecting");
     browser.wait("#notice", "The connection is lost");
     browser.shot("lost");
-    let _again = Dashboard::start_at(address, &[]);
+    let again = Dashboard::start_at(address, &[]);
+    let client = connect(&again.board, 7);
+    started(&again.board, client, 1, Verb::Pull, "after/the-restart.bin");
     browser.wait("#link", "live");
+    browser.wait(".card h3", "the-restart.bin");
+    assert_eq!(browser.tell(json!({"count": "#history-rows tr"})), 0, "what the old one knew has gone");
+}
+
+#[test]
+#[ignore = "needs chromium and node: run .ci/run"]
+fn charts_and_their_tables_tell_the_same_as_the_state() {
+    let dashboard = Dashboard::start(&[]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", dashboard.address), false, 1280, 800);
+    browser.wait("#link", "live");
+    let client = connect(&dashboard.board, 1);
+    started(&dashboard.board, client, 1, Verb::Push, "a.bin");
+    let mut stats = Stats::default();
+    for n in 1..=40 {
+        progress(&dashboard.board, client, 1, Phase::Moving, 400 * MB, [9 * n * MB, n * MB, n * MB / 2]);
+        stats.wire_received += MB / 2;
+        dashboard.board.with(|board, now| board.carried(now, client, stats));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // The rows are of ten seconds, whole ones.
+    let sums = |browser: &mut Browser| {
+        let [file, wire] = ["Files", "Wire"].map(|label| browser.exact("#chart-table-rows", label).iter().sum::<u64>());
+        [file, wire, browser.exact("#reused-table-rows", "Reused").iter().sum()]
+    };
+    let mut shown = [0; 3];
+    for _ in 0..60 {
+        shown = sums(&mut browser);
+        if shown[0] == 400 * MB {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let state = get(dashboard.address, "/api/state").json();
+    let list = |name: &str| -> Vec<u64> {
+        let list = state["throughput"][name].as_array().expect("a list");
+        list.iter().map(|value| value.as_u64().expect("a number")).collect()
+    };
+    let told = ["file", "wire", "copied"].map(|name| list(name).iter().sum::<u64>());
+    assert_eq!((shown, told), ([400 * MB, 20 * MB, 360 * MB], [400 * MB, 20 * MB, 360 * MB]));
+    let most = list("file").into_iter().max().expect("samples") as f64 / 1e6;
+    let label = browser.tell(json!({"attribute": "#chart", "name": "aria-label"}))[0].to_string();
+    let digits = if most >= 99.95 { 0 } else { 1 };
+    assert!(label.contains(&format!("files at most {most:.digits$} MB/s")), "{label}");
+    assert_eq!(browser.read("#saving-rows tr:first-child td[data-label=Reused]"), ["90.0 %"]);
+    assert_eq!(browser.read("#span-reused"), ["90.0 %"]);
+    // To look at the pixels is worth a message on the console of its own.
+    browser.assert_quiet();
+    for canvas in ["#chart canvas", "#chart-reused canvas"] {
+        let curve = browser.tell(json!({"painted": canvas, "colour": "--file"}));
+        assert!(curve.as_u64().is_some_and(|pixels| pixels > 3), "{canvas}: {curve}");
+    }
+    let wire = browser.tell(json!({"painted": "#chart canvas", "colour": "--wire"}));
+    assert!(wire.as_u64().is_some_and(|pixels| pixels > 5), "{wire}");
+    browser.tell(json!({"click": "[data-span=day]"}));
+    browser.wait("[aria-pressed=true]", "Day");
+    assert_eq!(browser.exact("#chart-table-rows", "Files"), [0; 0], "no quarter of an hour is over");
+}
+
+#[test]
+#[ignore = "needs chromium and node: run .ci/run"]
+fn the_history_can_be_filtered() {
+    let dashboard = Dashboard::start(&[]);
+    let _morning = Morning::begin(&dashboard.board);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", dashboard.address), false, 1280, 800);
+    browser.wait("#history-count", "the last 32");
+    browser.choose("#filter-text", "ARCHIVE");
+    browser.wait("#history-count", "6 of the last 32");
+    assert_eq!(browser.tell(json!({"count": "#history-rows tr"})), 6);
+    browser.choose("#filter-text", "");
+    browser.choose("#filter-result", "failed");
+    browser.wait("#history-count", "1 of the last 32");
+    browser.wait("#history-rows", "no space left on the device");
+    browser.choose("#filter-verb", "pull");
+    browser.wait("#history-empty", "Nothing in the history is like that.");
+    browser.choose("#filter-result", "");
+    browser.wait("#history-count", "8 of the last 32");
+    browser.assert_quiet();
+}
+
+#[test]
+#[ignore = "needs chromium and node: run .ci/run"]
+fn a_browser_that_knows_the_token_sees_the_page_live() {
+    let dashboard = Dashboard::start_with_token("a-secret-of-some-length");
+    let mut browser = Browser::start();
+    let url = format!("http://{}/", dashboard.address);
+    browser
+        .tell(json!({"open": url, "dark": false, "width": 1280, "height": 800, "password": "a-secret-of-some-length"}));
+    browser.wait("#link", "live");
+    let client = connect(&dashboard.board, 1);
+    started(&dashboard.board, client, 1, Verb::Push, "docs/report.pdf");
+    browser.wait(".card h3", "report.pdf");
+    assert_eq!(browser.tell(json!({"count": "canvas"})), 2);
+}
+
+/// The pictures in `docs/pictures/`, each of at most 150 KB.
+#[test]
+#[ignore = "needs chromium and node: run .ci/run"]
+fn pictures_of_the_documentation() {
+    if std::env::var_os("DELTASYNC_PICTURES").is_none() {
+        return;
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures");
+    std::fs::create_dir_all(&folder).expect("a directory can be made");
+    let dashboard = Dashboard::start(&[]);
+    dashboard.board.with(|board, _| {
+        board.disk(412_000 * MB, 960_000 * MB);
+        board.scrub().pass = PassState { files: 1_204, bytes: 48_000 * MB, ..PassState::default() };
+    });
+    let mut browser = Browser::start();
+    let url = format!("http://{}/", dashboard.address);
+    let mut picture = |name: &str, dark: bool, width: u32, of: Option<&str>, before: &mut dyn FnMut(&mut Browser)| {
+        browser.open(&url, dark, width, 1000);
+        browser.wait("#link", "live");
+        before(&mut browser);
+        std::thread::sleep(Duration::from_millis(500));
+        let file = folder.join(format!("dashboard-{name}.png"));
+        match of {
+            Some(of) => browser.tell(json!({"shot": file, "of": of})),
+            None => browser.tell(json!({"shot": file})),
+        };
+        let mut small = Command::new("convert");
+        small.arg(&file).args(["+dither", "-colors", "128"]).arg(format!("PNG8:{}", file.display()));
+        assert!(small.status().expect("ImageMagick is there").success());
+        let len = std::fs::metadata(&file).expect("it is there").len();
+        assert!(len < 150_000, "{name}: {len} bytes");
+    };
+    picture("idle", false, 1280, None, &mut |_| {});
+    let _morning = Morning::begin_slowly(&dashboard.board, Duration::from_secs(8));
+    std::thread::sleep(Duration::from_secs(12));
+    picture("busy", false, 1280, None, &mut |browser| {
+        browser.wait(".card h3", "build-machine.qcow2");
+    });
+    picture("dark", true, 1280, None, &mut |browser| {
+        browser.wait(".card h3", "build-machine.qcow2");
+    });
+    picture("history", false, 1280, Some("section:has(#history-rows)"), &mut |browser| {
+        browser.choose("#filter-text", "qcow2");
+        browser.wait("#history-count", "of the last");
+    });
+    picture("phone", false, 390, None, &mut |browser| {
+        browser.wait(".card h3", "build-machine.qcow2");
+    });
 }
 
 #[test]

@@ -18,9 +18,14 @@ struct Program {
 
 impl Program {
     fn start(servers: &[SocketAddr]) -> Self {
+        Self::start_with(servers, &[])
+    }
+
+    fn start_with(servers: &[SocketAddr], more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_deltasync-dashboard"))
             .args(["--listen", "127.0.0.1:0", "--server"])
             .args(servers.iter().map(SocketAddr::to_string))
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -71,6 +76,19 @@ fn several_servers_are_shown_beside_each_other() {
     assert!(page.body.contains("/dashboard.js") && page.header("content-security-policy").is_some());
     let metrics = get(program.address, "/metrics").body;
     assert!(metrics.contains(&format!("deltasync_server_up{{server=\"{}\"}} 1\n", other.address)), "{metrics}");
+}
+
+#[test]
+fn a_server_with_a_token_is_asked_with_it() {
+    let server = Dashboard::start_with_token("a-secret-of-some-length");
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "a-secret-of-some-length\n").expect("room");
+    let knows = Program::start_with(&[server.address], &["--server-token-file", &file.display().to_string()]);
+    until(knows.address, "/api/state", |answer| fleet(answer).servers[0].reachable);
+    let knows_not = Program::start(&[server.address]);
+    let told = |answer: &Answer| fleet(answer).servers[0].error.as_deref().is_some_and(|error| error.contains("token"));
+    until(knows_not.address, "/api/state", told);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -127,6 +127,32 @@ fn one_client_too_many_is_told_so() {
     until(at, "/api/state", |answer| answer.json()["totals"]["sessions_refused"] == 1);
     server.signal("TERM");
     assert_eq!(server.end().0.code(), Some(0));
+}
+
+#[test]
+fn a_dashboard_for_other_machines_has_a_token_or_is_said_to_be_open() {
+    let root = tempfile::tempdir().expect("a directory can be made");
+    let token = root.path().join("token");
+    std::fs::write(&token, "a-secret-of-some-length\n").expect("room");
+    let program = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deltasync-server"));
+        command.args(["--listen", "127.0.0.1:0", "--dashboard", "0.0.0.0:0", "--root"]).arg(root.path()).args(more);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+    };
+    let refused = program(&[]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("--dashboard-token-file"), "{said}");
+    let missing = program(&["--dashboard-token-file", "/nowhere/at/all"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(missing.status.code() == Some(1) && said.contains("/nowhere/at/all"), "{said}");
+    for more in [&["--dashboard-open"][..], &["--dashboard-token-file", &token.display().to_string()]] {
+        let mut server = program(more).spawn().expect("it starts");
+        let mut lines = BufReader::new(server.stdout.take().expect("it is piped")).lines();
+        let ready = lines.nth(1).expect("a second line").expect("text");
+        server.kill().and_then(|()| server.wait()).expect("it ends");
+        assert!(ready.starts_with("dashboard on http://0.0.0.0:"), "{ready}");
+    }
 }
 
 #[test]

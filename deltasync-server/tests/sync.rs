@@ -199,3 +199,45 @@ async fn an_idle_client_does_not_hold_up_the_end() {
     assert_eq!(status.code(), Some(0));
     assert!(!log.contains("cut off"), "{log}");
 }
+
+/// Waits until the directory holds a history that has come after `begin`.
+fn kept_since(root: &std::path::Path, begin: std::time::SystemTime) {
+    let file = root.join(".deltasync/dashboard.kept");
+    let written = || std::fs::metadata(&file).and_then(|is| is.modified()).is_ok_and(|at| at > begin);
+    for _ in 0..400 {
+        if written() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("nothing is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_survives_a_stop_and_a_kill() {
+    let mut root = tempfile::tempdir().expect("a directory can be made");
+    for (round, signal) in ["TERM", "KILL", "TERM"].into_iter().enumerate() {
+        let server = tokio::task::spawn_blocking(move || Server::start_in(root, &[])).await.expect("no panic");
+        let at = server.dashboard.expect("it has one");
+        let begin = std::time::SystemTime::now();
+        let mut client = Client::connect(server.clients).await;
+        client.push(&format!("round-{round}.bin"), noise(100_000, 3));
+        client.ended().await.expect("it arrives");
+        client.finish().await;
+        let look = move || {
+            let there = |answer: &Answer| parse(answer).history.len() == round + 1;
+            let state = parse(&until(at, "/api/state", there));
+            let numbers: Vec<u64> = state.history.iter().map(|ended| ended.number).collect();
+            assert_eq!(numbers, (1..=round as u64 + 1).rev().collect::<Vec<_>>());
+            assert_eq!(state.history[round].path, "round-0.bin");
+            assert_eq!(state.savings.day.file, 100_000 * (round as u64 + 1));
+            assert_eq!((state.totals.push.done, state.server.disk_total > 0), (1, true));
+            if signal == "KILL" {
+                kept_since(server.root.path(), begin);
+            }
+            server.signal(signal);
+            server.end_and_keep().2
+        };
+        root = tokio::task::spawn_blocking(look).await.expect("as it should be");
+    }
+}

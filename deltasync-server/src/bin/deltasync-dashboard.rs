@@ -2,10 +2,13 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use deltasync_server::{DashboardConfig, LogFormat, Shutdown, bind_dashboard, run_dashboard, run_program};
+use deltasync_server::{
+    DashboardConfig, Guard, LogFormat, Shutdown, Token, bind_dashboard, run_dashboard, run_program,
+};
 
 /// Shows one or several deltasync servers on one live page.
 ///
@@ -23,6 +26,17 @@ struct Args {
     /// A name under which this dashboard may be reached besides its address and loopback; may be given several times
     #[arg(long, value_name = "NAME[:PORT]")]
     dashboard_host: Vec<String>,
+    /// A file with the secret text that the servers want of who sees their dashboards, the same for all of them; each of
+    /// them learns it
+    #[arg(long, value_name = "FILE")]
+    server_token_file: Option<PathBuf>,
+    /// A file with a secret text that whoever wants to see this dashboard has to know, as the password in a browser or as
+    /// `Authorization: Bearer TEXT`. Needed where it is not on loopback
+    #[arg(long, value_name = "FILE", conflicts_with = "dashboard_open")]
+    dashboard_token_file: Option<PathBuf>,
+    /// Everybody who can reach this dashboard may see it, from other machines too
+    #[arg(long)]
+    dashboard_open: bool,
     /// How the lines of the log look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -48,10 +62,14 @@ async fn show(args: Args) -> io::Result<()> {
     let listener = bind_dashboard(&args.listen).await?;
     let shutdown = Shutdown::on_signals()?;
     let address = listener.local_addr()?;
+    let guard = Guard::chosen(args.dashboard_token_file.as_deref(), args.dashboard_open)?;
+    guard.allows(address)?;
+    let token = args.server_token_file.as_deref().map(Token::read).transpose()?;
     {
         let mut out = io::stdout().lock();
         writeln!(out, "dashboard on http://{address}/")?;
         out.flush()?;
     }
-    run_dashboard(listener, DashboardConfig::new(args.server).hosts(args.dashboard_host), shutdown).await
+    let config = DashboardConfig::new(args.server).hosts(args.dashboard_host).guard(guard).token(token);
+    run_dashboard(listener, config, shutdown).await
 }

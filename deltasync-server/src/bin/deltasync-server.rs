@@ -13,8 +13,8 @@ use clap::{Parser, Subcommand};
 use deltasync_core::ByteLen;
 use deltasync_io::{LocalOptions, LocalStorage, Threads, hush_contained_panics};
 use deltasync_server::{
-    DetachedListeners, Listeners, LogFormat, Sandbox, Scrubbed, Scrubbing, ServerConfig, ServerLimits, Shutdown, run,
-    run_program, scrub_directory,
+    DetachedListeners, Guard, Listeners, LogFormat, Sandbox, Scrubbed, Scrubbing, ServerConfig, ServerLimits, Shutdown,
+    run, run_program, scrub_directory,
 };
 use tokio::runtime::Builder;
 
@@ -48,6 +48,13 @@ struct Args {
     /// A name under which the dashboard may be reached besides its address and loopback; may be given several times
     #[arg(long, value_name = "NAME[:PORT]")]
     dashboard_host: Vec<String>,
+    /// A file with a secret text that whoever wants to see the dashboard has to know, as the password in a browser or as
+    /// `Authorization: Bearer TEXT`. Needed where the dashboard is not on loopback
+    #[arg(long, value_name = "FILE", conflicts_with = "dashboard_open")]
+    dashboard_token_file: Option<PathBuf>,
+    /// Everybody who can reach the dashboard may see it, from other machines too
+    #[arg(long)]
+    dashboard_open: bool,
     /// How the lines of the log look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -163,11 +170,11 @@ fn main() -> ExitCode {
     let root = args.root.take().expect("it is required without a subcommand");
     // Before the sandbox, as they look at what the system grants this process.
     let (cores, threads) = (thread::available_parallelism().map_or(1, NonZero::get), Threads::for_this_machine());
-    let ready = listen(&args, &root).and_then(|listeners| {
+    let ready = listen(&args, &root).and_then(|(listeners, guard)| {
         // The first thread, and with it all others.
         let sandbox = args.sandbox.enter(&root).map_err(|error| cannot_serve(&root, io::Error::other(error)))?;
         tracing::info!("sandbox: {sandbox}");
-        Ok(listeners)
+        Ok((listeners, guard))
     });
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(cores);
@@ -186,17 +193,26 @@ fn run_command(command: Command) -> ExitCode {
     }
 }
 
-/// Opens the sockets, if there is a directory to serve.
-fn listen(args: &Args, root: &Path) -> io::Result<DetachedListeners> {
+/// Opens the sockets, if there is a directory to serve and the dashboard may be where it should.
+fn listen(args: &Args, root: &Path) -> io::Result<(DetachedListeners, Guard)> {
     #[expect(clippy::disallowed_methods, reason = "the path that the operator named")]
     let there = std::fs::metadata(root);
     there.map_err(|error| cannot_serve(root, error))?;
     let dashboard = (args.dashboard != "off").then_some(args.dashboard.as_str());
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Listeners::bind(&args.listen, dashboard).await?.detach() })
+    let guard = Guard::chosen(args.dashboard_token_file.as_deref(), args.dashboard_open)?;
+    let listeners = runtime.block_on(async {
+        let listeners = Listeners::bind(&args.listen, dashboard).await?;
+        if let Some(address) = listeners.dashboard()? {
+            guard.allows(address)?;
+        }
+        listeners.detach()
+    });
+    Ok((listeners?, guard))
 }
 
-async fn serve(args: Args, root: &Path, listeners: DetachedListeners, threads: usize) -> io::Result<()> {
+async fn serve(args: Args, root: &Path, ready: (DetachedListeners, Guard), threads: usize) -> io::Result<()> {
+    let (listeners, guard) = ready;
     let options = LocalOptions::default().history(ByteLen::new(args.history)).staging(ByteLen::new(args.staging));
     let storage = LocalStorage::serve(root, options).map_err(|error| cannot_serve(root, error))?;
     // What had to be put right, a line for each.
@@ -221,6 +237,8 @@ async fn serve(args: Args, root: &Path, listeners: DetachedListeners, threads: u
         .limits(limits)
         .shutdown(Duration::from_secs(args.shutdown_timeout))
         .dashboard_hosts(args.dashboard_host)
+        .dashboard_guard(guard)
+        .directory(storage.clone())
         .scrub(Scrubbing::new(storage.clone()).interval(args.scrub_interval.0).rate(args.scrub_rate));
     let storage = Threads::new(storage, threads);
     run(listeners, Arc::new(storage), config, shutdown).await

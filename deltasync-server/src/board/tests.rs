@@ -230,6 +230,21 @@ fn check_totals(steps: &[(u64, Step)]) {
     assert_eq!(state.throughput.wire.iter().sum::<u64>(), wire_sent + wire_received);
     assert!(state.throughput.file.iter().sum::<u64>() >= files);
     assert_eq!((state.server.clients, state.server.running, state.transfers.len()), (0, 0, 0));
+    assert_eq!(state.totals.failures.storage + state.totals.failures.lost, state.totals.push.failed);
+    assert_eq!((state.spread.push.seconds.count(), state.spread.push.file_bytes.sum), (ok, files as f64));
+    let day = state.savings.day;
+    assert_eq!((day.done, day.failed, day.wire), (ok, failed + open.len() as u64, wire_sent + wire_received));
+    assert!(day.copied >= copied && day.file >= files);
+    // The next server goes on from there.
+    let mut next = Board::new("1.2.4", "127.0.0.1:7440", 1_000_000 + now + 1_000);
+    next.restore(board.keep());
+    let restored = next.snapshot(at(0));
+    assert_eq!((restored.history, restored.errors, restored.savings.day), (state.history, state.errors, day));
+    assert_eq!(restored.totals, Totals::default());
+    let client = next.connected(at(0), PEER);
+    next.event(at(0), client, started(1, b"x"));
+    let ended = next.event(at(0), client, event(1, done(1, 1))).expect("it has ended");
+    assert_eq!(ended.number, ok + failed + open.len() as u64 + 1);
 }
 
 proptest! {

@@ -7,9 +7,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deltasync_core::{ByteLen, RelPath};
+use deltasync_core::{ByteLen, Offset, Placed, RelPath};
 use deltasync_proto::{Event, EventKind, Outcome, Phase, Progress, TransferError, TransferId, Verb};
-use deltasync_server::{ClientId, Hosts, SharedBoard, serve_dashboard};
+use deltasync_server::{Access, ClientId, Guard, SharedBoard, Token, serve_dashboard};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -29,13 +29,24 @@ impl Dashboard {
     }
 
     pub(crate) fn start_at(address: SocketAddr, hosts: &[&str]) -> Self {
+        Self::start_guarded(address, hosts, &Guard::Loopback)
+    }
+
+    /// One that lets in only who knows this token.
+    pub(crate) fn start_with_token(token: &str) -> Self {
+        let guard = Guard::Token(Token::new(token).expect("a token"));
+        Self::start_guarded(SocketAddr::from(([127, 0, 0, 1], 0)), &[], &guard)
+    }
+
+    fn start_guarded(address: SocketAddr, hosts: &[&str], guard: &Guard) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
         let listener = runtime.block_on(TcpListener::bind(address)).expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
         let board = SharedBoard::new(SocketAddr::from(([127, 0, 0, 1], 7440)));
         let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
-        runtime.spawn(serve_dashboard(listener, board.clone(), Hosts::new(address, &hosts)));
+        let access = Access::new(address, &hosts, guard).expect("loopback is always fine");
+        runtime.spawn(serve_dashboard(listener, board.clone(), access));
         Self { address, board, _runtime: runtime }
     }
 }
@@ -66,6 +77,18 @@ pub(crate) fn progress(
     let progress = Progress { total: ByteLen::new(total), copied, literal, wire };
     tell(board, client, transfer, EventKind::Phase(phase));
     tell(board, client, transfer, EventKind::Progress(progress));
+}
+
+/// Ranges of the target: how long each is, and whether it was there already.
+pub(crate) fn placed(board: &SharedBoard, client: ClientId, transfer: u32, ranges: &[(u64, bool)]) {
+    let mut at = Offset::ZERO;
+    let range = |&(len, copied): &(u64, bool)| {
+        let len = ByteLen::new(len);
+        let range = Placed { at, len, copied: if copied { len } else { ByteLen::ZERO } };
+        at += len;
+        range
+    };
+    tell(board, client, transfer, EventKind::Placed(ranges.iter().map(range).collect()));
 }
 
 pub(crate) fn repairing(board: &SharedBoard, client: ClientId, transfer: u32) {
