@@ -489,7 +489,7 @@ fn condition(text: &str) -> Result<Condition, String> {
 }
 
 /// A number of KiB a second, or of bytes with a suffix, maybe with a decimal point.
-fn bandwidth(text: &str) -> Result<Bandwidth, String> {
+pub(crate) fn bandwidth(text: &str) -> Result<Bandwidth, String> {
     let (number, unit) = match text.strip_suffix(|c: char| c.is_ascii_alphabetic()) {
         None => (text, 1 << 10),
         Some(number) => match text.as_bytes().last().map(u8::to_ascii_uppercase) {

@@ -159,7 +159,7 @@ impl Bars {
 }
 
 /// A time left in whole seconds, and never none while something is left.
-fn left_text(left: TimeLeft) -> Option<String> {
+pub(crate) fn left_text(left: TimeLeft) -> Option<String> {
     let seconds = |left: Duration| Whole(Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)));
     match left {
         TimeLeft::Unknown | TimeLeft::About(Duration::ZERO) => None,

@@ -115,6 +115,18 @@ mod terminal;
 mod bars;
 pub use bars::Bars;
 
+mod desk;
+pub use desk::{
+    AddressBook, Alteration, Browser, Desk, DeskAction, DeskEffect, DeskExecutor, DeskFiles, DeskTold, History,
+    HistoryEnd, HistoryEntry, Job, JobId, JobState, KeptText, Listing, Live, Moved, Report, RootState, SortBy, Task,
+    Trouble, desk_address,
+};
+
+#[cfg(feature = "gui")]
+mod window;
+#[cfg(feature = "gui")]
+pub use window::{WindowArgs, run_window};
+
 mod face;
 
 mod filter_args;
