@@ -7,7 +7,7 @@
 //! for whoever draws it ([`Bars`] does on a terminal). A connection that is lost is made again as often as [`Retries`]
 //! says, and what had not ended is asked again; when nothing moves, [`Waits`] says what it waits for. At the end a
 //! [`Summary`] tells for each file how it ended and where its bytes came from. A token cancels it. [`watch`] pushes a
-//! directory whenever something in it has changed.
+//! directory whenever something in it has changed. [`Desk`] is a desktop client without its window.
 //!
 //! ```
 //! use deltasync_client::{Options, Place, push};

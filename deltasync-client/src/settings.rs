@@ -61,9 +61,11 @@ impl InvalidCall {
         match self {
             Self::Line(error) if error.use_stderr() => {
                 let text = error.render().to_string();
+                // Without any argument it is the help.
+                let text =
+                    text.strip_prefix("error: ").map_or_else(|| text.clone(), |text| format!("deltasync: {text}"));
                 // Where the standard error is gone, the exit status has to do.
-                let text = text.strip_prefix("error: ").unwrap_or(&text);
-                let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("deltasync: {text}"));
+                let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
                 ExitStatus::Usage
             }
             Self::Line(help) => {

@@ -22,6 +22,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use deltasync_io::Bandwidth;
+use eframe::egui::text::CCursorRange;
 use eframe::egui::{
     self, Align, CentralPanel, Context, Frame, Key, KeyboardShortcut, Layout, Margin, Modifiers, Panel, RichText,
     Stroke, TextEdit, ThemePreference, Ui, ViewportBuilder,
@@ -60,9 +61,7 @@ pub fn run_window(args: WindowArgs) -> Result<(), String> {
         native,
         Box::new(move |creation| {
             let wake = creation.egui_ctx.clone();
-            let mut options = Options::default();
-            options.state = State::of_user();
-            options.bandwidth = args.bwlimit;
+            let options = Options { state: State::of_user(), bandwidth: args.bwlimit, ..Options::default() };
             let executor = DeskExecutor::start(DeskFiles::of_user(), options, move || wake.request_repaint())?;
             theme::apply(&creation.egui_ctx);
             Ok(Box::new(Program::new(executor, args.server)))
@@ -200,6 +199,10 @@ impl Window {
             let field = ui.add(field).labelled_by(label.id);
             if std::mem::take(&mut self.focus_address) {
                 field.request_focus();
+                // What is typed now is another address.
+                let mut state = TextEdit::load_state(ui.ctx(), field.id).unwrap_or_default();
+                state.cursor.set_char_range(Some(CCursorRange::select_all_str(&self.address)));
+                TextEdit::store_state(ui.ctx(), field.id, state);
             }
             let entered = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
             if button(ui, "Connect", "Look at this server", Kind::Primary).clicked() || entered {
@@ -231,6 +234,8 @@ impl Window {
             ui.selectable_value(&mut self.tab, Tab::History, "History");
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| match self.tab {
                 Tab::Transfers => {
+                    // Where the cards end, beside the scroll bar.
+                    ui.add_space(8.0);
                     let any = self.desk.jobs().iter().any(|job| job.state.has_ended());
                     let clear =
                         |ui: &mut Ui| button(ui, "Clear ended", "Take all that has ended off the list", Kind::Quiet);

@@ -134,12 +134,12 @@ fn on_this_machine_it_goes_without_a_server() {
 #[test]
 fn what_may_have_been_heard_is_not_asked_again() {
     let server = Server::start();
-    server.dir.write("first", b"1");
+    server.dir.write("once", b"1");
     let gone = |address, path: &str| {
         run(async |options, never, report| remove(&at(address, path), false, options, never, report).await)
     };
     server.carried();
-    gone(server.address, "first").0.expect("it is there");
+    gone(server.address, "once").0.expect("it is there");
     let (up, down) = server.carried();
     // Of the bytes on the way up the last are the end of the stream.
     for (direction, after) in [(Direction::Down, down - 1), (Direction::Down, 1), (Direction::Up, up - 1)] {

@@ -137,7 +137,8 @@ fn a_file_that_is_named_must_be_there_and_none_is_read_where_one_stands() {
     let all = |variables: &[(&str, &str)], more: &[&str]| run(&dir, variables, &[more, &PUSH[..]].concat());
     assert!(all(&[], &["--config", "other.toml"]).fine().stdout.is_empty());
     assert!(all(&[("DELTASYNC_CONFIG", "other.toml")], &[]).fine().stdout.is_empty());
-    assert!(all(&[("DELTASYNC_CONFIG", "other.toml")], &["--config=xdg/deltasync/config.toml"]).fine().stdout != "");
+    let both = all(&[("DELTASYNC_CONFIG", "other.toml")], &["--config=xdg/deltasync/config.toml"]);
+    assert!(both.fine().stdout.starts_with('{'));
     all(&[], &["--config", "none.toml"]).failed(2, "deltasync: none.toml: cannot read the config file: ");
     all(&[("DELTASYNC_CONFIG", "none.toml")], &["--no-config"]).fine();
     assert!(all(&[], &[]).fine().stdout.starts_with('{'));
@@ -172,6 +173,9 @@ fn a_command_line_that_is_wrong_is_told_as_ever() {
     ] {
         run(&dir, &[], args).failed(2, message);
     }
+    let nothing = run(&dir, &[], &[]);
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (Some(2), ""), "{nothing:?}");
+    assert!(nothing.stderr.starts_with("Bring a file or directory"), "{nothing:?}");
     let help = run(&dir, &[], &["push", "-h"]).fine().stdout;
     assert!(help.contains("--delete ") && !help.contains("--delete[="), "{help}");
     assert!(run(&dir, &[], &["--version"]).fine().stdout.starts_with("deltasync "));

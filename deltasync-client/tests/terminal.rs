@@ -171,3 +171,20 @@ fn no_color_and_clicolor_force_are_heeded() {
         piped.args(help).env_remove("NO_COLOR").env("CLICOLOR_FORCE", "1").output().expect("the program starts");
     assert!(look(&piped.stdout).1 > 0);
 }
+
+#[test]
+fn the_strip_of_a_file_is_as_wide_as_the_terminal() {
+    let (server, dir) = (Server::start(), Scratch::new());
+    dir.write("file", &noise(1, 100_000));
+    for (columns, variables, coloured) in [(20, &[][..], true), (70, &[("NO_COLOR", "1")], false)] {
+        let mut command = command(dir.path());
+        command.args(["explain", "file", &server.url("file")]).env_remove("NO_COLOR").envs(variables.iter().copied());
+        let (terminal, mut child) = Terminal::start(columns, &mut command, true);
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+        let text = String::from_utf8(terminal.read()).expect("text");
+        let strip = text.lines().find(|line| line.contains("####")).unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(strip.matches('#').count(), usize::from(columns) - 4, "{text}");
+        assert!(look(strip.as_bytes()).0 <= columns.into(), "{text}");
+        assert_eq!(text.contains("\x1b["), coloured, "{text}");
+    }
+}

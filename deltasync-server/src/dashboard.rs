@@ -123,8 +123,8 @@ struct Shared {
 impl Shared {
     fn publish(&self, publisher: &mut Publisher) {
         let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let fields =
-            vec![("format", Draft::Value(render(&fleet.format))), ("servers", Draft::Value(render(&fleet.servers)))];
+        let servers = fleet.servers.iter().map(render).collect();
+        let fields = vec![("format", Draft::Value(render(&fleet.format))), ("servers", Draft::Row(servers))];
         publisher.publish(fields, metrics::of_fleet(&fleet));
     }
 }

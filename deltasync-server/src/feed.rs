@@ -1,8 +1,8 @@
 //! What viewers are given: a state cut into fields, so that after the first look each gets only what has changed.
 //!
 //! A state is one JSON object. Each of its fields is either a *value*, sent whole whenever it differs from the last one,
-//! or a *log*, a bounded list of numbered entries, newest first, of which a viewer gets those that it has not seen. Every
-//! piece carries the revision at which it came, so one number says what a viewer has seen, and one that was cut off goes
+//! or a *log*, a bounded list of numbered entries, newest first, of which a viewer gets those that it has not seen, or a
+//! *row*, a list of fixed length of which it gets those items that differ, as an object by their index. Every piece carries the revision at which it came, so one number says what a viewer has seen, and one that was cut off goes
 //! on from there: nothing is kept for it. Pieces are rendered once, and the two events that nearly all viewers get, the
 //! whole and the last step, once for all of them. The newest state stands in a watch channel, so a viewer that sleeps holds
 //! no more than that one, and skips what came between.
@@ -46,6 +46,7 @@ enum Content {
     Value(Piece),
     /// By number, newest first.
     Log(Vec<(u64, Piece)>),
+    Row(Vec<Piece>),
 }
 
 /// JSON, and the revision at which it came.
@@ -119,6 +120,22 @@ impl Published {
                     out.push(b']');
                     !new.is_empty()
                 }
+                Content::Row(items) if seen.0 == 0 => {
+                    let all: Vec<&[u8]> = items.iter().map(|piece| &piece.json[..]).collect();
+                    out.push(b'[');
+                    out.extend_from_slice(&all.join(&b','));
+                    out.push(b']');
+                    true
+                }
+                Content::Row(items) => {
+                    let new = items.iter().enumerate().filter(|(_, piece)| piece.revision > seen.0);
+                    let new: Vec<Vec<u8>> =
+                        new.map(|(at, piece)| [format!("\"{at}\":").as_bytes(), &piece.json].concat()).collect();
+                    out.push(b'{');
+                    out.extend_from_slice(&new.join(&b','));
+                    out.push(b'}');
+                    !new.is_empty()
+                }
             };
             if !changed && seen.0 > 0 {
                 out.truncate(start);
@@ -155,6 +172,8 @@ pub(crate) enum Draft {
     Value(Bytes),
     /// Numbered entries, newest first; a number always stands for the same entry.
     Log(Vec<(u64, Box<dyn Fn() -> Bytes>)>),
+    /// A list whose length never changes.
+    Row(Vec<Bytes>),
 }
 
 impl Publisher {
@@ -219,9 +238,18 @@ impl Publisher {
     /// Takes over from the old content what has not changed.
     fn content(&self, draft: Draft, old: Option<&Content>) -> Content {
         let new = |json| Piece { revision: self.revision, json };
+        let same_or_new = |json, old: Option<&Piece>| match old {
+            Some(piece) if json == piece.json => piece.clone(),
+            _ => new(json),
+        };
         match (draft, old) {
-            (Draft::Value(json), Some(Content::Value(piece))) if json == piece.json => Content::Value(piece.clone()),
+            (Draft::Value(json), Some(Content::Value(piece))) => Content::Value(same_or_new(json, Some(piece))),
             (Draft::Value(json), _) => Content::Value(new(json)),
+            (Draft::Row(items), old) => {
+                let old = if let Some(Content::Row(items)) = old { &items[..] } else { &[] };
+                let items = items.into_iter().enumerate();
+                Content::Row(items.map(|(at, json)| same_or_new(json, old.get(at))).collect())
+            }
             (Draft::Log(drafts), old) => {
                 let old = if let Some(Content::Log(entries)) = old { &entries[..] } else { &[] };
                 let entry = |(number, render): (u64, Box<dyn Fn() -> Bytes>)| {
@@ -301,6 +329,22 @@ mod tests {
                 assert_eq!(whole, serde_json::to_value(state).expect("plain data"));
             }
         }
+    }
+
+    #[test]
+    fn of_a_row_the_items_come_that_differ() {
+        let mut publisher = Publisher::new();
+        let feed = publisher.feed();
+        let mut seen = Seen::default();
+        let mut next = |items: &[&'static str]| {
+            let row = items.iter().map(|&item| Bytes::from_static(item.as_bytes())).collect();
+            publisher.publish(vec![("servers", Draft::Row(row))], String::new());
+            feed.borrow().event(&mut seen).map(|event| data(&event).2.to_string())
+        };
+        assert_eq!(next(&["1", "2", "3"]).as_deref(), Some(r#"{"servers":[1,2,3]}"#));
+        assert_eq!(next(&["1", "5", "4"]).as_deref(), Some(r#"{"servers":{"1":5,"2":4}}"#));
+        assert_eq!(next(&["1", "5", "4"]), None);
+        assert_eq!(&feed.borrow().whole()[..], br#"{"servers":[1,5,4]}"#);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! One viewer of the dashboard: a stream of server-sent events.
 //!
-//! The first event, `snapshot`, is the whole state; each `update` after it holds the fields that have changed and of
-//! `history` and `errors` the new entries, newest first. Each has an id; a viewer that comes again and names the last one in
-//! `Last-Event-ID` gets an `update` from there, unless the server is another one by now. At most five events go out in a
-//! second. While nothing changes, a comment every fifteen seconds keeps the connection open.
+//! The first event, `snapshot`, is the whole state; each `update` after it holds the fields that have changed, of `history`
+//! and `errors` the new entries, newest first, and of several servers those that have changed, by their index. Each has an
+//! id; a viewer that comes again and names the last one in `Last-Event-ID` gets an `update` from there, unless the server is
+//! another one by now. At most five events go out in a second. While nothing changes, a comment every fifteen seconds keeps
+//! the connection open.
 //!
 //! At most two events of a viewer are in memory; a viewer that takes none for half a minute is cut off.
 

@@ -38,6 +38,7 @@ function patch(update) {
   for (const [name, value] of Object.entries(update)) {
     if (name === "history") state.history = [...value, ...state.history].slice(0, HISTORY_MAX);
     else if (name === "errors") state.errors = [...value, ...state.errors].slice(0, ERRORS_MAX);
+    else if (name === "servers") Object.assign(state.servers, value);
     else state[name] = value;
   }
 }

@@ -32,9 +32,9 @@ echo "Buy bread" > "$dir/served/letters/list.txt"
 noise 03 300000 > "$dir/served/photos/harbour.jpg"
 noise 04 2500 > "$dir/served/read me first.txt"
 cp "$dir/served/disk-image.raw" "$dir/served/thesis.pdf" "$dir/home/"
-edit() { noise 0"$((RANDOM % 10))" "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
-for at in 3000000 12000000 20500000 33000000; do edit "$dir/home/disk-image.raw" "$at" 1600000; done
-edit "$dir/home/thesis.pdf" 4000000 1200
+edit() { noise "$4" "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
+for at in 3 12 20 33; do edit "$dir/home/disk-image.raw" "${at}000000" 1600000 "$((at + 40))"; done
+edit "$dir/home/thesis.pdf" 4000000 1200 40
 noise 05 60000000 > "$dir/home/holiday.mp4"
 for i in 1 2 3 4 5; do noise 06 "$((i * 30000))" > "$dir/home/Projects/notes/$i.md"; done
 
@@ -75,12 +75,13 @@ picture() {
 sleep 2
 # The first file of the list, and its root.
 click 300 300
+click 135 681
 picture idle
 push "~/thesis.pdf"
 push "~/holiday.mp4"
 push "~/Projects"
 push "~/disk-image.raw"
-picture running 2.5
+picture running 1.5
 keys ctrl+t
 picture dark 0.5
 keys ctrl+t

@@ -273,11 +273,13 @@ mod tests {
         assert_eq!(live.line(), "starting");
         live.take(Duration::ZERO, &file(EventKind::Phase(Phase::Matching)));
         assert_eq!(live.line(), "comparing");
-        let mut pace = Pace::default();
-        pace.total = Some(ByteLen::new(4 << 20));
-        pace.made = ByteLen::new(1 << 20);
-        pace.rate = 1 << 20;
-        pace.left = crate::TimeLeft::About(Duration::from_millis(2500));
+        let pace = Pace {
+            total: Some(ByteLen::new(4 << 20)),
+            made: ByteLen::new(1 << 20),
+            rate: 1 << 20,
+            left: crate::TimeLeft::About(Duration::from_millis(2500)),
+            ..Pace::default()
+        };
         live.take(Duration::ZERO, &Update::Pace(pace));
         assert_eq!(live.line(), "1.0 MiB of 4.0 MiB, 1.0 MiB/s, 3 s left");
         assert_eq!(live.share(), Some(0.25));

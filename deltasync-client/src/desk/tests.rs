@@ -1,5 +1,7 @@
 //! Stories of somebody at a window, without a window and without a server.
 
+use std::path::PathBuf;
+
 use super::*;
 
 fn name(text: &str) -> Name {

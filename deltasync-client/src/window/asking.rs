@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
 use deltasync_core::Name;
-use eframe::egui::{Context, Id, Key, Modal, RichText, TextEdit, Ui, vec2};
+use eframe::egui::{Context, Frame, Id, Key, Modal, RichText, TextEdit, Ui, vec2};
 use rfd::AsyncFileDialog;
 
-use super::parts::{Kind, button, soft};
+use super::parts::{Kind, button};
 use super::theme::Palette;
 use crate::{Desk, DeskAction, Shown};
 
@@ -102,10 +102,12 @@ impl Asking {
         picked: &Sender<Picked>,
         actions: &mut Vec<DeskAction>,
     ) -> bool {
-        let modal = Modal::new(Id::unique("asking")).show(ctx, |ui| {
+        let frame = Frame::popup(&ctx.global_style()).inner_margin(22);
+        let modal = Modal::new(Id::unique("asking")).frame(frame).show(ctx, |ui| {
             ui.set_width(460.0);
             ui.label(RichText::new(self.title(desk)).heading());
-            soft(ui, self.explanation());
+            let colour = Palette::of(ui.visuals()).soft;
+            ui.label(RichText::new(self.explanation()).color(colour));
             ui.add_space(8.0);
             self.body(ui, desk, picked, actions)
         });

@@ -98,8 +98,10 @@ async function obey(command) {
   if (command.hover) return page.locator(command.hover).hover().then(() => true);
   if (command.overflow) return page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
   if (command.of) {
-    const { x, y, width, height } = await page.locator(command.of).boundingBox();
-    const clip = { x: x - 16, y: y - 16, width: width + 32, height: height + 32 };
+    const clip = await page.locator(command.of).evaluate((node) => {
+      const { x, y, width, height } = node.getBoundingClientRect();
+      return { x: x + scrollX - 16, y: y + scrollY - 16, width: width + 32, height: height + 32 };
+    });
     return page.screenshot({ path: command.shot, fullPage: true, clip }).then(() => true);
   }
   if (command.shot) return page.screenshot({ path: command.shot, fullPage: true }).then(() => true);

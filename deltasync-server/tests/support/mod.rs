@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deltasync_core::{ByteLen, Offset, Placed, RelPath};
-use deltasync_proto::{Event, EventKind, Outcome, Phase, Progress, TransferError, TransferId, Verb};
+use deltasync_proto::{Event, EventKind, Outcome, Phase, Progress, Stats, TransferError, TransferId, Verb};
 use deltasync_server::{Access, ClientId, Guard, SharedBoard, Token, serve_dashboard};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -104,6 +104,22 @@ pub(crate) fn done(board: &SharedBoard, client: ClientId, transfer: u32, total: 
 
 pub(crate) fn failed(board: &SharedBoard, client: ClientId, transfer: u32, error: TransferError) {
     tell(board, client, transfer, EventKind::Ended(Err(error)));
+}
+
+/// A board with something of everything on it.
+pub(crate) fn busy() -> Dashboard {
+    let dashboard = Dashboard::start(&["board.example"]);
+    let board = &dashboard.board;
+    let client = connect(board, 50_001);
+    board.with(|b, now| b.carried(now, client, Stats { wire_sent: 300, wire_received: 4_000, round_trips: 2 }));
+    started(board, client, 1, Verb::Push, "docs/report.pdf");
+    done(board, client, 1, 10_000, 400, 512);
+    started(board, client, 2, Verb::Pull, HOSTILE);
+    failed(board, client, 2, TransferError::ConnectionLost(HOSTILE.to_owned()));
+    started(board, client, 3, Verb::Push, "docs/now.bin");
+    progress(board, client, 3, Phase::Moving, 1_000, [500, 100, 120]);
+    until(dashboard.address, "/api/state", |answer| answer.body.contains("docs/now.bin"));
+    dashboard
 }
 
 /// An answer, as it came.
