@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::{Listing, PATIENCE, State, Taken, TreeCopy, busy, list, remove_all};
 use crate::disk::{AnyFile, DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
-use crate::local::root::Trouble;
+use crate::local::root::{Trouble, is_staged};
 use crate::local::tree::making::make_durable;
 use crate::local::tree::{attributes, below, looks_like, mode_of, xattrs};
 use crate::lock::lock;
@@ -156,8 +156,33 @@ impl TreeCopy {
         for path in copied.keys().rev().filter(|path| list.find(path).is_none() && !kept.contains_key(*path)) {
             self.remove(path)?;
         }
+        for (path, is) in copied {
+            if is.kind == DiskKind::Directory && is_directory(path, &kept) {
+                self.sweep(path)?;
+            }
+        }
         self.settle_directories(wanted, &kept, live, false)?;
         Ok(kept)
+    }
+
+    /// Removes from a directory what transfers that were cut have left under names of ours, and nobody holds: it would be
+    /// in the tree for good.
+    fn sweep(&self, path: &RelPath) -> Result<(), StorageFault> {
+        let at = below(&self.place.path, path)?;
+        let system = |error: io::Error| system_fault(&at, &error);
+        let dir = self.root.directory(&at).map_err(|trouble| trouble.at(&at))?;
+        let names = dir.names().map_err(system)?.collect::<io::Result<Vec<_>>>().map_err(system)?;
+        for name in names.iter().filter(|name| is_staged(name.as_bytes())) {
+            let is_held = match dir.stat(name).map_err(system)?.map(|is| is.kind) {
+                None | Some(DiskKind::Directory) => true,
+                Some(DiskKind::File) => !dir.open_file(name).and_then(|file| file.lock(false)).map_err(system)?,
+                Some(DiskKind::Symlink | DiskKind::Other) => false,
+            };
+            if !is_held {
+                dir.remove(name).map_err(system)?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks whether all that is wanted is there, and nothing else.

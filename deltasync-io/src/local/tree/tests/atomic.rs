@@ -223,6 +223,11 @@ fn one_that_was_cut_is_gone_on_with_and_leaves_nothing_of_its_own() {
         first.put("old", b"changed by the first");
         drop(send(&first, &to, Extra::Keep, 1 << 20).expect("all can be made"));
         let before = to.see();
+        // It was killed while a file and a link of it had names of ours.
+        let names = around(&to);
+        let copy = to.directory.path().join(names.iter().find(|name| *name != "t").expect("a copy"));
+        fs::write(copy.join("b/.x.deltasync-01234567"), b"a part").expect("space");
+        symlink("nowhere", copy.join(".y.deltasync-89abcdef")).expect("space");
         // By another process.
         let options = LocalOptions::default();
         to.storage = LocalStorage::roots(Vec::new(), options.clone()).expect("nothing to open");
@@ -236,7 +241,9 @@ fn one_that_was_cut_is_gone_on_with_and_leaves_nothing_of_its_own() {
         assert!(part.chunks.len() > first.describe().chunks.len());
         fill(&from);
         bring(&from, &to, Extra::Keep, 1 << 20).1.expect("replaced");
-        assert!(!to.at("of-the-first").exists(), "what was not to be there");
+        for gone in ["of-the-first", "b/.x.deltasync-01234567", ".y.deltasync-89abcdef"] {
+            assert!(fs::symlink_metadata(to.at(gone)).is_err(), "{gone}: what was not to be there");
+        }
         assert_eq!(fs::read(to.at("old")).expect("kept"), b"there");
         fs::remove_file(to.at("old")).expect("there");
         set_time(&to.at(""), 1_234_567, 1);
