@@ -1,4 +1,4 @@
-//! The page in a real browser, over made-up transfers.
+//! The page in a real browser, over made-up transfers, and over a real push.
 //!
 //! Needs Chromium, node and `npm install` in `tests/browser/`. With `DELTASYNC_SCREENSHOTS` set to a directory, pictures of
 //! the page are put there. Those in `docs/pictures/` are made by
@@ -19,7 +19,8 @@ use deltasync_server::{
     DashboardConfig, FindingState, PassState, SharedBoard, Shutdown, bind_dashboard, run_dashboard,
 };
 use serde_json::{Value, json};
-use support::{Dashboard, HOSTILE, connect, done, failed, get, placed, progress, repairing, started};
+use support::client::{Client, noise};
+use support::{Dashboard, HOSTILE, Server, connect, done, failed, get, placed, progress, repairing, started};
 
 /// A browser that obeys.
 struct Browser {
@@ -230,6 +231,36 @@ fn a_transfer_is_on_the_page_within_a_second_of_its_start() {
     assert_eq!(browser.tell(json!({"count": ".card"})), 0);
     assert_eq!(browser.read("#history-rows td[data-label=Reused]"), ["95.0 %"]);
     assert_eq!(browser.read("#reused"), ["95.0%"]);
+    browser.assert_quiet();
+}
+
+#[test]
+#[ignore = "needs chromium and node: run .ci/run"]
+fn a_push_is_on_the_page_within_a_second_of_its_start_and_tells_what_the_server_does() {
+    const LEN: usize = 6 << 20;
+    let server = Server::start(&[]);
+    let dashboard = server.dashboard.expect("it has one");
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{dashboard}/"), false, 1280, 800);
+    browser.wait("#link", "live");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    let mut client = runtime.block_on(Client::connect(server.clients));
+    // So slow that there is something to see.
+    client.limit(2 << 20);
+    client.push("image.raw", noise(LEN, 5));
+    let ms = browser.wait(".card h3", "image.raw");
+    assert!(ms < 1_000, "{ms} ms");
+    browser.wait(".card .strip", "");
+    let told = browser.tell(json!({"attribute": ".card .strip", "name": "aria-label"}))[0].to_string();
+    assert!(told.contains("1 sent, 1 to come"), "{told}");
+    let outcome = runtime.block_on(client.ended()).expect("pushed");
+    assert_eq!(outcome.progress.literal.get(), LEN as u64);
+    browser.wait("#history-rows", "image.raw");
+    let state = get(dashboard, "/api/state").json();
+    let [total, wire] = ["total", "wire"].map(|name| state["history"][0][name].as_u64().expect("a number"));
+    assert!(total == LEN as u64 && (total..total + total / 100).contains(&wire), "{total} {wire}");
+    let shown = ["Size", "Wire"].map(|label| browser.read(&format!("#history-rows td[data-label={label}]")));
+    assert_eq!(shown, [["6.29 MB"], ["6.29 MB"]]);
     browser.assert_quiet();
 }
 

@@ -1,6 +1,8 @@
 //! What the tests share: a small HTTP client that shows every byte, and made-up events for a board.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod client;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
