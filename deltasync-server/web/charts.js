@@ -115,16 +115,18 @@ function point(kind, plot) {
 function groups({ file, wire, copied, begun, interval }, size) {
   const rows = new Map();
   begun.forEach((at, index) => {
-    if (file[index] === null) return;
     const start = Math.floor(at / ((size * interval) / 1000)) * ((size * interval) / 1000);
-    const sums = rows.get(start) ?? { file: 0, wire: 0, copied: 0, count: 0 };
+    const sums = rows.get(start) ?? { file: 0, wire: 0, copied: 0, count: 0, known: 0 };
+    sums.count += 1;
+    rows.set(start, sums);
+    // The server may have begun in the middle of it.
+    if (file[index] === null) return;
     sums.file += file[index];
     sums.wire += wire[index];
     sums.copied += copied[index] ?? 0;
-    sums.count += 1;
-    rows.set(start, sums);
+    sums.known += 1;
   });
-  return [...rows].filter(([, sums]) => sums.count === size).reverse();
+  return [...rows].filter(([, sums]) => sums.count === size && sums.known > 0).reverse();
 }
 
 function fill(id, name, rows, cells) {
