@@ -10,6 +10,8 @@ use std::{fs, io};
 
 use toml::de::{DeTable, DeValue};
 
+use crate::base;
+
 /// What a config file says, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigFile {
@@ -69,12 +71,9 @@ pub(crate) enum InvalidFile {
 impl ConfigFile {
     /// Where it is looked for unless its place is named: the first of these that is there counts.
     pub(crate) fn places(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-        // A base directory that is not absolute does not count.
-        let base = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let home = base("HOME");
-        let config = base("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
-        let support = home.filter(|_| cfg!(target_os = "macos")).map(|home| home.join("Library/Application Support"));
-        config.into_iter().chain(support).map(|dir| dir.join("deltasync/config.toml")).collect()
+        let home = base::named(&variable, "HOME").filter(|_| cfg!(target_os = "macos"));
+        let support = home.map(|home| home.join("Library/Application Support"));
+        base::config(&variable).into_iter().chain(support).map(|dir| dir.join("deltasync/config.toml")).collect()
     }
 
     /// Reads it.

@@ -35,6 +35,8 @@ pub use shown::Shown;
 mod place;
 pub use place::{InvalidPlace, Place, RemotePlace, Server};
 
+mod base;
+
 mod state;
 pub use state::State;
 

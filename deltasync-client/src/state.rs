@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use deltasync_core::ByteLen;
 use deltasync_io::{KeepForm, KnownFiles};
 
-use crate::Server;
+use crate::{Server, base};
 
 /// Where and how a client remembers files that it has pushed to servers.
 ///
@@ -66,12 +66,8 @@ impl State {
 
 /// As [`State::of_user`], from these variables.
 fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // The base directories have to be absolute, or they do not count.
-    let base = |name| path(name).filter(|path| path.is_absolute());
-    path("DELTASYNC_STATE")
-        .or_else(|| base("XDG_STATE_HOME").map(|base| base.join("deltasync")))
-        .or_else(|| base("HOME").map(|home| home.join(".local/state/deltasync")))
+    let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    path("DELTASYNC_STATE").or_else(|| Some(base::state(&variable)?.join("deltasync")))
 }
 
 #[cfg(test)]

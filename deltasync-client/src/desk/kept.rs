@@ -14,6 +14,8 @@ use std::{env, fs};
 
 use tempfile::NamedTempFile;
 
+use crate::base;
+
 /// The most bytes of a file that are read.
 const READ_MAX: u64 = 8 << 20;
 
@@ -81,11 +83,7 @@ const ADDRESSES: &str = "servers.jsonl";
 const HISTORY: &str = "history.jsonl";
 
 fn of_variables(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    // The base directories have to be absolute, or they do not count.
-    let base = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    base("XDG_STATE_HOME")
-        .or_else(|| base("HOME").map(|home| home.join(".local/state")))
-        .map(|base| base.join("deltasync-gui"))
+    Some(base::state(variable)?.join("deltasync-gui"))
 }
 
 #[cfg(test)]
