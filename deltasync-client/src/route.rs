@@ -178,19 +178,25 @@ impl Route {
     }
 
     /// Starts transfers, on the link that is there, or the next one.
-    pub(crate) fn take_over(&mut self, jobs: Vec<Job>, cx: &Routing<'_>) {
+    pub(crate) fn take_over(&mut self, mut jobs: Vec<Job>, cx: &Routing<'_>) {
         if self.link.is_some() {
-            self.begin(jobs);
-        } else if self.next_try.is_some() {
-            self.again.extend(jobs.into_iter().map(|job| (job, no_connection())));
-        } else {
-            self.open(jobs, cx);
+            return self.begin(jobs);
+        }
+        // What was to be told that has lost its link, and will ask anew.
+        jobs.retain(|job| job.command != Command::Complete);
+        if jobs.is_empty() {
+            return;
+        }
+        match self.next_try {
+            Some(_) => self.again.extend(jobs.into_iter().map(|job| (job, no_connection()))),
+            None => self.open(jobs, cx),
         }
     }
 
     /// Tells transfers that were never started their end.
     pub(crate) fn end_unstarted(&mut self, jobs: Vec<Job>, error: &TransferError, tell: &mut Tell<'_>) {
-        let mut left: Start = jobs.into_iter().map(|job| (job.number, job.command)).collect();
+        let starts = |job: &Job| job.command != Command::Complete;
+        let mut left: Start = jobs.into_iter().filter(starts).map(|job| (job.number, job.command)).collect();
         while let Some((number, _)) = left.pop() {
             left.extend(tell(Update::File { index: number, kind: EventKind::Ended(Err(error.clone())) }));
         }
@@ -312,6 +318,14 @@ impl Route {
     pub(crate) fn begin(&mut self, jobs: Vec<Job>) {
         let Some(link) = &self.link else { return };
         for job in jobs {
+            if job.command == Command::Complete {
+                // Where it has ended meanwhile, or waits to be started again, there is nothing to be told.
+                let of_it = self.running.iter().find(|(_, running)| running.number == job.number);
+                if let Some((transfer, _)) = of_it {
+                    link.command(*transfer, job.command);
+                }
+                continue;
+            }
             self.started = self.started.checked_add(1).expect("fewer transfers than 2^32 on one link");
             let transfer = TransferId::new(self.started);
             link.command(transfer, job.command.clone());
@@ -488,9 +502,9 @@ impl Job {
         transfer_may_recover(error) && !(stalled && self.is_asked_once())
     }
 
-    /// True for a tree's own transfer.
+    /// True for a tree's own transfer, and for what it is told.
     pub(crate) fn is_of_a_tree(&self) -> bool {
-        matches!(self.command, Command::PushTree { .. } | Command::PullTree { .. })
+        matches!(self.command, Command::PushTree { .. } | Command::PullTree { .. } | Command::Complete)
     }
 }
 

@@ -104,8 +104,10 @@ pub(crate) fn plan_push(sources: &[PathBuf], destination: &Place, options: &Opti
                 let target = reports.add(&shown, name)?;
                 let path = join(&shown, &path, name)?;
                 check_apart(&shown, &tree.root, &target, &peer, &path)?;
+                let directory = tree.root.clone();
                 let source = StoragePlace { root: root_id(&mut roots, tree.root), path: RelPath::ROOT };
-                let mut tree = Tree::new(number, Way::Push(source, path), options, walks.clone(), (shown, target));
+                let way = Way::Push { source, directory, path };
+                let mut tree = Tree::new(number, way, options, walks.clone(), (shown, target));
                 commands.push(tree.begin());
                 trees.insert(number, tree);
             }
@@ -173,7 +175,8 @@ pub(crate) fn plan_pull(sources: &[Place], destination: &Path, options: &Options
             if let Peer::Directory(root) = &peer {
                 check_apart(&shown, root, &to, &Peer::Directory(target.root.clone()), &at.path)?;
             }
-            tree = Some(Tree::new(number, Way::Pull(path.clone(), at), options, walks.clone(), (shown.clone(), to)));
+            let way = Way::Pull { path: path.clone(), place: at };
+            tree = Some(Tree::new(number, way, options, walks.clone(), (shown.clone(), to)));
         }
         let command = match (is, &mut tree, name) {
             (Is::Tree, Some(tree), name) => {

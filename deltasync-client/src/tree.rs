@@ -3,9 +3,12 @@
 //! The transfer of a tree makes all of it but the files that are too large to travel with it, its members. Which of them
 //! the receiver lacks, the sender learns from [`EventKind::Differs`] and the receiver from [`EventKind::Made`]. Each of them
 //! gets a transfer of its own, as many at a time as a session runs: a sender begins at once, beside the tree's, unless a
-//! condition has to hold first or the receiver's tree is only presumed, a receiver when the tree's has ended. In a pull that
-//! gives their directories new times, and meanwhile the source may have changed: so the tree is compared once more, which
-//! costs little where little differs, until no member is left to transfer.
+//! condition has to hold first, a receiver when the tree's has ended.
+//!
+//! The tree's own transfer waits for those beside it, and then gives directories their times: where all of them went well,
+//! and each still looks as it was listed, that was all. What ends after the tree's own gives its directory another time,
+//! in a pull the source may have changed, and what has failed may have been in the way of something: then the tree is
+//! compared once more, which costs little where little differs, until no member is left to transfer.
 //!
 //! A member that has failed is not tried again, unless what the tree's own transfer makes may have been in its way; it is an
 //! error as long as the comparison names it. What changes faster than it can be sent ends as such after [`ROUNDS`]
@@ -17,6 +20,7 @@
 //! Invariant: no number of the progress it tells ever becomes less.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use deltasync_core::{ByteLen, InvalidPath, Offset, RelPath};
 use deltasync_io::{TreeMember, Walks, files_made, files_to_send, left_out, members_to_fetch, members_to_send};
@@ -35,16 +39,21 @@ const ROUNDS: u32 = 3;
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
     /// From ours to the peer's.
-    Push(Place, RelPath),
+    Push {
+        source: Place,
+        /// What the source is, here.
+        directory: PathBuf,
+        path: RelPath,
+    },
     /// From the peer's to ours.
-    Pull(RelPath, Place),
+    Pull { path: RelPath, place: Place },
 }
 
 impl Way {
     /// The tree at our end.
     fn place(&self) -> &Place {
         match self {
-            Self::Push(place, _) | Self::Pull(_, place) => place,
+            Self::Push { source: place, .. } | Self::Pull { place, .. } => place,
         }
     }
 }
@@ -74,6 +83,10 @@ pub(crate) struct Tree {
     waiting: Vec<TreeMember>,
     /// One of them got a transfer.
     has_moved: bool,
+    /// What one of them has come to is not what the tree's own transfer has ended with.
+    is_late: bool,
+    /// The tree's own transfer does not wait for members any more.
+    completed: bool,
     /// Those that are on their way, by the verb's number.
     moving: BTreeMap<usize, Moving>,
     failed: BTreeMap<RelPath, ClientError>,
@@ -146,6 +159,8 @@ impl Tree {
             named: BTreeSet::new(),
             waiting: Vec::new(),
             has_moved: false,
+            is_late: false,
+            completed: false,
             moving: BTreeMap::new(),
             failed: BTreeMap::new(),
             unsettled: Unsettled::default(),
@@ -169,7 +184,7 @@ impl Tree {
     /// Compares the tree.
     pub(crate) fn begin(&mut self) -> (usize, Command) {
         self.round += 1;
-        self.has_moved = false;
+        (self.has_moved, self.is_late) = (false, false);
         self.compare()
     }
 
@@ -181,8 +196,8 @@ impl Tree {
         let first = self.round == 1 || options.atomic;
         let condition = if first { self.condition } else { Condition::Any };
         let command = match self.way.clone() {
-            Way::Push(source, path) => Command::PushTree { source, path, options, condition },
-            Way::Pull(path, place) => Command::PullTree { path, place, options, condition },
+            Way::Push { source, path, .. } => Command::PushTree { source, path, options, condition },
+            Way::Pull { path, place } => Command::PullTree { path, place, options, condition },
         };
         (self.index, command)
     }
@@ -240,16 +255,19 @@ impl Tree {
 
     fn on_own(&mut self, kind: EventKind, next: &mut usize, report: &mut impl FnMut(Update)) -> Step {
         match kind {
-            EventKind::Differs { tree, ranges, presumed } => {
+            EventKind::Differs { tree, ranges } => {
                 self.left_out = left_out(&tree);
                 self.name_small(files_to_send(&tree, &ranges));
                 self.name(members_to_send(&tree, &ranges));
-                // What comes beside a tree that is presumed to be there makes it another; and where all becomes visible as
-                // one change, what it comes into is made by the tree's own transfer.
-                let at_once = !presumed && !self.options.atomic;
-                if at_once && (self.round > 1 || self.condition == Condition::Any) {
-                    return Step::Start(self.start_members(next));
+                self.completed = self.named.is_empty();
+                // Where all becomes visible as one change, what they come into is made by the tree's own transfer.
+                if !self.options.atomic && (self.round > 1 || self.condition == Condition::Any) {
+                    let mut start = self.start_members(next);
+                    start.extend(self.complete());
+                    return Step::Start(start);
                 }
+                // Else they come after it.
+                return Step::Start(self.complete().into_iter().collect());
             }
             EventKind::Made { stage } => {
                 let made = files_made(&stage);
@@ -343,14 +361,14 @@ impl Tree {
         }
         match &self.own {
             Own::Failed(error) if !self.has_moved || !is_of_entries(error) => Step::Ended(Err(error.clone())),
-            Own::Compared if !self.has_moved => Step::Ended(Ok(self.total())),
+            Own::Compared if !self.is_late => Step::Ended(Ok(self.total())),
             Own::Moving | Own::Compared | Own::Failed(_) => Step::Start(vec![self.begin()]),
         }
     }
 
     /// Where its own transfer has failed since small files of ours do not hold still: leaves these out.
     fn leave_out_unsettled(&mut self) -> bool {
-        if !matches!((&self.own, &self.way), (Own::Failed(TransferError::Changed { .. }), Way::Push(..))) {
+        if !matches!((&self.own, &self.way), (Own::Failed(TransferError::Changed { .. }), Way::Push { .. })) {
             return false;
         }
         let changed = self.walks.take_changed(self.way.place());
@@ -397,10 +415,12 @@ impl Tree {
         let join = |path: &RelPath| path.below(&member.path);
         let at = |place: &Place| Ok(Place { root: place.root, path: join(&place.path)? });
         Ok(match &self.way {
-            Way::Push(source, path) => {
+            Way::Push { source, path, .. } => {
                 Command::PushMember { source: at(source)?, path: join(path)?, attributes, atomic }
             }
-            Way::Pull(path, place) => Command::PullMember { path: join(path)?, place: at(place)?, attributes, atomic },
+            Way::Pull { path, place } => {
+                Command::PullMember { path: join(path)?, place: at(place)?, attributes, atomic }
+            }
         })
     }
 
@@ -425,17 +445,42 @@ impl Tree {
                 Ok(outcome) => {
                     self.done = (self.done.0 + 1, self.done.1 + outcome.len);
                     self.add(&outcome);
+                    // What was there already has moved nothing.
+                    let comes_late = !matches!(self.own, Own::Moving) && outcome.generation.is_some();
+                    self.is_late |= comes_late || !self.is_as_listed(&member);
                     self.moved.insert(member.path.clone(), member);
                 }
                 // Its directory may not have been made yet, or something have stood in its place.
-                Err(_) if is_beside && !self.has_failed() => self.waiting.push(member),
-                Err(error) => drop(self.failed.insert(member.path, error.into())),
+                Err(_) if is_beside && !self.has_failed() => {
+                    self.is_late = true;
+                    self.waiting.push(member);
+                }
+                Err(error) => {
+                    self.is_late = true;
+                    self.failed.insert(member.path, error.into());
+                }
             }
-            if self.moving.is_empty() && !matches!(self.own, Own::Moving) {
+            if !matches!(self.own, Own::Moving) && self.moving.is_empty() {
                 return self.go_on(next);
             }
         }
-        Step::Start(Vec::new())
+        Step::Start(self.complete().into_iter().collect())
+    }
+
+    /// Lets the tree's own transfer go on, once, when nothing is on its way that it waits for.
+    fn complete(&mut self) -> Option<(usize, Command)> {
+        let is_due = matches!(self.own, Own::Moving) && self.moving.is_empty() && !self.completed;
+        self.completed |= is_due;
+        is_due.then_some((self.index, Command::Complete))
+    }
+
+    /// True when what has come of a member is what was listed of it.
+    fn is_as_listed(&self, member: &TreeMember) -> bool {
+        match &self.way {
+            Way::Push { directory, .. } => member.is_still_in(directory),
+            // Only the peer knows.
+            Way::Pull { .. } => true,
+        }
     }
 
     /// Whether its own transfer has failed as a whole.
@@ -512,7 +557,7 @@ pub(crate) fn below(directory: &str, path: &RelPath) -> String {
 
 #[cfg(test)]
 mod tests {
-    use deltasync_core::Digest;
+    use deltasync_core::{Digest, Generation};
     use deltasync_proto::{Refusal, RootId, StorageFault};
 
     use super::*;
@@ -525,7 +570,7 @@ mod tests {
 
     fn tree() -> Tree {
         let place = Place { root: RootId::new(2), path: RelPath::ROOT };
-        let way = Way::Push(place, path("at"));
+        let way = Way::Push { source: place, directory: "nowhere".into(), path: path("at") };
         Tree::new(OWN, way, &Options::default(), Walks::default(), ("src/".into(), "dst".into()))
     }
 
@@ -537,7 +582,8 @@ mod tests {
     fn outcome(len: u64, literal: u64) -> Outcome {
         let (len, literal) = (ByteLen::new(len), ByteLen::new(literal));
         let progress = Progress { total: len, copied: len - literal, literal, wire: literal };
-        Outcome { len, root: Digest::from_bytes([len.get() as u8; 32]), progress, ..Outcome::default() }
+        let (root, generation) = (Digest::from_bytes([len.get() as u8; 32]), Some(Generation::new(1)));
+        Outcome { len, root, generation, progress, ..Outcome::default() }
     }
 
     fn ended(len: u64, literal: u64) -> EventKind {

@@ -114,7 +114,7 @@ pub(crate) fn append(storage: &dyn BlockingStorage, stage: &StageHandle, bytes: 
 
 pub(crate) fn seal(storage: &dyn BlockingStorage, stage: &StageHandle) -> Result<[u8; 32], StorageFault> {
     match storage.answer(Ask::Seal { stage: stage.clone() })? {
-        Answer::Sealed(digest) => Ok(*digest.as_bytes()),
+        Answer::Sealed { root, .. } => Ok(*root.as_bytes()),
         other => panic!("asked to seal, got {other:?}"),
     }
 }

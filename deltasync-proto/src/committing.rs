@@ -1,7 +1,7 @@
 //! The end of a receiver's work: the target is staged and right, and becomes the file, if that replaces what it should.
 //!
 //! ```text
-//!            unseen ── Seen ──┐
+//!         lacking, unseen ──┐
 //! Verifying ──┼───────────► Storing ── done ──► ended
 //!             │               │ another file is there
 //!             │               ▼
@@ -9,6 +9,10 @@
 //!             │               │
 //!             └───────────────┴──Confirm──► Asked ── Replace ──► Storing
 //! ```
+//!
+//! A pushed tree that lacks members when its own delta is there is *lacking*: they come by transfers beside it, and it is
+//! committed when the sender says that they have ended, so that their directories get their times once, and nothing need be
+//! compared again. One that becomes visible as one change is not: its storage refuses it, and members come after it.
 //!
 //! A commit names what it replaces: the very file that was there when the basis was opened. When another one is there by
 //! then, somebody has published in between. A late commit must not undo that unseen, so the sender is told what is there
@@ -38,7 +42,7 @@ pub(crate) const CONFIRMS_MAX: u32 = 256;
 /// The storage makes the target durable and publishes it.
 #[derive(Debug)]
 pub(crate) struct Committing {
-    task: Task,
+    pub(crate) task: Task,
     stage: StageHandle,
     progress: Progress,
     repairs: u32,
@@ -49,6 +53,8 @@ pub(crate) struct Committing {
 
 #[derive(Debug)]
 enum Step {
+    /// Members of the tree are still to come.
+    Lacking,
     /// The peer may be a recording, until it shows that it has seen our hello.
     Unseen,
     /// The staged file gets its permissions and time.
@@ -65,25 +71,47 @@ impl Committing {
     pub(crate) fn begin(
         task: Task,
         stage: StageHandle,
-        progress: Progress,
-        repairs: u32,
+        (progress, repairs): (Progress, u32),
+        lacks_members: bool,
         cx: &mut Context<'_>,
     ) -> Receiving {
+        let mut state = Self { task, stage, progress, repairs, confirms: 0, adorned: false, step: Step::Lacking };
+        if lacks_members && !state.task.complete && matches!(state.task.aim, Aim::Theirs) {
+            cx.phase(Phase::Waiting);
+            cx.rest();
+        } else {
+            state.go_on(cx);
+        }
+        Receiving::Committing(Box::new(state))
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>) {
         cx.phase(Phase::Committing);
-        let mut state = Self { task, stage, progress, repairs, confirms: 0, adorned: false, step: Step::Unseen };
-        let replaces = state.task.replaces.clone();
-        match (&state.task.aim, &replaces, state.task.intent) {
-            (Aim::Ours(_), _, _) | (_, Replaces::Nothing, _) | (_, _, Intent::Named) => state.store(cx),
+        self.step = Step::Unseen;
+        let replaces = self.task.replaces.clone();
+        match (&self.task.aim, &replaces, self.task.intent) {
+            (Aim::Ours(_), _, _) | (_, Replaces::Nothing, _) | (_, _, Intent::Named) => self.store(cx),
             (Aim::Theirs, Replaces::File(_), Intent::Answers) => {
                 if cx.live {
-                    state.store(cx);
+                    self.store(cx);
                 }
             }
             (Aim::Theirs, Replaces::File(_), Intent::Unknown) => {
-                state.confirm(Confirm { current: state.task.current, since: false }, replaces, cx);
+                self.confirm(Confirm { current: self.task.current, since: false }, replaces, cx);
             }
         }
-        Receiving::Committing(Box::new(state))
+    }
+
+    /// The members of the tree are there.
+    pub(crate) fn on_complete(&mut self, cx: &mut Context<'_>) {
+        if self.waits_for_members() {
+            self.go_on(cx);
+        }
+    }
+
+    /// Members of the tree are still to come.
+    pub(crate) fn waits_for_members(&self) -> bool {
+        matches!(self.step, Step::Lacking)
     }
 
     /// The peer has seen our hello.

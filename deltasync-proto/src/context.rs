@@ -10,7 +10,7 @@ use deltasync_core::{ByteLen, FineKey, MendKey, Offset, Placed, SketchKey, TagKe
 
 use crate::flow::Flow;
 use crate::job::Work;
-use crate::memory::{Grant, Memory};
+use crate::memory::Memory;
 use crate::{
     Answer, Ask, Config, Event, EventKind, Job, JobId, Message, MessageKind, Output, PeerMisbehaved, Phase, Progress,
     Request, RequestId, SessionError, StorageFault, TransferError, TransferId, TransferMessage,
@@ -56,7 +56,7 @@ pub(crate) struct Effects {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) control: VecDeque<(MessageKind, crate::Encoded)>,
     pub(crate) control_bytes: usize,
-    /// What transfers have asked for that wait for memory.
+    /// What transfers have asked for that wait for memory, or for what goes first.
     held_back: BTreeMap<TransferId, VecDeque<Output>>,
     requests: BTreeMap<RequestId, TransferId>,
     jobs: BTreeMap<JobId, TransferId>,
@@ -109,10 +109,10 @@ impl Effects {
         }
     }
 
-    fn put_out(&mut self, transfer: TransferId, grant: Grant, output: Output) {
-        match grant {
-            Grant::Waiting(_) => self.held_back.entry(transfer).or_default().push_back(output),
-            Grant::Unpriced | Grant::Granted(_) => self.outputs.push_back(output),
+    fn put_out(&mut self, transfer: TransferId, waits: bool, output: Output) {
+        match waits {
+            true => self.held_back.entry(transfer).or_default().push_back(output),
+            false => self.outputs.push_back(output),
         }
     }
 
@@ -160,14 +160,14 @@ impl Context<'_> {
     pub(crate) fn ask(&mut self, ask: Ask) -> RequestId {
         let id = RequestId::new(self.effects.number());
         self.effects.requests.insert(id, self.id);
-        self.effects.put_out(self.id, self.flow.grant, Output::Storage(Request { id, ask }));
+        self.effects.put_out(self.id, self.flow.waits(), Output::Storage(Request { id, ask }));
         id
     }
 
     pub(crate) fn compute(&mut self, work: Work) -> JobId {
         let id = JobId::new(self.effects.number());
         self.effects.jobs.insert(id, self.id);
-        self.effects.put_out(self.id, self.flow.grant, Output::Compute(Job { id, work }));
+        self.effects.put_out(self.id, self.flow.waits(), Output::Compute(Job { id, work }));
         id
     }
 
@@ -215,6 +215,11 @@ impl Context<'_> {
         if let Some(grant) = self.memory.granted_at_once(self.id) {
             self.flow.grant = grant;
         }
+    }
+
+    /// This transfer waits for others, and holds next to nothing meanwhile: they may wait for memory themselves.
+    pub(crate) fn rest(&mut self) {
+        self.flow.grant = self.memory.rest(self.flow.grant);
     }
 
     /// This transfer is large: its window may widen.

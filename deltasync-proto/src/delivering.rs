@@ -8,7 +8,7 @@ use deltasync_core::{ByteLen, Offset, Op, Placer};
 use crate::context::{Answered, Context, Trouble};
 use crate::delivery::{Delivery, Next};
 use crate::sending::{Common, Sending};
-use crate::{Answer, Ask, Delta, EventKind, FaultKind, OpenedFile, Phase, Progress, RequestId, TransferMessage};
+use crate::{Answer, Ask, Delta, FaultKind, OpenedFile, Phase, Progress, RequestId, TransferMessage};
 
 /// No more is prepared while this many bytes wait to leave.
 const QUEUED_MAX: usize = 512 << 10;
@@ -28,11 +28,10 @@ pub(crate) struct Delivering {
 
 impl Delivering {
     /// Everything is sent.
-    pub(crate) fn whole(common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Sending {
+    pub(crate) fn whole(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Sending {
         let len = target.chunks.len();
         if target.is_tree() {
-            let ranges = [(Offset::ZERO, len)].into();
-            cx.event(EventKind::Differs { tree: target.file.clone(), ranges, presumed: false });
+            common.differs(&target, [(Offset::ZERO, len)].into(), cx);
         }
         let ops = [Op::Literal { len }].into_iter().collect();
         let delivery = Delivery::packed(target.file.clone(), ops, Some(target.chunks.clone()), |_| None, cx);
@@ -107,7 +106,7 @@ impl Delivering {
             if common.is_dry() {
                 return Ok(common.rehearsed(&target, progress, cx));
             }
-            return Ok(Sending::Delivered(common, target, progress));
+            return Ok(Sending::delivered(common, target, progress, cx));
         }
         if self.delivery.waits_for(id) {
             if changed {

@@ -119,6 +119,9 @@ pub enum Command {
         /// A directory with all that is in it; else only one that is empty.
         recursive: bool,
     },
+    /// The files of a [`Command::PushTree`] that do not travel with it have ended, under the numbers of their own, well or
+    /// not: what waits for them goes on. To be given once [`EventKind::Differs`] has named such files, else nothing waits.
+    Complete,
     /// End a transfer that runs or waits.
     Cancel,
 }
@@ -173,14 +176,14 @@ pub enum EventKind {
         current: Option<Version>,
     },
     /// The sender of a tree knows what of it the receiver lacks: ranges of the archive. Files in there that do not travel
-    /// with the tree are for the embedder to send.
+    /// with the tree are for the embedder to send, by [`Command::PushMember`]. A receiver that lacks some waits with the end
+    /// of the tree's own transfer for [`Command::Complete`], unless the tree becomes visible as one change: then it fails, and
+    /// they come after it.
     Differs {
         /// The described tree.
         tree: FileHandle,
         /// What the receiver lacks, in order; nothing when it has it all.
         ranges: Vec<(Offset, ByteLen)>,
-        /// So it is if the receiver has what is remembered of it, which it has not said yet.
-        presumed: bool,
     },
     /// The receiver of a tree has made it, but for files that did not travel with it, which are for the embedder to fetch.
     Made {

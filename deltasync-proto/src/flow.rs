@@ -42,6 +42,8 @@ pub(crate) struct Flow {
     kept: u64,
     /// What of the session's memory it holds or waits for.
     pub(crate) grant: Grant,
+    /// It waits until the tree that it belongs to was looked at.
+    pub(crate) behind: bool,
     /// What is known of the target and the basis.
     pub(crate) sizes: Sizes,
     /// The peer has said what the target is.
@@ -71,6 +73,7 @@ impl Flow {
             held: 0,
             kept: 0,
             grant: Grant::Unpriced,
+            behind: false,
             sizes: Sizes::default(),
             offered: false,
             wire: 0,
@@ -84,6 +87,11 @@ impl Flow {
         let frame = Message::Transfer(id, message).encode_for(unpacks);
         self.queued += frame.payload;
         self.queue.push_back(Queued { kind, frame });
+    }
+
+    /// What is asked and computed for this transfer is held back.
+    pub(crate) fn waits(&self) -> bool {
+        self.behind || matches!(self.grant, Grant::Waiting(_))
     }
 
     /// How many payload bytes wait to leave.
@@ -229,7 +237,8 @@ fn memory_of(message: &TransferMessage) -> u64 {
         | TransferMessage::MakeDirectory(_)
         | TransferMessage::Rename(_)
         | TransferMessage::Remove(_)
-        | TransferMessage::Altered => return 0,
+        | TransferMessage::Altered
+        | TransferMessage::Complete => return 0,
     };
     bytes as u64 + size_of::<TransferMessage>() as u64
 }

@@ -135,6 +135,17 @@ impl Memory {
         is_first.then(|| self.next_granted()).flatten().map(|(_, grant)| grant)
     }
 
+    /// A transfer that holds this begins to wait for others: it keeps what every transfer needs.
+    pub(crate) fn rest(&mut self, grant: Grant) -> Grant {
+        match grant {
+            Grant::Granted(bytes) if bytes > LEAST => {
+                self.reserved -= bytes - LEAST;
+                Grant::Granted(LEAST)
+            }
+            grant => grant,
+        }
+    }
+
     /// A transfer has ended that held this; `working` when something of it still comes back.
     pub(crate) fn leave(&mut self, id: TransferId, grant: Grant, held: u64, working: bool) {
         self.received -= held;

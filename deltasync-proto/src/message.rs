@@ -126,6 +126,8 @@ kinds! {
     Remove = 0x2b,
     /// Server: done, and it lasts.
     Altered = 0x2c,
+    /// Sender: the files of my tree that came by themselves are there.
+    Complete = 0x2d,
 }
 
 impl MessageKind {
@@ -221,6 +223,8 @@ pub enum TransferMessage {
     Remove(Remove),
     /// Done, and it lasts.
     Altered,
+    /// The files of my tree that came by themselves are there.
+    Complete,
 }
 
 /// What a sender has.
@@ -486,6 +490,7 @@ impl TransferMessage {
             Self::Rename(_) => MessageKind::Rename,
             Self::Remove(_) => MessageKind::Remove,
             Self::Altered => MessageKind::Altered,
+            Self::Complete => MessageKind::Complete,
         }
     }
 }
@@ -629,6 +634,7 @@ impl Message {
             }
             MessageKind::Remove => TransferMessage::Remove(from_postcard(payload).map_err(damaged_request(0))?),
             MessageKind::Altered => empty().map(|()| TransferMessage::Altered)?,
+            MessageKind::Complete => empty().map(|()| TransferMessage::Complete)?,
         };
         Ok(Self::Transfer(frame.transfer, message))
     }
@@ -649,7 +655,8 @@ fn encode_transfer(message: &TransferMessage, unpacks: bool, out: &mut Vec<u8>) 
         | TransferMessage::Changed
         | TransferMessage::Cancel
         | TransferMessage::Working
-        | TransferMessage::Altered => {}
+        | TransferMessage::Altered
+        | TransferMessage::Complete => {}
         TransferMessage::Same(generation) | TransferMessage::Done(generation) => write_varint(out, generation.get()),
         TransferMessage::Confirm(confirm) => postcard_into(confirm, out),
         TransferMessage::Replace(version) => postcard_into(version, out),

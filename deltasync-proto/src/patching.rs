@@ -187,6 +187,12 @@ impl Patching {
         })
     }
 
+    /// What is made, once the sender has sent a delta of it.
+    pub(crate) fn sent(&mut self) -> Option<&mut Task> {
+        // What is said of one may have crossed our wish for a repair.
+        (self.last_seen || self.repairs > 0).then_some(&mut self.task)
+    }
+
     /// The delta that came is of no use any more.
     pub(crate) fn give_back(mut self: Box<Self>, cx: &mut Context<'_>) -> Task {
         self.assembly.clear(|payload| cx.used(payload));

@@ -98,6 +98,10 @@ pub(crate) fn prepare(
     let follows = size <= DELTA_AT_ONCE && (generation != Generation::ZERO || !target.is_tree());
     common.offer(&target, Content::Delta { basis, len, generation, follows }, cx);
     common.presumed = true;
+    if target.is_tree() {
+        let lacks = core::mem::take(&mut common.lacks);
+        common.differs(&target, lacks, cx);
+    }
     if follows && common.is_dry() {
         common.unsent.go_ahead(size as u64);
         return Sending::Proposed(common, target, Some(delivery));

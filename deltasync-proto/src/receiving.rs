@@ -89,6 +89,8 @@ pub(crate) struct Task {
     /// That, as a version.
     pub(crate) current: Option<Version>,
     pub(crate) intent: Intent,
+    /// The sender has said that the members of this tree are there.
+    pub(crate) complete: bool,
 }
 
 /// How we know that whoever sends a target means to replace what was there when we opened the basis.
@@ -149,6 +151,8 @@ pub(crate) struct Opening {
 pub(crate) struct Early {
     pub(crate) parts: Vec<(bool, SetPart, usize)>,
     pub(crate) pieces: Vec<(Delta, usize)>,
+    /// The members of the tree are there.
+    pub(crate) complete: bool,
 }
 
 /// The content that came with the offer is here already: it only has to pass by.
@@ -193,6 +197,7 @@ impl Receiving {
 
     pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match (self, message) {
+            (state, TransferMessage::Complete) => state.on_complete(cx),
             (Self::Requested(state), TransferMessage::Offer(offer)) => state.on_offer(offer, cx),
             (Self::Requested(state), TransferMessage::Delta(_)) if state.stale => {
                 cx.used(cx.payload);
@@ -251,6 +256,49 @@ impl Receiving {
             }
             (state, message) => Err(cx.unexpected(&message, state.name())),
         }
+    }
+
+    /// The members of a tree are there, or as many of them as there will be. That comes after the last piece of its delta.
+    fn on_complete(mut self, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        let complete = match &mut self {
+            // What it is of was called stale.
+            Self::Requested(state) if state.stale => return Ok(self),
+            Self::Opening(state) if state.offer.cutter == Cutter::Entries && state.early.is_all() => {
+                Some(&mut state.early.complete)
+            }
+            Self::Patching(state) => state.sent().and_then(Task::completes),
+            Self::Repairing(state) => state.task.completes(),
+            Self::Verifying(state) => state.task.completes(),
+            Self::Committing(state) => state.task.completes(),
+            Self::Preparing(_)
+            | Self::Requested(_)
+            | Self::Opening(_)
+            | Self::Comparing(_)
+            | Self::Surveying(_)
+            | Self::Draining(_)
+            | Self::Adorning(_)
+            | Self::Ended(_) => None,
+        };
+        match complete {
+            Some(complete) => *complete = true,
+            None => return Err(cx.unexpected(&TransferMessage::Complete, self.name())),
+        }
+        if let Self::Committing(state) = &mut self {
+            state.on_complete(cx);
+        }
+        Ok(self)
+    }
+
+    /// The tree that is being looked at for a peer.
+    pub(crate) fn opens_tree(&self) -> Option<&RelPath> {
+        let Self::Opening(state) = self else { return None };
+        let wish = state.offer.to.as_ref().filter(|_| state.offer.cutter == Cutter::Entries)?;
+        Some(&wish.path)
+    }
+
+    /// True for a tree that is there but for members that come by themselves.
+    pub(crate) fn waits_for_members(&self) -> bool {
+        matches!(self, Self::Committing(state) if state.waits_for_members())
     }
 
     pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
@@ -336,6 +384,11 @@ impl Content {
 }
 
 impl Early {
+    /// The delta is all here.
+    fn is_all(&self) -> bool {
+        self.pieces.last().is_some_and(|(delta, _)| delta.last)
+    }
+
     fn give_back(self, cx: &mut Context<'_>) {
         let parts = self.parts.into_iter().map(|(_, _, payload)| payload);
         parts.chain(self.pieces.into_iter().map(|(_, payload)| payload)).for_each(|payload| cx.used(payload));
@@ -402,6 +455,11 @@ impl Task {
     pub(crate) fn tree_options(&self) -> Option<TreeOptions> {
         let options = || tree_options(&self.aim, &self.offer).cloned().unwrap_or_default();
         (self.offer.cutter == Cutter::Entries).then(options)
+    }
+
+    /// Where it is noted that the members of a tree are there.
+    pub(crate) fn completes(&mut self) -> Option<&mut bool> {
+        (self.offer.cutter == Cutter::Entries).then_some(&mut self.complete)
     }
 
     /// True for a tree that replaces another one at a peer's word, file by file, before a commit, and does not name the
@@ -599,7 +657,8 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
                 (false, true) => Intent::Unknown,
                 (false, false) => Intent::Answers,
             };
-            let patching = Patching::begin(Task { aim, offer, place, replaces, current, intent }, basis, cx)?;
+            let task = Task { aim, offer, place, replaces, current, intent, complete: false };
+            let patching = Patching::begin(task, basis, cx)?;
             replay(patching, early, cx)
         }
         Content::Known | Content::Delta { .. } => {
@@ -614,7 +673,7 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
             if dry {
                 cx.send(TransferMessage::Current);
             }
-            let task = Task { aim, offer, place, replaces, current, intent: Intent::Unknown };
+            let task = Task { aim, offer, place, replaces, current, intent: Intent::Unknown, complete: false };
             replay(Patching::begin(task, None, cx)?, early, cx)
         }
         Content::Set { elements } => {
@@ -623,19 +682,14 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
                 cx.send(TransferMessage::Done(Generation::ZERO));
                 return Ok(Receiving::Ended(same(&offer, cx)));
             }
+            let task = |intent| Task { aim, offer, place, replaces, current, intent, complete: false };
             if let Some(twin) = twin {
-                return Patching::of_twin(
-                    Task { aim, offer, place, replaces, current, intent: Intent::Unknown },
-                    twin,
-                    early,
-                    cx,
-                );
+                return Patching::of_twin(task(Intent::Unknown), twin, early, cx);
             }
             match partial.or(file) {
                 // Of an empty set no part need be waited for.
                 Some(basis) if !basis.chunks.is_empty() && elements > 0 => {
-                    let state =
-                        Comparing::begin(Task { aim, offer, place, replaces, current, intent: Intent::Answers }, basis);
+                    let state = Comparing::begin(task(Intent::Answers), basis);
                     let parts = early.parts.into_iter();
                     let mut state = Receiving::Comparing(Box::new(state));
                     for (is_tags, part, payload) in parts {
@@ -649,7 +703,7 @@ fn decide(aim: Aim, offer: Offer, found: Found, early: Early, cx: &mut Context<'
                 Some(_) | None => {
                     early.give_back(cx);
                     cx.send(TransferMessage::Want(Want::All));
-                    Patching::begin(Task { aim, offer, place, replaces, current, intent: Intent::Answers }, None, cx)
+                    Patching::begin(task(Intent::Answers), None, cx)
                 }
             }
         }
@@ -662,19 +716,19 @@ fn replay(mut state: Receiving, early: Early, cx: &mut Context<'_>) -> Result<Re
         cx.payload = payload;
         state = state.on_message(TransferMessage::Delta(delta), cx)?;
     }
-    Ok(state)
+    if early.complete { state.on_complete(cx) } else { Ok(state) }
 }
 
 impl Verifying {
     fn on_sealed(self, answer: Answer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        let Answer::Sealed(made) = answer else { return Err(wrong_answer()) };
+        let Answer::Sealed { root: made, lacks_members } = answer else { return Err(wrong_answer()) };
         let Self { task, stage, progress, repairs, twin, .. } = self;
         if made == task.offer.root {
             twin.unwrap_or_default().give_back(cx);
             if task.offer.cutter == Cutter::Entries {
                 cx.event(EventKind::Made { stage: stage.clone() });
             }
-            return Ok(Committing::begin(task, stage, progress, repairs, cx));
+            return Ok(Committing::begin(task, stage, (progress, repairs), lacks_members, cx));
         }
         if let Some(early) = twin {
             return task.without_twin(early, cx);

@@ -21,7 +21,7 @@ const SUMS_MAX: u64 = 100_000;
 /// The staged bytes are being summed.
 #[derive(Debug)]
 pub(crate) struct Repairing {
-    task: Task,
+    pub(crate) task: Task,
     made: ByteLen,
     range: u64,
     repairs: u32,

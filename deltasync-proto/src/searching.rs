@@ -12,7 +12,7 @@ use crate::delivery::{Before, Delivery};
 use crate::recalling::{before_remembered, prepare};
 use crate::search::{Search, Source};
 use crate::sending::{Common, Sending};
-use crate::{Answer, Ask, EventKind, OpenedFile, Phase, RequestId};
+use crate::{Answer, Ask, OpenedFile, Phase, RequestId};
 
 /// A search, and what stands before the literals it leaves.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ const LITERAL_MIN: ByteLen = ByteLen::new(512);
 
 impl Searching {
     pub(crate) fn begin(
-        common: Common,
+        mut common: Common,
         target: OpenedFile,
         script: Script,
         source: Source,
@@ -38,9 +38,12 @@ impl Searching {
     ) -> Sending {
         cx.phase(Phase::Matching);
         if target.is_tree() {
-            let ranges = script.gaps().map(|gap| (gap.at, gap.len)).collect();
-            let presumed = common.remembered.is_some();
-            cx.event(EventKind::Differs { tree: target.file.clone(), ranges, presumed });
+            let lacks = script.gaps().map(|gap| (gap.at, gap.len)).collect();
+            match common.remembered {
+                // Told when the tree is offered: what is sent beside it must not arrive before it.
+                Some(_) => common.lacks = lacks,
+                None => common.differs(&target, lacks, cx),
+            }
         }
         let search = Search::begin(script, source, target.file.clone());
         Box::new(Self { search, neighbours, refining: None }).go_on(common, target, cx)

@@ -18,7 +18,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use deltasync_core::{Algorithm, ByteLen, Cutter, Digest, FineKey, FineShape, Generation, Resemblance};
+use deltasync_core::{Algorithm, ByteLen, Cutter, Digest, FineKey, FineShape, Generation, Offset, Resemblance};
 
 use crate::bulk::Want;
 use crate::committing::CONFIRMS_MAX;
@@ -84,7 +84,7 @@ pub(crate) enum Sending {
     Proposed(Common, OpenedFile, Option<Box<Delivery>>),
     /// The delta is on its way.
     Delivering(Box<Delivering>),
-    /// All is sent; the receiver verifies and commits.
+    /// All is sent; the receiver verifies, waits for the members of a tree, and commits.
     Delivered(Common, OpenedFile, Progress),
     /// What the receiver has made is compared with the file.
     Mending(Common, Box<Mending>),
@@ -117,6 +117,10 @@ pub(crate) struct Common {
     pub(crate) named: bool,
     /// What a dry run has not sent.
     pub(crate) unsent: Unsent,
+    /// Ranges of a tree that the receiver lacks if it has what is remembered of it.
+    pub(crate) lacks: Vec<(Offset, ByteLen)>,
+    /// The members of a tree have ended.
+    pub(crate) complete: bool,
 }
 
 impl Sending {
@@ -138,6 +142,8 @@ impl Sending {
             known: false,
             named: false,
             unsent: Unsent::default(),
+            lacks: Vec::new(),
+            complete: false,
         };
         match recall {
             Some(request) => Self::Recalling(common, request),
@@ -384,6 +390,29 @@ impl Sending {
         }
     }
 
+    /// The delta is sent. What a tree's transfer waits for now may need the memory that it held.
+    pub(crate) fn delivered(common: Common, target: OpenedFile, progress: Progress, cx: &mut Context<'_>) -> Self {
+        if target.is_tree() {
+            cx.rest();
+            if common.complete {
+                cx.send(TransferMessage::Complete);
+            }
+        }
+        Self::Delivered(common, target, progress)
+    }
+
+    /// The members of a tree have ended: the receiver is told as soon as it has the tree's delta.
+    pub(crate) fn complete(mut self, cx: &mut Context<'_>) -> Self {
+        let delivered = matches!(&self, Self::Delivered(_, target, _) if target.is_tree());
+        if let Some(common) = self.common_mut()
+            && !core::mem::replace(&mut common.complete, true)
+            && delivered
+        {
+            cx.send(TransferMessage::Complete);
+        }
+        self
+    }
+
     /// Prepares and queues more while there is room.
     pub(crate) fn pump(self, cx: &mut Context<'_>) -> Self {
         match self {
@@ -493,6 +522,12 @@ fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Re
 }
 
 impl Common {
+    /// What the receiver of a tree lacks is known, perhaps once more.
+    pub(crate) fn differs(&mut self, target: &OpenedFile, ranges: Vec<(Offset, ByteLen)>, cx: &mut Context<'_>) {
+        self.complete = false;
+        cx.event(EventKind::Differs { tree: target.file.clone(), ranges });
+    }
+
     pub(crate) fn offer(&mut self, target: &OpenedFile, content: Content, cx: &mut Context<'_>) {
         self.known = content.is_of_known();
         self.named = content.is_named();
@@ -529,7 +564,7 @@ pub(crate) fn ended(common: &Common, target: &OpenedFile, end: End, cx: &mut Con
     let (generation, made, progress) = match end {
         End::Same(generation) => {
             if target.is_tree() {
-                cx.event(EventKind::Differs { tree: target.file.clone(), ranges: Vec::new(), presumed: false });
+                cx.event(EventKind::Differs { tree: target.file.clone(), ranges: Vec::new() });
             }
             (generation, None, None)
         }

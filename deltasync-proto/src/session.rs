@@ -44,6 +44,8 @@ pub struct Session {
     decoder: FrameDecoder,
     effects: Effects,
     transfers: BTreeMap<TransferId, Transfer>,
+    /// Members of trees that wait until those were looked at, by the tree.
+    behind: BTreeMap<TransferId, Vec<TransferId>>,
     /// Commands of a client that wait for their turn.
     waiting: VecDeque<(TransferId, Command)>,
     /// The largest number a transfer was begun under.
@@ -121,6 +123,7 @@ impl Session {
             decoder: FrameDecoder::new(CONTROL_MAX),
             effects: Effects::default(),
             transfers: BTreeMap::new(),
+            behind: BTreeMap::new(),
             waiting: VecDeque::new(),
             highest: TransferId::new(0),
             served: TransferId::new(0),

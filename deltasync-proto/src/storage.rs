@@ -239,7 +239,7 @@ pub enum Ask {
         /// The literal bytes that the plan refers to.
         literals: Bytes,
     },
-    /// Tell the digest of all that was appended. Answer: [`Answer::Sealed`].
+    /// Tell the digest of all that was appended, and whether members of a tree are missing. Answer: [`Answer::Sealed`].
     Seal {
         /// The stage.
         stage: StageHandle,
@@ -356,8 +356,14 @@ pub enum Answer {
     Applied,
     /// To [`Ask::Reopen`]: the staged bytes.
     Reopened(FileHandle),
-    /// To [`Ask::Seal`]: the digest of the staged bytes.
-    Sealed(Digest),
+    /// To [`Ask::Seal`].
+    Sealed {
+        /// The digest of the staged bytes.
+        root: Digest,
+        /// True for a tree that is made in its place and of which files that travel by themselves are not there yet: a commit
+        /// gives their directories the times that they are to have, so it is better made when they are.
+        lacks_members: bool,
+    },
     /// To [`Ask::Adorn`].
     Adorned,
     /// To [`Ask::Commit`]: published as this generation.

@@ -88,7 +88,8 @@ impl Machine {
             Command::Remove { path, recursive } => {
                 Self::Asking(Asking::alter(TransferMessage::Remove(Remove { path, recursive }), cx))
             }
-            Command::Cancel => return Err(TransferError::Cancelled.into()),
+            // Of one that has not begun.
+            Command::Complete | Command::Cancel => return Err(TransferError::Cancelled.into()),
         })
     }
 
@@ -141,7 +142,8 @@ impl Machine {
             | TransferMessage::Working
             | TransferMessage::Listing(_)
             | TransferMessage::RootIs(_)
-            | TransferMessage::Altered => {
+            | TransferMessage::Altered
+            | TransferMessage::Complete => {
                 Err(crate::PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: cx.id }.into())
             }
         }
@@ -187,6 +189,27 @@ impl Machine {
             Self::Answering(machine) => Self::Answering(machine.on_seen(cx)),
             other => other,
         }
+    }
+
+    /// The embedder has sent what does not travel with this tree.
+    pub(crate) fn complete(self, cx: &mut Context<'_>) -> Self {
+        match self {
+            Self::Sending(machine) => Self::Sending(machine.complete(cx)),
+            other => other,
+        }
+    }
+
+    /// The tree at our end that is being looked at for a peer, before anything of it is changed.
+    pub(crate) fn opens_tree(&self) -> Option<&RelPath> {
+        match self {
+            Self::Receiving(machine) => machine.opens_tree(),
+            Self::Sending(_) | Self::Asking(_) | Self::Answering(_) => None,
+        }
+    }
+
+    /// True for one that waits for other transfers.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        matches!(self, Self::Receiving(machine) if machine.waits_for_members())
     }
 
     /// How it went, once it has ended well.
@@ -247,7 +270,7 @@ pub(crate) fn verb_of_command(command: &Command) -> Option<(Verb, RelPath)> {
         Command::MakeDirectory { path } => Some((Verb::MakeDirectory, path.clone())),
         Command::Rename { from, .. } => Some((Verb::Rename, from.clone())),
         Command::Remove { path, .. } => Some((Verb::Remove, path.clone())),
-        Command::Cancel => None,
+        Command::Complete | Command::Cancel => None,
     }
 }
 

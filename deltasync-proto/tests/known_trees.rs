@@ -9,9 +9,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use common::random;
 use deltasync_core::{Generation, RelPath};
-use deltasync_io::{BlockingStorage, KeepForm, KnownFiles, LocalOptions, LocalStorage, members_to_send};
+use deltasync_io::{BlockingStorage, KeepForm, KnownFiles, LocalOptions, LocalStorage, TreeMember, members_to_send};
 use deltasync_proto::{
-    Answer, Ask, Command, Condition, Config, EventKind, Extra, Place, RootId, StorageFault, TreeOptions,
+    Answer, Ask, Command, Condition, Config, Event, EventKind, Extra, Outcome, Place, RootId, StorageFault, TransferId,
+    TreeOptions,
 };
 use deltasync_testkit::{Link, Pair, Ran};
 use tempfile::TempDir;
@@ -112,6 +113,54 @@ impl Trees {
     #[track_caller]
     fn push(&mut self) -> Ran {
         self.push_with(self.client())
+    }
+
+    /// Pushes the tree with the files that do not travel with it; afterwards both ends have all.
+    #[track_caller]
+    fn push_with_members(&mut self) -> Ran {
+        self.push_with_members_by(Config::default(), Link::perfect().delay(Duration::from_millis(20)))
+    }
+
+    #[track_caller]
+    fn push_with_members_by(&mut self, config: Config, link: Link) -> Ran {
+        self.seed += 1;
+        let path = RelPath::new(*b"tree").expect("a plain name");
+        let place = |path| Place { root: RootId::new(0), path };
+        let (options, condition) = (TreeOptions::default(), Condition::Any);
+        let command = Command::PushTree { source: place(path.clone()), path: path.clone(), options, condition };
+        let tree = TransferId::new(1);
+        let (mut moving, mut next) = (0, 2);
+        let answering = move |event: &Event| match &event.kind {
+            EventKind::Differs { tree, ranges } => {
+                let push = |member: TreeMember| {
+                    let path = path.below(&member.path).expect("short");
+                    let source = place(path.clone());
+                    Command::PushMember { source, path, attributes: member.attributes, atomic: false }
+                };
+                let members = members_to_send(tree, ranges);
+                moving += members.len();
+                let commands = (next..).map(TransferId::new).zip(members.into_iter().map(push)).collect::<Vec<_>>();
+                next += commands.len() as u32;
+                if commands.is_empty() { vec![(event.transfer, Command::Complete)] } else { commands }
+            }
+            EventKind::Ended(_) if event.transfer != tree => {
+                moving -= 1;
+                if moving == 0 { vec![(tree, Command::Complete)] } else { Vec::new() }
+            }
+            _ => Vec::new(),
+        };
+        let pair = Pair::new(self.seed).config(config.remember(true)).link(link);
+        let pair = pair.command(command).answering(answering);
+        let ran = pair.storages(self.client(), self.server()).run_to_end();
+        assert!(ran.outcomes.iter().all(Result::is_ok), "{:?}", ran.outcomes);
+        assert_eq!(see(&self.here("")), see(&self.there("")), "the server has something else");
+        let ended = |transfer| {
+            let is_it = |event: &Event| event.transfer == transfer && matches!(event.kind, EventKind::Ended(_));
+            ran.server_events.iter().position(is_it).expect("it ended")
+        };
+        let members = (2..=ran.outcomes.len() as u32).map(TransferId::new);
+        assert!(members.clone().all(|member| ended(member) < ended(tree)), "the tree waits for all of them");
+        ran
     }
 }
 
@@ -291,12 +340,47 @@ fn files_that_go_by_themselves_are_named_by_what_is_remembered() {
     let ran = pair.storages(trees.client(), trees.server()).run_to_end();
     assert!(ran.outcome().known);
     let named = ran.events.iter().find_map(|event| match &event.kind {
-        EventKind::Differs { tree, ranges, .. } => Some(members_to_send(tree, ranges)),
+        EventKind::Differs { tree, ranges } => Some(members_to_send(tree, ranges)),
         _ => None,
     });
     let named: Vec<String> =
         named.expect("it says what differs").iter().map(|member| member.path.to_string()).collect();
     assert_eq!(named, ["dir1/large"]);
+}
+
+/// All of it is remembered: what is sent beside the tree does not make it another one before it was looked at.
+#[test]
+fn files_that_go_by_themselves_go_beside_the_tree_that_waits_for_them() {
+    for seed in 0..30 {
+        let mut trees = Trees::knowing(100 * seed, KeepForm::Copy);
+        let large = |edit| {
+            let mut bytes = random(7, 100_000);
+            bytes[50_000..50_010].fill(edit);
+            bytes
+        };
+        trees.write("dir1/large", &large(1));
+        trees.write("dir2/larger", &random(8, 200_000));
+        let first = trees.push_with_members();
+        assert_eq!((first.outcomes.len(), first.outcomes[0].as_ref().is_ok_and(|tree| tree.known)), (3, true));
+        trees.edit(13);
+        trees.write("dir1/large", &large(2));
+        let second = trees.push_with_members();
+        let known = |outcome: &Result<Outcome, _>| outcome.as_ref().is_ok_and(|outcome| outcome.known);
+        assert!(second.outcomes.len() == 2 && second.outcomes.iter().all(known), "{seed}: {:?}", second.outcomes);
+        assert!(second.round_trips() <= 3, "{seed}: {}", second.round_trips());
+        let more = trees.push_with_members();
+        assert_eq!((more.outcomes.len(), more.round_trips()), (1, 1), "{seed}: the tree is remembered with them");
+    }
+}
+
+/// Nothing is heard of the tree while its only file goes, for longer than a transfer may be silent.
+#[test]
+fn a_tree_that_waits_is_not_given_up() {
+    let mut trees = Trees::knowing(5000, KeepForm::Copy);
+    trees.write("dir1/large", &random(9, 200_000));
+    let short = Config::default().silence(Duration::from_secs(3), Duration::from_secs(15));
+    let ran = trees.push_with_members_by(short, Link::perfect().delay(Duration::from_secs(4)));
+    assert!(ran.elapsed > Duration::from_secs(20), "{:?}", ran.elapsed);
 }
 
 /// What is remembered under a name was a file then, and is a directory now.

@@ -30,7 +30,11 @@ pub struct Pair {
     pub remote: Arc<MemoryStorage>,
     commands: Vec<Command>,
     storages: Option<(Arc<dyn BlockingStorage>, Arc<dyn BlockingStorage>)>,
+    answering: Answering,
 }
+
+/// What the client's embedder commands when it is told an event.
+type Answering = Box<dyn FnMut(&Event) -> Vec<(TransferId, Command)>>;
 
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,6 +106,11 @@ impl Pair {
             remote: Arc::default(),
             commands: Vec::new(),
             storages: None,
+            // The files of a tree that do not travel with it are not sent.
+            answering: Box::new(|event| match event.kind {
+                EventKind::Differs { .. } => vec![(event.transfer, Command::Complete)],
+                _ => Vec::new(),
+            }),
         }
     }
 
@@ -178,6 +187,14 @@ impl Pair {
         self
     }
 
+    /// Sets what the client's embedder commands when it is told an event. Transfers that it starts have the numbers behind
+    /// those of the commands, without a gap.
+    #[must_use]
+    pub fn answering(mut self, answering: impl FnMut(&Event) -> Vec<(TransferId, Command)> + 'static) -> Self {
+        self.answering = Box::new(answering);
+        self
+    }
+
     /// Runs until both ends have finished.
     ///
     /// # Panics
@@ -199,16 +216,29 @@ impl Pair {
         let mut server = End::new(Session::server(self.server.clone(), server), remote);
         let mut up = Pipe::new(&self.link, Direction::Up);
         let mut down = Pipe::new(&self.link, Direction::Down);
-        let transfers = self.commands.len() as u32;
+        let mut transfers = self.commands.len() as u32;
         let mut now = Timestamp::new(0);
         for (number, command) in (1..).zip(self.commands) {
             client.input(now, Input::Command { transfer: TransferId::new(number), command });
         }
         client.input(now, Input::Finish);
+        let mut told = 0;
         for _ in 0..STEPS_MAX {
             let cut = client.drain(now, &mut up, &mut self.rng) | server.drain(now, &mut down, &mut self.rng);
             client.cut |= cut;
             server.cut |= cut;
+            let mut commands = Vec::new();
+            for event in &client.events[told..] {
+                commands.extend((self.answering)(event));
+            }
+            told = client.events.len();
+            if !commands.is_empty() && client.finished.is_none() {
+                for (transfer, command) in commands {
+                    transfers = transfers.max(transfer.get());
+                    client.input(now, Input::Command { transfer, command });
+                }
+                continue;
+            }
             if client.finished.is_some() && server.finished.is_some() {
                 return Ran::new(client, server, transfers, &up, &down, now);
             }

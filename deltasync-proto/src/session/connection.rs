@@ -214,7 +214,7 @@ impl Session {
         let ids: Vec<_> = self.transfers.keys().copied().collect();
         for id in ids {
             let Some(transfer) = self.transfers.get_mut(&id) else { continue };
-            if backlog || self.effects.is_working(id) {
+            if backlog || self.effects.is_working(id) || transfer.machine.waits_for_others() {
                 transfer.flow.heard = self.now;
                 self.effects.send(&Message::Transfer(id, TransferMessage::Working));
             } else if receiving {

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 use bytes::Bytes;
-use deltasync_core::CAN_PACK;
+use deltasync_core::{CAN_PACK, Cutter};
 
 use super::leaving::is_answer;
 use super::{Link, Role, Session};
@@ -13,7 +13,7 @@ use crate::flow::Flow;
 use crate::memory::Sizes;
 use crate::transfer::{Machine, Transfer, refusal, verb_of_command, verb_of_message};
 use crate::{
-    Answer, ApiMisuse, Capabilities, Command, EventKind, Message, OpenedFile, Outcome, PeerMisbehaved, Refusal,
+    Answer, ApiMisuse, Capabilities, Command, EventKind, Message, Offer, OpenedFile, Outcome, PeerMisbehaved, Refusal,
     RefusalCode, SessionError, TransferError, TransferId, TransferMessage,
 };
 
@@ -34,6 +34,10 @@ impl Session {
         }
         if self.role == Role::Server {
             return Err(ApiMisuse::NotAClient);
+        }
+        if command == Command::Complete {
+            self.step(id, 0, |machine, cx| Ok(machine.complete(cx)));
+            return Ok(());
         }
         if id <= self.highest {
             return Err(ApiMisuse::TransferNumber(id));
@@ -78,7 +82,11 @@ impl Session {
                     if self.transfers.is_empty() {
                         self.looked = self.looked.max(flow.heard);
                     }
+                    let opens = machine.opens_tree().is_some();
                     self.transfers.insert(id, Transfer { flow, machine, command });
+                    if !opens {
+                        self.let_members_go(id);
+                    }
                 }
             },
             Err(Trouble::Transfer(error)) => self.conclude(id, flow, Err(error)),
@@ -163,9 +171,34 @@ impl Session {
         let mut flow = Flow::new(self.now);
         flow.received(id, message.kind(), payload)?;
         flow.decoded(&message);
+        if let Some(tree) = self.tree_of(&message) {
+            flow.behind = true;
+            self.behind.entry(tree).or_default().push(id);
+        }
         let started = Machine::serve(message, &mut self.context(id, payload.len(), &mut flow));
         self.keep(id, flow, started, None);
         Ok(())
+    }
+
+    /// The tree that is being looked at and of which this is a member: what is published in it now would make it another
+    /// than its sender took it for.
+    fn tree_of(&self, message: &TransferMessage) -> Option<TransferId> {
+        let TransferMessage::Offer(Offer { to: Some(wish), cutter, .. }) = message else { return None };
+        if wish.attributes.is_none() || *cutter == Cutter::Entries {
+            return None;
+        }
+        let holds = |transfer: &Transfer| transfer.machine.opens_tree().is_some_and(|tree| tree.holds(&wish.path));
+        self.transfers.iter().find(|(_, transfer)| holds(transfer)).map(|(id, _)| *id)
+    }
+
+    /// A tree was looked at, or has ended: its members go on.
+    fn let_members_go(&mut self, tree: TransferId) {
+        for id in self.behind.remove(&tree).unwrap_or_default() {
+            if let Some(transfer) = self.transfers.get_mut(&id) {
+                transfer.flow.behind = false;
+                self.effects.let_go(id);
+            }
+        }
     }
 
     /// What the machine of one transfer works with.
@@ -213,6 +246,7 @@ impl Session {
     /// A transfer is over: its last words leave, also to tell a peer that does not know.
     pub(super) fn conclude(&mut self, id: TransferId, mut flow: Flow, result: Result<Outcome, TransferError>) {
         self.release(id, &flow);
+        self.let_members_go(id);
         self.watch.active(self.now);
         if self.transfers.is_empty() {
             self.decoder.rest();

@@ -105,6 +105,7 @@ pub(crate) fn cases(kind: MessageKind, version: u8) -> Vec<(&'static str, Messag
             ]
         }
         MessageKind::Altered => vec![("of transfer 1", of(1, TransferMessage::Altered))],
+        MessageKind::Complete => vec![("of transfer 2", of(2, TransferMessage::Complete))],
         other => panic!("no vectors of {other:?}"),
     }
 }

@@ -118,6 +118,7 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
         TransferMessage::Same(Generation::ZERO),
         TransferMessage::Repair(Repair::ALL),
         TransferMessage::Altered,
+        TransferMessage::Complete,
         TransferMessage::Current,
         TransferMessage::Stale,
         want_all(),

@@ -48,6 +48,7 @@ pub(crate) fn sample(kind: MessageKind, from_client: bool) -> Message {
         MessageKind::Rename => TransferMessage::Rename(Rename { from: new(), to: new() }),
         MessageKind::Remove => TransferMessage::Remove(Remove { path: new(), recursive: false }),
         MessageKind::Altered => TransferMessage::Altered,
+        MessageKind::Complete => TransferMessage::Complete,
         other => panic!("no sample of {other:?}"),
     };
     Message::Transfer(TransferId::new(1), message)
@@ -153,7 +154,7 @@ fn a_server_takes_no_message_out_of_order_when_it_receives() {
     check_state(|| offered(|_| false, follows(true)), "patching", patch);
     check_state(|| offered(|_| false, follows(false)), "patching", patch);
     let stale = || offered(|_| false, Content::Known);
-    check_state(stale, "waiting for an offer", &[K::Offer, K::Delta, K::Changed]);
+    check_state(stale, "waiting for an offer", &[K::Offer, K::Delta, K::Changed, K::Complete]);
     let twin = |hold| {
         let mut raw = server().file("twin", target()).hold(hold);
         raw.say(1, offer(&target(), in_set(&target())));
@@ -382,6 +383,7 @@ fn payloads_where_none_belong_and_bytes_left_over_are_refused() {
         MessageKind::Cancel,
         MessageKind::Working,
         MessageKind::Altered,
+        MessageKind::Complete,
     ] {
         let mut raw = server();
         raw.frame(kind.code(), 1, b"x");

@@ -439,6 +439,7 @@ fn messages() -> Vec<(String, Message)> {
         ("rename", TransferMessage::Rename(Rename { from: path("f"), to: path("d/f") })),
         ("remove", TransferMessage::Remove(Remove { path: path("d"), recursive: true })),
         ("altered", TransferMessage::Altered),
+        ("complete", TransferMessage::Complete),
     ];
     let close = Close { code: CloseCode::Limit, message: String::from("file length of 9 is over the limit of 8") };
     let connection = [

@@ -57,7 +57,9 @@ fn push_edit(bench: &Bench, at: &str, new: &[u8], edit: usize) -> bool {
     for portion in plan.portions(ByteLen::new(300_000)) {
         apply(storage, &staged, Some(&file.file), portion, &new[edit..edit + 100]).expect("applied");
     }
-    let Ok(Answer::Sealed(made)) = storage.answer(Ask::Seal { stage: staged.clone() }) else { panic!("no seal") };
+    let Ok(Answer::Sealed { root: made, .. }) = storage.answer(Ask::Seal { stage: staged.clone() }) else {
+        panic!("no seal")
+    };
     if made != algorithm.digest(new) {
         return false;
     }

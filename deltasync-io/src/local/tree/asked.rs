@@ -75,7 +75,11 @@ impl LocalStorage {
                 };
                 Some(apply().map(|()| Answer::Applied))
             }
-            Ask::Seal { stage } => Some(stage.downcast_ref::<Making>()?.seal().map(Answer::Sealed)),
+            Ask::Seal { stage } => {
+                let making = stage.downcast_ref::<Making>()?;
+                let sealed = |root| Answer::Sealed { root, lacks_members: making.lacks_members() };
+                Some(making.seal().map(sealed))
+            }
             Ask::Reopen { stage } => {
                 let made = stage.downcast_ref::<Making>()?.reopen();
                 Some(made.map(|tree| Answer::Reopened(FileHandle::new(tree))))
@@ -116,7 +120,7 @@ impl LocalStorage {
                 };
                 tree.and_then(apply).map(|()| Answer::Applied)
             }
-            Ask::Seal { .. } => listing.seal().map(Answer::Sealed),
+            Ask::Seal { .. } => listing.seal().map(|root| Answer::Sealed { root, lacks_members: false }),
             Ask::Reopen { .. } => listing.reopen().map(|tree| Answer::Reopened(FileHandle::new(tree))),
             Ask::Commit { .. } => Ok(Answer::Committed(Generation::ZERO)),
             _ => return None,

@@ -217,6 +217,11 @@ impl Making {
         &self.place
     }
 
+    /// Members are still to come, to where they stay.
+    pub(super) fn lacks_members(&self) -> bool {
+        self.copy.is_none() && !lock(&self.state).members.is_empty()
+    }
+
     /// The members that are to be fetched.
     pub(super) fn members(&self) -> Vec<TreeMember> {
         lock(&self.state).members.clone()

@@ -157,7 +157,7 @@ impl Ground {
 
     fn seal(&self, stage: &StageHandle) -> deltasync_core::Digest {
         match self.storage.answer(Ask::Seal { stage: stage.clone() }) {
-            Ok(Answer::Sealed(digest)) => digest,
+            Ok(Answer::Sealed { root, .. }) => root,
             other => panic!("{other:?}"),
         }
     }

@@ -17,7 +17,7 @@ use crate::disk::DiskKind;
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Root, Trouble};
 use crate::local::tree::copies::{Taken, Wanted};
-use crate::local::tree::{below, looks_like, mode_of, xattrs};
+use crate::local::tree::{TreeMember, below, looks_like, mode_of, xattrs};
 
 /// Makes the names in all directories of a tree durable, also in those where nothing was done now: an attempt before this
 /// one may have failed, or its process ended, before it came to that. Once a sync has failed nothing is called durable any
@@ -60,6 +60,7 @@ impl Making {
         let list = state.made();
         // The directory itself looks another way after each commit, whatever that changes.
         state.touched.insert(RelPath::ROOT);
+        self.settle_members(&mut state, root, &list)?;
         self.make_links(&mut state, root, &list)?;
         let extra = self.extra(&list);
         let is_all = extra.is_empty() || self.allowed().is_some();
@@ -111,6 +112,29 @@ impl Making {
             }
             exchanged => exchanged.map(|()| is_all.then_some(list)),
         }
+    }
+
+    /// What members have changed that came by themselves: their directories look another way, and they have no extended
+    /// attributes yet.
+    fn settle_members(&self, state: &mut State, root: &Root, list: &TreeList) -> Result<(), StorageFault> {
+        for TreeMember { path, .. } in state.members.clone() {
+            let (Some((parent, name)), Some(index)) = (path.split_last(), list.find(&path)) else { continue };
+            let entry = list.entry(index);
+            let mut adorn = || -> Result<(), Failed> {
+                let is = self.directory(state, root, &parent)?.stat(&name)?;
+                match is.filter(|is| looks_like(is, &entry)) {
+                    Some(is) => self.adorn(state, root, &entry, &is),
+                    None => Ok(()),
+                }
+            };
+            match if self.xattrs { adorn() } else { Ok(()) } {
+                Ok(()) => {}
+                Err(Failed::Here(what)) => state.trouble(below(&self.place.path, &path)?, &what),
+                Err(Failed::All(fault)) => return Err(fault),
+            }
+            state.touched.insert(parent);
+        }
+        Ok(())
     }
 
     /// Names what could not be made.
