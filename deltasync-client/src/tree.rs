@@ -563,6 +563,8 @@ mod tests {
     use super::*;
 
     const OWN: usize = 3;
+    /// Stands for what lets the tree's own transfer go on.
+    const COMPLETE: usize = 0;
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text).expect("valid")
@@ -618,7 +620,10 @@ mod tests {
                 }
             };
             match self.tree.take(number, kind, &mut self.next, &mut report) {
-                Step::Start(start) => Ok(start.into_iter().map(|(number, _)| number).collect()),
+                Step::Start(start) => Ok(start
+                    .into_iter()
+                    .map(|(number, command)| if command == Command::Complete { COMPLETE } else { number })
+                    .collect()),
                 Step::Ended(result) => Err(result),
             }
         }
@@ -672,13 +677,53 @@ mod tests {
         told.check_progress();
     }
 
+    /// Two files in a directory, as members of it.
+    fn two_files() -> (tempfile::TempDir, Vec<TreeMember>) {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::TempDir::new().expect("made");
+        let listed = |name: &str| {
+            std::fs::write(directory.path().join(name), [7; 1000]).expect("written");
+            let is = std::fs::metadata(directory.path().join(name)).expect("there");
+            let (mode, nanoseconds) = ((is.mode() & 0o7777) as u16, is.mtime_nsec() as u32);
+            let attributes = deltasync_core::Attributes::new(mode, is.mtime(), nanoseconds).expect("in range");
+            TreeMember { attributes, ..member(name, 1000) }
+        };
+        let members = ["a", "b"].map(listed).into();
+        (directory, members)
+    }
+
+    #[test]
+    fn where_all_members_went_beside_the_tree_it_is_not_compared_again() {
+        for changes in [false, true] {
+            let (directory, members) = two_files();
+            let mut told = Told::new();
+            if let Way::Push { directory: of_way, .. } = &mut told.tree.way {
+                *of_way = directory.path().to_owned();
+            }
+            told.tree.name(members);
+            assert_eq!(told.tree.start_members(&mut told.next).len(), 2);
+            assert_eq!(told.take(11, ended(1000, 10)), Ok(vec![]));
+            if changes {
+                std::fs::write(directory.path().join("a"), [8; 1000]).expect("written");
+                let file = std::fs::File::options().write(true).open(directory.path().join("a")).expect("there");
+                file.set_modified(std::time::UNIX_EPOCH).expect("set");
+            }
+            assert_eq!(told.take(10, ended(1000, 10)), Ok(vec![COMPLETE]), "once");
+            match told.take(OWN, ended(100, 1)) {
+                Err(Ok(all)) => assert_eq!((changes, all.progress.literal.get(), all.len.get()), (false, 21, 2100)),
+                other => assert_eq!((changes, other), (true, Ok(vec![OWN])), "what is there is not what was listed"),
+            }
+            told.check_progress();
+        }
+    }
+
     #[test]
     fn a_member_that_fails_beside_the_tree_is_tried_again_after_it() {
         let denied = || EventKind::Ended(Err(StorageFault::new(FaultKind::WrongKind, "in the way").into()));
         let mut told = Told::new();
         told.tree.name(vec![member("dir/new", 1000)]);
         assert_eq!(told.tree.start_members(&mut told.next).len(), 1);
-        assert_eq!(told.take(10, denied()), Ok(vec![]));
+        assert_eq!(told.take(10, denied()), Ok(vec![COMPLETE]));
         assert_eq!(told.take(OWN, ended(100, 100)), Ok(vec![11]));
         assert_eq!(told.take(11, denied()), Ok(vec![OWN]));
         told.tree.name(vec![member("dir/new", 1000)]);

@@ -95,9 +95,9 @@ fn files_that_go_by_themselves_are_remembered_with_their_tree() {
     edit(&dir, "tree/2/large2", 1);
     edit(&dir, "tree/2/2", 1);
     let summary = push(&dir, &server, &[]);
-    // The tree, the file, and whether all is well.
+    // The tree with the file beside it, and that it is complete.
     let (wire, round_trips) = cost(&summary);
-    assert!(wire < 1200 && round_trips == 3, "{wire} bytes, {round_trips} round trips");
+    assert!(wire < 500 && round_trips == 2, "{wire} bytes, {round_trips} round trips");
     assert_eq!((&summary["members"], &summary["repairs"]), (&1.into(), &0.into()), "{summary}");
 }
 
