@@ -1,6 +1,6 @@
 //! A copy of a file in compressed frames, read at any place.
 //!
-//! Each 128 KiB of the file are a zstd frame of their own, or stand as they are where that is not smaller; the table at
+//! Each 32 KiB of the file are a zstd frame of their own, or stand as they are where that is not smaller; the table at
 //! the end says where each begins and what its bytes are checked by. A read unpacks the frames that it touches, and the last
 //! one is kept, so that a run of small reads unpacks each frame once.
 //!
@@ -9,9 +9,10 @@
 //! | frames | | one after the other |
 //! | table | 12 a frame | 4: its length here, in bytes; as it is when that is its length in the file. 8: the start of the BLAKE3 of its bytes here |
 //! | length | 8 | of the file, in bytes |
-//! | magic | 4 | `D5 'p' 'c' '2'` |
+//! | magic | 4 | `D5 'p' 'c' '3'` |
 //!
-//! All numbers have their least significant byte first. Cost: a frame unpacks in about 0.1 ms.
+//! All numbers have their least significant byte first. Cost: a frame unpacks in some 30 µs. It is short since a delta of a tree
+//! reads a little in many places; longer ones of 128 KiB took an eighth less disk, and 50 ms more where a push read 44 MB.
 //!
 //! Invariant: what is read is what was pushed, as long as the table and what is behind it are what was written, which the
 //! holder of the copy knows by their digest.
@@ -28,9 +29,9 @@ use super::record::Check;
 use crate::disk::AnyFile;
 
 /// The bytes of the file in a frame.
-const FRAME: usize = 128 << 10;
+const FRAME: usize = 32 << 10;
 
-const MAGIC: [u8; 4] = *b"\xd5pc2";
+const MAGIC: [u8; 4] = *b"\xd5pc3";
 
 /// The bytes of a frame's entry in the table, and of the check in it.
 const ENTRY: usize = 4 + CHECK;
@@ -91,7 +92,7 @@ impl<W: Write> Packer<W> {
         let packed = pack(&self.pending, LEVEL);
         let frame = packed.as_ref().unwrap_or(&self.pending);
         self.out.write_all(frame)?;
-        self.table.extend_from_slice(&u32::try_from(frame.len()).expect("at most 128 KiB").to_le_bytes());
+        self.table.extend_from_slice(&u32::try_from(frame.len()).expect("at most 32 KiB").to_le_bytes());
         self.table.extend_from_slice(&check_of_frame(frame));
         self.packed += frame.len() as u64;
         self.raw += self.pending.len() as u64;
