@@ -96,7 +96,7 @@ struct Ranges(Vec<Placed>);
 impl Ranges {
     fn take(&mut self, kind: &EventKind) {
         match kind {
-            EventKind::Placed(ranges) => ranges.iter().for_each(|range| self.add(*range)),
+            EventKind::Placed { ranges, .. } => ranges.iter().for_each(|range| self.add(*range)),
             EventKind::Restarted => self.0.clear(),
             _ => {}
         }
@@ -110,8 +110,8 @@ impl Ranges {
         }
         if let Some(last) = self.0.last_mut()
             && last.at.get() + last.len.get() == range.at.get()
-            && origin(last) == origin(&range)
-            && origin(&range) != Origin::Mixed
+            && last.origin() == range.origin()
+            && range.origin() != Origin::Mixed
         {
             last.len += range.len;
             last.copied += range.copied;
@@ -125,21 +125,8 @@ impl Ranges {
     }
 
     fn sent(&self) -> ByteLen {
-        self.0.iter().map(sent).sum()
+        self.0.iter().map(Placed::sent).sum()
     }
-}
-
-fn origin(range: &Placed) -> Origin {
-    match range.copied.get() {
-        0 => Origin::Sent,
-        copied if copied == range.len.get() => Origin::Copied,
-        _ => Origin::Mixed,
-    }
-}
-
-/// The bytes of a range that would be sent.
-fn sent(range: &Placed) -> ByteLen {
-    ByteLen::new(range.len.get().saturating_sub(range.copied.get()))
 }
 
 /// The character of an origin in the strip, how it is coloured, and what it means.
@@ -190,7 +177,7 @@ impl Explained<'_> {
         if total > ByteLen::ZERO {
             text += &self.strip(total, columns, color);
             let reused = ranges.copied().get() as f64 / total.get() as f64;
-            let parts = ranges.0.iter().filter(|range| sent(range) > ByteLen::ZERO).count() as u64;
+            let parts = ranges.0.iter().filter(|range| range.sent() > ByteLen::ZERO).count() as u64;
             let _ = writeln!(
                 text,
                 "\n{} of {} bytes would be sent, in {} ({} reused)",
@@ -237,15 +224,15 @@ impl Explained<'_> {
 
     /// The largest ranges that would be sent, in the order of the file.
     fn table(&self, parts: u64) -> String {
-        let mut largest: Vec<_> = self.ranges.0.iter().filter(|range| sent(range) > ByteLen::ZERO).collect();
-        largest.sort_by_key(|range| std::cmp::Reverse(sent(range)));
+        let mut largest: Vec<_> = self.ranges.0.iter().filter(|range| range.sent() > ByteLen::ZERO).collect();
+        largest.sort_by_key(|range| std::cmp::Reverse(range.sent()));
         largest.truncate(LISTED);
         largest.sort_by_key(|range| range.at);
         let mut text = format!("{:>20}  {:>17}\n", "offset", "bytes");
         for range in largest {
             let Placed { at, len, .. } = range;
-            let of = if sent(range) == *len { String::new() } else { format!(" of {}", Grouped(len.get())) };
-            let (at, bytes) = (Grouped(at.get()).to_string(), Grouped(sent(range).get()).to_string());
+            let of = if range.sent() == *len { String::new() } else { format!(" of {}", Grouped(len.get())) };
+            let (at, bytes) = (Grouped(at.get()).to_string(), Grouped(range.sent().get()).to_string());
             let _ = writeln!(text, "{at:>20}  {bytes:>17}{of}");
         }
         match parts.saturating_sub(LISTED as u64) {
@@ -282,7 +269,7 @@ impl Explained<'_> {
         let run = |range: &Placed| Run {
             at: range.at.get(),
             len: range.len.get(),
-            origin: origin(range).name(),
+            origin: range.origin().name(),
             copied: range.copied.get(),
         };
         let object = Object {
@@ -294,7 +281,7 @@ impl Explained<'_> {
             change: told.changes.first().map(|change| change.change.name()),
             known: told.known,
             reasons: self.reasons(),
-            ranges: ranges.0.iter().filter(|range| sent(range) > ByteLen::ZERO).count(),
+            ranges: ranges.0.iter().filter(|range| range.sent() > ByteLen::ZERO).count(),
             wire_predicted: told.wire.get(),
             round_trips: prediction.carried.round_trips,
             runs: ranges.0.iter().map(run).collect(),

@@ -449,7 +449,9 @@ async fn run(
     let on = |update: Update| match update {
         Update::File { index: number, kind } => {
             let told = match running.jobs.get(&number) {
-                Some((index, Job::Push)) if matches!(kind, EventKind::Placed(_) | EventKind::Restarted) => Some(*index),
+                Some((index, Job::Push)) if matches!(kind, EventKind::Placed { .. } | EventKind::Restarted) => {
+                    Some(*index)
+                }
                 Some((index, _)) if matches!(kind, EventKind::Phase(_)) => Some(*index),
                 _ => None,
             };

@@ -9,8 +9,14 @@ use common::{Scratch, Server, deltasync, noise};
 /// Pushes `tree`; what that sent of each file is there.
 #[track_caller]
 fn push(dir: &Scratch, server: &Server) -> u64 {
+    push_with(dir, server, &[])
+}
+
+#[track_caller]
+fn push_with(dir: &Scratch, server: &Server, options: &[&str]) -> u64 {
     let url = server.url("tree");
-    let summary = deltasync(dir.path(), &["push", "tree", &url, "--no-state", "--json"]).fine().json();
+    let options = [&["push", "tree", &url, "--no-state", "--json"], options].concat();
+    let summary = deltasync(dir.path(), &options).fine().json();
     summary["wire_sent"].as_u64().expect("a number") + summary["wire_received"].as_u64().expect("a number")
 }
 
@@ -55,6 +61,25 @@ fn a_file_that_was_renamed_and_edited_is_a_delta_against_what_it_was() {
     dir.write("tree/only", &only);
     assert!(push(&dir, &server) > 1_000_000);
     check_there(&dir, &server, "only");
+}
+
+#[test]
+fn what_is_to_be_deleted_is_a_help_before_it_goes() {
+    let (dir, server) = (Scratch::new(), Server::start());
+    dir.mkdir("tree");
+    let release = noise(1, 1_000_000);
+    dir.write("tree/lib-1.2.so", &release);
+    (2..12).for_each(|seed| dir.write(&format!("tree/other{seed}"), &noise(seed, 3000)));
+    push(&dir, &server);
+    for (old, new) in [("lib-1.2.so", "lib-1.3.so"), ("lib-1.3.so", "lib-1.4.so")] {
+        let now = edited(&dir.read(&format!("tree/{old}")), 300_000);
+        fs::remove_file(dir.join(format!("tree/{old}"))).expect("removed");
+        dir.write(&format!("tree/{new}"), &now);
+        let wire = push_with(&dir, &server, &["--delete"]);
+        assert!(wire < 20_000, "{wire}");
+        check_there(&dir, &server, new);
+        assert!(!server.dir.join("tree").join(old).exists(), "{old} is gone");
+    }
 }
 
 #[test]

@@ -29,8 +29,18 @@ impl Placed {
         Self { at, len, copied: len }
     }
 
-    fn is_like(&self, copied: bool) -> bool {
-        self.copied == if copied { self.len } else { ByteLen::ZERO }
+    /// Where it came from.
+    pub fn origin(&self) -> Origin {
+        match self.copied {
+            ByteLen::ZERO => Origin::Sent,
+            copied if copied == self.len => Origin::Copied,
+            _ => Origin::Mixed,
+        }
+    }
+
+    /// Bytes of it that were sent.
+    pub fn sent(&self) -> ByteLen {
+        self.len - self.copied
     }
 }
 
@@ -56,13 +66,13 @@ impl Placer {
         if len == ByteLen::ZERO {
             return;
         }
-        let copied_len = if copied { len } else { ByteLen::ZERO };
+        let next = Placed { at: self.at, len, copied: if copied { len } else { ByteLen::ZERO } };
         match self.placed.last_mut() {
-            Some(last) if last.is_like(copied) || last.len + len <= self.grain => {
+            Some(last) if last.origin() == next.origin() || last.len + len <= self.grain => {
                 last.len += len;
-                last.copied += copied_len;
+                last.copied += next.copied;
             }
-            _ => self.placed.push(Placed { at: self.at, len, copied: copied_len }),
+            _ => self.placed.push(next),
         }
         self.at += len;
     }
@@ -71,11 +81,13 @@ impl Placer {
     /// were off `sent`. For operations that go ahead of their literals.
     pub fn take_within(&mut self, sent: &mut ByteLen) -> Vec<Placed> {
         let mut whole = 0;
-        while let Some(rest) = self.placed.get(whole).and_then(|range| sent.checked_sub(range.len - range.copied)) {
+        while let Some(rest) = self.placed.get(whole).and_then(|range| sent.checked_sub(range.sent())) {
             (*sent, whole) = (rest, whole + 1);
         }
         let mut taken: Vec<Placed> = self.placed.drain(..whole).collect();
-        if let Some(next) = self.placed.first_mut().filter(|next| next.is_like(false) && *sent > ByteLen::ZERO) {
+        if let Some(next) =
+            self.placed.first_mut().filter(|next| next.origin() == Origin::Sent && *sent > ByteLen::ZERO)
+        {
             taken.push(Placed { len: *sent, ..*next });
             (next.at, next.len) = (next.at + *sent, next.len - *sent);
             *sent = ByteLen::ZERO;

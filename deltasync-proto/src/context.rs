@@ -180,9 +180,9 @@ impl Context<'_> {
     }
 
     /// Tells how far the transfer is, and what of the target that concerns.
-    pub(crate) fn progress(&mut self, progress: &mut Progress, placed: Vec<Placed>) {
-        if !placed.is_empty() {
-            self.event(EventKind::Placed(placed));
+    pub(crate) fn progress(&mut self, progress: &mut Progress, ranges: Vec<Placed>) {
+        if !ranges.is_empty() {
+            self.event(EventKind::Placed { total: progress.total, ranges });
         }
         progress.wire = ByteLen::new(self.flow.wire);
         self.event(EventKind::Progress(*progress));
@@ -191,7 +191,7 @@ impl Context<'_> {
     /// Nothing of a target had to move.
     pub(crate) fn all_there(&mut self, len: ByteLen) {
         if len > ByteLen::ZERO {
-            self.event(EventKind::Placed(vec![Placed::copied(Offset::ZERO, len)]));
+            self.event(EventKind::Placed { total: len, ranges: vec![Placed::copied(Offset::ZERO, len)] });
         }
     }
 

@@ -161,9 +161,15 @@ pub enum EventKind {
     },
     /// It is at this point now.
     Phase(Phase),
-    /// Where ranges of the target, made (receiver) or sent (sender), came from; in order, but that it
-    /// begins again at the start with a repair, or when what was presumed does not hold. Told before the progress that counts them. Of a target that was there already it is one range.
-    Placed(Vec<Placed>),
+    /// Where ranges of the target, made (receiver) or sent (sender), came from; in order, but that it begins again at the start
+    /// with a repair, or when what was presumed does not hold. Told before the progress that counts them. Of a target that was
+    /// there already it is one range.
+    Placed {
+        /// The length of the target.
+        total: ByteLen,
+        /// The next ranges.
+        ranges: Vec<Placed>,
+    },
     /// So much of the target has been made (receiver) or sent (sender).
     Progress(Progress),
     /// The result was not the announced one, or did not decode: it is being sent again.

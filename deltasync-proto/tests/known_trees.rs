@@ -351,7 +351,7 @@ fn files_that_go_by_themselves_are_named_by_what_is_remembered() {
 /// All of it is remembered: what is sent beside the tree does not make it another one before it was looked at.
 #[test]
 fn files_that_go_by_themselves_go_beside_the_tree_that_waits_for_them() {
-    for seed in 0..30 {
+    for seed in 0..12 {
         let mut trees = Trees::knowing(100 * seed, KeepForm::Copy);
         let large = |edit| {
             let mut bytes = random(7, 100_000);

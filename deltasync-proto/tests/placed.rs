@@ -11,8 +11,9 @@ fn told(events: &[Event], len: usize) -> (Vec<(u64, u64, Origin)>, Progress) {
     let (mut at, mut copied, mut last) = (0, 0, Progress::default());
     for event in events {
         match &event.kind {
-            EventKind::Placed(placed) => {
-                for range in placed {
+            EventKind::Placed { total, ranges } => {
+                assert_eq!(total.get(), len as u64);
+                for range in ranges {
                     assert_eq!(range.at.get(), at, "in order, without gaps");
                     at += range.len.get();
                     copied += range.copied.get();
@@ -62,7 +63,7 @@ fn what_is_sent_is_told_as_it_goes() {
     let ran = Pair::new(1).target(bytes.clone()).run_to_end();
     both(&ran, bytes.len());
     for events in [&ran.events, &ran.server_events] {
-        let ranges = events.iter().filter(|event| matches!(event.kind, EventKind::Placed(_))).count();
+        let ranges = events.iter().filter(|event| matches!(event.kind, EventKind::Placed { .. })).count();
         assert!(ranges >= 3_000_000 / 300_000, "{ranges}");
     }
 }

@@ -149,7 +149,7 @@ impl Board {
                 }
             }
             EventKind::Phase(phase) => self.with(key, |running| running.phase = phase),
-            EventKind::Placed(placed) => self.with(key, |running| running.place(placed)),
+            EventKind::Placed { total, ranges } => self.with(key, |running| running.place(total, &ranges)),
             EventKind::Progress(progress) => self.progress(now, key, progress),
             EventKind::Repairing => {
                 self.totals.repairs += 1;

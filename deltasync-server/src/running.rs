@@ -14,8 +14,6 @@ const RATE_STALE: Duration = Duration::from_secs(3);
 
 /// In how many cells a target is shown.
 pub(crate) const CELLS: usize = 200;
-/// How many ranges are kept of a target whose length is not known yet.
-const PLACED_MAX: usize = 2_048;
 
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -29,8 +27,10 @@ pub(crate) struct Running {
     /// The most that were ever taken from the basis.
     pub(crate) counted_copied: u64,
     rate: Rate,
-    /// Where in the target its bytes come from, if that is kept.
-    blocks: Option<Blocks>,
+    /// It is kept where in the target its bytes come from.
+    mapped: bool,
+    /// That, once something is known of it.
+    map: Option<BlockMap>,
     pub(crate) repairs: u32,
     pub(crate) restarts: u32,
 }
@@ -47,7 +47,8 @@ impl Running {
             counted: 0,
             counted_copied: 0,
             rate: Rate { mark: now, done: 0, rate: 0.0 },
-            blocks: mapped.then(Blocks::default),
+            mapped,
+            map: None,
             repairs: 0,
             restarts: 0,
         }
@@ -57,31 +58,30 @@ impl Running {
     pub(crate) fn restart(&mut self) {
         self.restarts = self.restarts.saturating_add(1);
         self.progress = Progress::default();
-        if let Some(blocks) = &mut self.blocks {
-            *blocks = Blocks::default();
-        }
+        self.map = None;
     }
 
-    /// Ranges of the target have come from here or there.
-    pub(crate) fn place(&mut self, placed: Vec<Placed>) {
-        if let Some(blocks) = &mut self.blocks {
-            blocks.place(self.progress.total, placed);
+    /// Ranges of the target, of so many bytes in all, have come from here or there.
+    pub(crate) fn place(&mut self, total: ByteLen, ranges: &[Placed]) {
+        if !self.mapped {
+            return;
         }
+        let map = match &mut self.map {
+            Some(map) if map.len() == total => map,
+            map => map.insert(BlockMap::new(total, CELLS)),
+        };
+        ranges.iter().for_each(|range| map.place(range));
     }
 
     /// Where in the target its bytes come from; nothing while that is not known.
     pub(crate) fn blocks(&self) -> Vec<BlockState> {
-        let map = self.blocks.as_ref().and_then(|blocks| blocks.map.as_ref());
-        let runs = map.map(BlockMap::runs).unwrap_or_default();
+        let runs = self.map.as_ref().map(BlockMap::runs).unwrap_or_default();
         runs.iter().map(|run| BlockState { len: run.len.get(), origin: run.origin.name().to_owned() }).collect()
     }
 
     /// It is this far now; returns what of the target is done for the first time.
     pub(crate) fn advance(&mut self, now: Duration, progress: Progress) -> Moved {
         self.progress = progress;
-        if let Some(blocks) = &mut self.blocks {
-            blocks.place(progress.total, Vec::new());
-        }
         let copied = progress.copied.get();
         let done = progress.copied.get().saturating_add(progress.literal.get());
         self.rate.update(now, done);
@@ -95,30 +95,6 @@ impl Running {
     /// Bytes of the target a second, lately.
     pub(crate) fn rate(&self, now: Duration) -> u64 {
         self.rate.at(now)
-    }
-}
-
-/// Where in a target its bytes come from. Ranges may be told before the length of the target is.
-#[derive(Debug, Default)]
-struct Blocks {
-    map: Option<BlockMap>,
-    early: Vec<Placed>,
-}
-
-impl Blocks {
-    fn place(&mut self, total: ByteLen, mut placed: Vec<Placed>) {
-        if total == ByteLen::ZERO {
-            placed.truncate(PLACED_MAX - self.early.len());
-            return self.early.append(&mut placed);
-        }
-        if self.early.is_empty() && placed.is_empty() {
-            return;
-        }
-        let map = match &mut self.map {
-            Some(map) if map.len() == total => map,
-            map => map.insert(BlockMap::new(total, CELLS)),
-        };
-        std::mem::take(&mut self.early).iter().chain(&placed).for_each(|range| map.place(range));
     }
 }
 
@@ -184,8 +160,9 @@ mod tests {
         assert_eq!(more(&mut running, 3, 60, 10), (10, 10));
         assert_eq!(running.restarts, 1);
     }
+
     #[test]
-    fn ranges_told_before_the_length_are_shown_with_it_and_forgotten_at_a_restart() {
+    fn ranges_are_shown_as_they_are_told_and_forgotten_at_a_restart() {
         let range = |at, len, copied| {
             let len_of = ByteLen::new;
             Placed { at: Offset::new(at), len: len_of(len), copied: len_of(copied) }
@@ -194,25 +171,19 @@ mod tests {
             running.blocks().into_iter().map(|block| (block.len, block.origin)).collect()
         };
         let at = Duration::from_secs(1);
-        let half = 1 << 29;
+        let (half, total) = (1 << 29, ByteLen::new(1 << 30));
         let mut running = Running::new(at, Verb::Push, "a".to_owned(), true);
-        running.place(vec![range(0, half, half)]);
-        assert_eq!(told(&running), []);
-        running.advance(at, progress(half, 0));
+        running.place(total, &[range(0, half, half)]);
         assert_eq!(told(&running), [(half, "copied".to_owned()), (half, "missing".to_owned())]);
-        running.place(vec![range(half, half, 0)]);
+        running.advance(at, progress(half, 0));
+        running.place(total, &[range(half, half, 0)]);
         assert_eq!(told(&running), [(half, "copied".to_owned()), (half, "sent".to_owned())]);
         running.restart();
         assert_eq!(told(&running), []);
         running.advance(at, progress(half, 0));
         assert_eq!(told(&running), [], "nothing is known of it");
-        running.restart();
-        // However much is told early, memory is bounded.
-        (0..9).for_each(|_| running.place(vec![range(0, 1, 1); PLACED_MAX / 2]));
-        assert_eq!(running.blocks.as_ref().map(|blocks| blocks.early.len()), Some(PLACED_MAX));
         let mut unmapped = Running::new(at, Verb::Push, "a".to_owned(), false);
-        unmapped.place(vec![range(0, half, half)]);
-        unmapped.advance(at, progress(half, 0));
+        unmapped.place(total, &[range(0, half, half)]);
         assert_eq!(told(&unmapped), []);
     }
 }

@@ -179,8 +179,8 @@ impl Morning {
                     48 * MB,
                     [step * 60_000 + 12 * MB, step * 30_000 + 4 * MB, 100_000],
                 );
-                placed(&board, alice, 101, &mixed(2_109 * MB + step * 12 * MB, [150 * MB, MB]));
-                placed(&board, bob, 102, &mixed(16 * MB + step * 90_000, [2 * MB, 900_000]));
+                placed(&board, alice, 101, 8_400 * MB, &mixed(2_109 * MB + step * 12 * MB, [150 * MB, MB]));
+                placed(&board, bob, 102, 48 * MB, &mixed(16 * MB + step * 90_000, [2 * MB, 900_000]));
                 progress(&board, alice, 103, Phase::Describing, 0, [0, 0, 0]);
                 stats.wire_received += (60_000.0 * swing) as u64;
                 stats.wire_sent += (2_000.0 * swing) as u64;
@@ -219,7 +219,7 @@ fn a_transfer_is_on_the_page_within_a_second_of_its_start() {
     let ms = browser.wait(".card h3", "report.pdf");
     assert!(ms < 1_000, "{ms} ms");
     browser.wait(".card .numbers", "600 KB");
-    placed(&dashboard.board, client, 1, &[(500_000, true), (50_000, false), (100_000, true)]);
+    placed(&dashboard.board, client, 1, 1_000_000, &[(500_000, true), (50_000, false), (100_000, true)]);
     browser.wait(".card .strip", "");
     let told = browser.tell(json!({"attribute": ".card .strip", "name": "aria-label"}));
     assert_eq!(told[0], "Where in the file, in ranges: 2 reused, 1 sent, 1 to come");

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use deltasync_core::{BlockMap, BlockRun, ByteLen, Placed, RelPath};
+use deltasync_core::{BlockMap, BlockRun, ByteLen, RelPath};
 use deltasync_proto::{EventKind, Phase, Stats};
 
 use crate::bars::left_text;
@@ -16,8 +16,6 @@ use crate::{Pace, Shown, Update, Waits};
 
 /// In how many cells a block map counts.
 const CELLS: usize = 512;
-/// The most ranges that wait for the length of their file.
-const EARLY_MAX: usize = 4096;
 
 /// What a transfer is doing right now.
 #[derive(Clone, Debug, Default)]
@@ -43,42 +41,29 @@ enum Doing {
 
 /// The block map of one file, once its length is known.
 #[derive(Clone, Debug, Default)]
-struct Strip {
-    map: Option<BlockMap>,
-    len: ByteLen,
-    early: Vec<Placed>,
-}
+struct Strip(Option<BlockMap>);
 
 impl Strip {
     fn take(&mut self, kind: &EventKind) {
         match kind {
             EventKind::Started { .. } | EventKind::Restarted => *self = Self::default(),
-            EventKind::Placed(placed) => match &mut self.map {
-                Some(map) => placed.iter().for_each(|placed| map.place(placed)),
-                None => {
-                    let room = EARLY_MAX.saturating_sub(self.early.len());
-                    self.early.extend(placed.iter().take(room));
-                }
-            },
+            EventKind::Placed { total, ranges } => {
+                let map = self.map(*total);
+                ranges.iter().for_each(|range| map.place(range));
+            }
             EventKind::Progress(progress) => {
                 self.map(progress.total);
             }
             _ => {}
         }
     }
-}
 
-impl Strip {
-    /// The map of a file of this length, with what was placed already.
+    /// The map of a file of this length.
     fn map(&mut self, len: ByteLen) -> &mut BlockMap {
-        if self.len != len {
-            (self.len, self.map) = (len, None);
+        if self.0.as_ref().is_none_or(|map| map.len() != len) {
+            self.0 = None;
         }
-        self.map.get_or_insert_with(|| {
-            let mut map = BlockMap::new(len, CELLS);
-            std::mem::take(&mut self.early).iter().for_each(|placed| map.place(placed));
-            map
-        })
+        self.0.get_or_insert_with(|| BlockMap::new(len, CELLS))
     }
 }
 
@@ -135,10 +120,10 @@ impl Live {
     /// The block map to draw: that of the large file that moves, else that of the transfer itself. The name is that of the
     /// file where it is one of several.
     pub fn strip(&self) -> Option<(Option<String>, ByteLen, Vec<BlockRun>)> {
-        let member = self.members.iter().find_map(|(path, strip)| Some((path, strip.len, strip.map.as_ref()?)));
+        let member = self.members.iter().find_map(|(path, strip)| Some((path, strip.0.as_ref()?)));
         match member {
-            Some((path, len, map)) => Some((Some(Shown(path.as_bytes()).to_string()), len, map.runs())),
-            None => Some((None, self.own.len, self.own.map.as_ref()?.runs())),
+            Some((path, map)) => Some((Some(Shown(path.as_bytes()).to_string()), map.len(), map.runs())),
+            None => self.own.0.as_ref().map(|map| (None, map.len(), map.runs())),
         }
     }
 
@@ -206,7 +191,7 @@ fn words_of(doing: Doing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use deltasync_core::{Offset, Origin};
+    use deltasync_core::{Offset, Origin, Placed};
     use deltasync_proto::{Progress, Verb};
 
     use super::*;
@@ -216,7 +201,8 @@ mod tests {
     }
 
     fn placed(at: u64, len: u64, copied: u64) -> EventKind {
-        EventKind::Placed(vec![Placed { at: Offset::new(at), len: ByteLen::new(len), copied: ByteLen::new(copied) }])
+        let range = Placed { at: Offset::new(at), len: ByteLen::new(len), copied: ByteLen::new(copied) };
+        EventKind::Placed { total: ByteLen::new(1024), ranges: vec![range] }
     }
 
     fn progress(total: u64, copied: u64) -> EventKind {
@@ -243,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_come_before_the_length_are_in_the_map() {
+    fn ranges_that_come_before_any_progress_are_in_the_map() {
         let live =
             live(&[file(started()), file(placed(0, 512, 512)), file(progress(1024, 512)), file(placed(512, 256, 0))]);
         assert_eq!(origins(&live), [(0, 512, Origin::Copied), (512, 256, Origin::Sent), (768, 256, Origin::Missing)]);

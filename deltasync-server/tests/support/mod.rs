@@ -81,8 +81,8 @@ pub(crate) fn progress(
     tell(board, client, transfer, EventKind::Progress(progress));
 }
 
-/// Ranges of the target: how long each is, and whether it was there already.
-pub(crate) fn placed(board: &SharedBoard, client: ClientId, transfer: u32, ranges: &[(u64, bool)]) {
+/// Ranges of a target of `total` bytes: how long each is, and whether it was there already.
+pub(crate) fn placed(board: &SharedBoard, client: ClientId, transfer: u32, total: u64, ranges: &[(u64, bool)]) {
     let mut at = Offset::ZERO;
     let range = |&(len, copied): &(u64, bool)| {
         let len = ByteLen::new(len);
@@ -90,7 +90,8 @@ pub(crate) fn placed(board: &SharedBoard, client: ClientId, transfer: u32, range
         at += len;
         range
     };
-    tell(board, client, transfer, EventKind::Placed(ranges.iter().map(range).collect()));
+    let ranges = ranges.iter().map(range).collect();
+    tell(board, client, transfer, EventKind::Placed { total: ByteLen::new(total), ranges });
 }
 
 pub(crate) fn repairing(board: &SharedBoard, client: ClientId, transfer: u32) {
