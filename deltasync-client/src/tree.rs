@@ -20,7 +20,11 @@
 //! Invariant: no number of the progress it tells ever becomes less.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use deltasync_core::{ByteLen, InvalidPath, Offset, RelPath};
 use deltasync_io::{TreeMember, Walks, files_made, files_to_send, left_out, members_to_fetch, members_to_send};
@@ -259,7 +263,7 @@ impl Tree {
                 self.left_out = left_out(&tree);
                 self.name_small(files_to_send(&tree, &ranges));
                 self.name(members_to_send(&tree, &ranges));
-                self.completed = self.named.is_empty();
+                self.completed = false;
                 // Where all becomes visible as one change, what they come into is made by the tree's own transfer.
                 if !self.options.atomic && (self.round > 1 || self.condition == Condition::Any) {
                     let mut start = self.start_members(next);
@@ -445,9 +449,7 @@ impl Tree {
                 Ok(outcome) => {
                     self.done = (self.done.0 + 1, self.done.1 + outcome.len);
                     self.add(&outcome);
-                    // What was there already has moved nothing.
-                    let comes_late = !matches!(self.own, Own::Moving) && outcome.generation.is_some();
-                    self.is_late |= comes_late || !self.is_as_listed(&member);
+                    self.is_late |= !matches!(self.own, Own::Moving) || !self.is_as_listed(&member);
                     self.moved.insert(member.path.clone(), member);
                 }
                 // Its directory may not have been made yet, or something have stood in its place.
@@ -477,7 +479,7 @@ impl Tree {
     /// True when what has come of a member is what was listed of it.
     fn is_as_listed(&self, member: &TreeMember) -> bool {
         match &self.way {
-            Way::Push { directory, .. } => member.is_still_in(directory),
+            Way::Push { directory, .. } => is_still_in(directory, member).unwrap_or(false),
             // Only the peer knows.
             Way::Pull { .. } => true,
         }
@@ -547,6 +549,14 @@ pub(crate) fn is_of_entries(error: &TransferError) -> bool {
         TransferError::Refused(refusal) => matches!(refusal.code, RefusalCode::Storage | RefusalCode::Changed),
         _ => false,
     }
+}
+
+/// True when a file below the directory of its tree looks as it was listed.
+fn is_still_in(directory: &Path, member: &TreeMember) -> io::Result<bool> {
+    let is = directory.join(OsStr::from_bytes(member.path.as_bytes())).symlink_metadata()?;
+    let TreeMember { len, attributes, .. } = member;
+    let same_time = attributes.modified() == (is.mtime(), is.mtime_nsec() as u32);
+    Ok(is.is_file() && is.len() == len.get() && is.mode() & 0o777 == u32::from(attributes.mode()) & 0o777 && same_time)
 }
 
 /// What is at `path` below a directory that is shown like this.
@@ -679,7 +689,6 @@ mod tests {
 
     /// Two files in a directory, as members of it.
     fn two_files() -> (tempfile::TempDir, Vec<TreeMember>) {
-        use std::os::unix::fs::MetadataExt;
         let directory = tempfile::TempDir::new().expect("made");
         let listed = |name: &str| {
             std::fs::write(directory.path().join(name), [7; 1000]).expect("written");

@@ -72,11 +72,11 @@ impl Committing {
         task: Task,
         stage: StageHandle,
         (progress, repairs): (Progress, u32),
-        lacks_members: bool,
+        awaits_members: bool,
         cx: &mut Context<'_>,
     ) -> Receiving {
         let mut state = Self { task, stage, progress, repairs, confirms: 0, adorned: false, step: Step::Lacking };
-        if lacks_members && !state.task.complete && matches!(state.task.aim, Aim::Theirs) {
+        if awaits_members && !state.task.complete && matches!(state.task.aim, Aim::Theirs) {
             cx.phase(Phase::Waiting);
             cx.rest();
         } else {

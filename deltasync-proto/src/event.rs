@@ -119,8 +119,8 @@ pub enum Command {
         /// A directory with all that is in it; else only one that is empty.
         recursive: bool,
     },
-    /// The files of a [`Command::PushTree`] that do not travel with it have ended, under the numbers of their own, well or
-    /// not: what waits for them goes on. To be given once [`EventKind::Differs`] has named such files, else nothing waits.
+    /// The files of a [`Command::PushTree`] that do not travel with it have ended, under numbers of their own, well or not, or
+    /// there are none: what waits for them goes on. To be given after each [`EventKind::Differs`].
     Complete,
     /// End a transfer that runs or waits.
     Cancel,
@@ -182,8 +182,8 @@ pub enum EventKind {
         current: Option<Version>,
     },
     /// The sender of a tree knows what of it the receiver lacks: ranges of the archive. Files in there that do not travel
-    /// with the tree are for the embedder to send, by [`Command::PushMember`]. A receiver that lacks some waits with the end
-    /// of the tree's own transfer for [`Command::Complete`], unless the tree becomes visible as one change: then it fails, and
+    /// with the tree are for the embedder to send, by [`Command::PushMember`]. A receiver waits for
+    /// [`Command::Complete`] before it ends the tree's own transfer, unless the tree becomes visible as one change: then it fails, and
     /// they come after it.
     Differs {
         /// The described tree.

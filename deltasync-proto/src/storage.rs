@@ -239,7 +239,7 @@ pub enum Ask {
         /// The literal bytes that the plan refers to.
         literals: Bytes,
     },
-    /// Tell the digest of all that was appended, and whether members of a tree are missing. Answer: [`Answer::Sealed`].
+    /// Tell the digest of all that was appended, and whether members of a tree come beside it. Answer: [`Answer::Sealed`].
     Seal {
         /// The stage.
         stage: StageHandle,
@@ -360,9 +360,9 @@ pub enum Answer {
     Sealed {
         /// The digest of the staged bytes.
         root: Digest,
-        /// True for a tree that is made in its place and of which files that travel by themselves are not there yet: a commit
-        /// gives their directories the times that they are to have, so it is better made when they are.
-        lacks_members: bool,
+        /// True for a tree that is made in its place, some of whose files travel by themselves beside it: a commit gives their
+        /// directories the times that they are to have, so it waits for them.
+        awaits_members: bool,
     },
     /// To [`Ask::Adorn`].
     Adorned,

@@ -11,7 +11,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,7 +20,7 @@ use deltasync_core::{
 use deltasync_proto::{FaultKind, FileHandle, OpenedFile, Place, StageHandle, StorageFault};
 
 use super::root::{Root, Trouble};
-use crate::disk::{DiskKind, DiskStat, SystemDir};
+use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::lock::lock;
 
@@ -126,15 +125,6 @@ pub fn left_out(tree: &FileHandle) -> Vec<(RelPath, String)> {
 }
 
 impl TreeMember {
-    /// True when the file below this directory, that of its tree, still looks as it was listed.
-    pub fn is_still_in(&self, directory: &Path) -> bool {
-        let Ok(start) = SystemDir::start(directory, false) else { return false };
-        let is = Root::new(Arc::new(start)).stat(&self.path);
-        let same =
-            |is: DiskStat| is.kind == DiskKind::File && is.len == self.len.get() && attributes(&is) == self.attributes;
-        is.ok().flatten().is_some_and(same)
-    }
-
     fn of(entry: TreeEntry) -> Option<Self> {
         match entry.kind {
             TreeKind::File { len, .. } if entry.inline().is_none() => {

@@ -82,7 +82,10 @@ struct State {
     deleted: u64,
     /// The content of one of them was not what its check says.
     mistaken: bool,
+    /// Those that are to be fetched.
     members: Vec<TreeMember>,
+    /// Where members are of which the header came: each has a transfer of its own, beside this one or after it.
+    beside: Vec<RelPath>,
     trouble: Vec<String>,
     troubles: u64,
     /// Files that wait to be put in place.
@@ -171,6 +174,7 @@ impl Making {
             deleted: 0,
             mistaken: false,
             members: Vec::new(),
+            beside: Vec::new(),
             trouble: Vec::new(),
             troubles: 0,
             ready: Vec::new(),
@@ -217,9 +221,9 @@ impl Making {
         &self.place
     }
 
-    /// Members are still to come, to where they stay.
-    pub(super) fn lacks_members(&self) -> bool {
-        self.copy.is_none() && !lock(&self.state).members.is_empty()
+    /// Members come beside it, to where they stay.
+    pub(super) fn awaits_members(&self) -> bool {
+        self.copy.is_none() && !lock(&self.state).beside.is_empty()
     }
 
     /// The members that are to be fetched.
@@ -317,7 +321,10 @@ impl Making {
                 state.reader.pass(&entry).map_err(|error| self.damaged(&error))?;
                 self.list(state, &entry)?;
                 match basis.left.get(&index) {
-                    Some(Left::Member(member)) => state.members.push(member.clone()),
+                    Some(Left::Member(member)) => {
+                        state.beside.push(member.path.clone());
+                        state.members.push(member.clone());
+                    }
                     Some(Left::Directory) => state.directories.push((entry.path, entry.attributes)),
                     None => {}
                 }
@@ -398,6 +405,7 @@ impl Making {
             }
             TreeKind::File { .. } if entry.inline().is_none() => {
                 let member = TreeMember::of(entry.clone()).expect("a file that is not inline");
+                state.beside.push(member.path.clone());
                 match is {
                     Some(is) if self.has_content(state, &is, entry) => self.adorn(state, root, entry, &is)?,
                     Some(is) if is.kind != DiskKind::File => {

@@ -17,7 +17,7 @@ use crate::disk::DiskKind;
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Root, Trouble};
 use crate::local::tree::copies::{Taken, Wanted};
-use crate::local::tree::{TreeMember, below, looks_like, mode_of, xattrs};
+use crate::local::tree::{below, looks_like, mode_of, xattrs};
 
 /// Makes the names in all directories of a tree durable, also in those where nothing was done now: an attempt before this
 /// one may have failed, or its process ended, before it came to that. Once a sync has failed nothing is called durable any
@@ -117,7 +117,7 @@ impl Making {
     /// What members have changed that came by themselves: their directories look another way, and they have no extended
     /// attributes yet.
     fn settle_members(&self, state: &mut State, root: &Root, list: &TreeList) -> Result<(), StorageFault> {
-        for TreeMember { path, .. } in state.members.clone() {
+        for path in state.beside.clone() {
             let (Some((parent, name)), Some(index)) = (path.split_last(), list.find(&path)) else { continue };
             let entry = list.entry(index);
             let mut adorn = || -> Result<(), Failed> {
