@@ -234,9 +234,13 @@ impl KnownFiles {
         chunks: &ChunkList,
         sums: Option<Summing>,
     ) -> io::Result<bool> {
-        let mut list = Vec::new();
-        chunks.encode(&mut list);
-        let room = self.quota.get().saturating_sub(list.len() as u64);
+        let encoded = || {
+            let mut list = Vec::new();
+            chunks.encode(&mut list);
+            list
+        };
+        // Not held meanwhile: that of a large tree takes as much as the rest.
+        let room = self.quota.get().saturating_sub(encoded().len() as u64);
         let made = sums.map(|sums| sums.finish(chunks.len().get(), self.form, room)).transpose()?.flatten();
         let kept = match made {
             Some(made) => Some(made),
@@ -246,6 +250,7 @@ impl KnownFiles {
             },
         };
         let Some((draft, form, bytes)) = kept else { return Ok(false) };
+        let list = encoded();
         draft.write(Part::Chunks, &list)?;
         let record = Record {
             id: draft.id(),

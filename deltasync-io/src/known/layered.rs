@@ -13,7 +13,6 @@
 //!
 //! Invariant: no piece lies in both, and all that is read lies in one of them.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 
@@ -182,20 +181,15 @@ pub(super) fn write_layer(
     if kind(older_chunks) != kind(chunks) {
         return Ok(None);
     }
-    let mut places = HashMap::with_capacity(older_chunks.runs().len());
-    let mut at = 0;
-    for run in older_chunks.runs() {
-        places.entry(run.digest).or_insert(at);
-        at += run.bytes().get();
-    }
+    let mut places = Places::of(older_chunks);
     let mut layer = Layer { layout: Layout::default(), packer: Packer::new(out), base };
     let most = (chunks.len().get() / SHARE).max(LEAST);
     let mut at = 0;
     for run in chunks.runs() {
-        let (len, place) = (u64::from(run.len), places.get(&run.digest));
+        let (len, place) = (u64::from(run.len), places.find(&run.digest));
         for _ in 0..run.count {
             let is_well = match place {
-                Some(from) => layer.copy(older, *from, len).map(|()| true)?,
+                Some(from) => layer.copy(older, from, len).map(|()| true)?,
                 None => layer.add(source, (at, len), check_of_chunk(chunks, run))?,
             };
             at += len;
@@ -207,6 +201,50 @@ pub(super) fn write_layer(
     let Layer { layout, mut packer, .. } = layer;
     packer.push(&layout.encode())?;
     Ok(Some(packer.finish()?.1))
+}
+
+/// Where the chunks of an older version begin in it, without a table of all digests: the next chunk of a version is mostly the
+/// next one of the older, or the one behind that. Only where it is not the older ones are sorted, once.
+struct Places<'a> {
+    runs: &'a [ChunkRun],
+    starts: Vec<u64>,
+    /// Indices of the runs, by their digests; empty while none was looked for.
+    sorted: Vec<u32>,
+    next: usize,
+}
+
+impl<'a> Places<'a> {
+    fn of(chunks: &'a ChunkList) -> Self {
+        let mut at = 0;
+        let start = |run: &ChunkRun| {
+            at += run.bytes().get();
+            at - run.bytes().get()
+        };
+        let runs = chunks.runs();
+        Self { runs, starts: runs.iter().map(start).collect(), sorted: Vec::new(), next: 0 }
+    }
+
+    /// Where a chunk of this digest begins, if there is one.
+    fn find(&mut self, digest: &Digest) -> Option<u64> {
+        let is_it = |index: &usize| self.runs.get(*index).is_some_and(|run| run.digest == *digest);
+        let index = match [self.next, self.next + 1].into_iter().find(is_it) {
+            Some(index) => index,
+            None => self.look_for(digest)?,
+        };
+        self.next = index + 1;
+        Some(self.starts[index])
+    }
+
+    fn look_for(&mut self, digest: &Digest) -> Option<usize> {
+        let runs = self.runs;
+        let digest_of = |index: u32| runs[index as usize].digest;
+        if self.sorted.is_empty() {
+            self.sorted = (0..u32::try_from(runs.len()).ok()?).collect();
+            self.sorted.sort_unstable_by_key(|index| digest_of(*index));
+        }
+        let found = self.sorted.binary_search_by_key(digest, |index| digest_of(*index)).ok()?;
+        Some(self.sorted[found] as usize)
+    }
 }
 
 /// What a chunk is checked by when it is read again: one of a tree's archive has a digest of something else, and each file of
@@ -282,6 +320,19 @@ mod tests {
     use super::*;
     use crate::disk::AnyFile;
     use crate::laws::noise;
+
+    /// Chunks of an older version are found wherever they stand, also those that are met in another order, and no others.
+    #[test]
+    fn places_of_chunks_are_found_in_any_order() {
+        let bytes = noise(200 << 10, 11);
+        let chunks = ChunkList::of(&bytes, Cutter::Fixed { size: 1024 }, Algorithm::Blake3);
+        let digest = |index: usize| Algorithm::Blake3.digest(&bytes[1024 * index..1024 * (index + 1)]);
+        let mut places = Places::of(&chunks);
+        for index in [0, 1, 3, 4, 2, 2, 199, 0, 120, 121, 123] {
+            assert_eq!(places.find(&digest(index)), Some(1024 * index as u64), "{index}");
+            assert_eq!(places.find(&Algorithm::Blake3.digest(b"another")), None);
+        }
+    }
 
     fn file(bytes: &[u8]) -> AnyFile {
         let mut file = tempfile::tempfile().expect("a temporary file");
