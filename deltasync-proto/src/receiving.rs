@@ -263,6 +263,8 @@ impl Receiving {
         let complete = match &mut self {
             // What it is of was called stale.
             Self::Requested(state) if state.stale => return Ok(self),
+            // All of it came before our storage had answered, and the tree is there already.
+            Self::Ended(_) => return Ok(self),
             Self::Opening(state) if state.offer.cutter == Cutter::Entries && state.early.is_all() => {
                 Some(&mut state.early.complete)
             }
@@ -276,8 +278,7 @@ impl Receiving {
             | Self::Comparing(_)
             | Self::Surveying(_)
             | Self::Draining(_)
-            | Self::Adorning(_)
-            | Self::Ended(_) => None,
+            | Self::Adorning(_) => None,
         };
         match complete {
             Some(complete) => *complete = true,

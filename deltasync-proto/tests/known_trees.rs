@@ -348,6 +348,31 @@ fn files_that_go_by_themselves_are_named_by_what_is_remembered() {
     assert_eq!(named, ["dir1/large"]);
 }
 
+/// The delta and all that is said of it may come before it is known that the tree is there already.
+#[test]
+fn a_tree_that_somebody_has_brought_up_to_date_is_there() {
+    for seed in 0..20 {
+        let mut trees = Trees::knowing(9000 + 10 * seed, KeepForm::Copy);
+        trees.edit(13);
+        let old = trees.state.path().join("known");
+        let kept = trees.state.path().join("kept");
+        let copy = |from: &Path, to: &Path| {
+            fs::create_dir_all(to.join("kept")).expect("made");
+            for entry in fs::read_dir(from.join("kept")).expect("it remembers") {
+                let entry = entry.expect("an entry");
+                fs::copy(entry.path(), to.join("kept").join(entry.file_name())).expect("copied");
+            }
+            fs::copy(from.join("known.redb"), to.join("known.redb")).expect("copied");
+        };
+        copy(&old, &kept);
+        trees.push();
+        fs::remove_dir_all(&old).expect("there");
+        copy(&kept, &old);
+        let ran = trees.push();
+        assert_eq!((ran.round_trips(), ran.outcome().generation), (1, None), "{seed}: it was there");
+    }
+}
+
 /// All of it is remembered: what is sent beside the tree does not make it another one before it was looked at.
 #[test]
 fn files_that_go_by_themselves_go_beside_the_tree_that_waits_for_them() {
