@@ -590,7 +590,7 @@ impl BlockingStorage for LocalStorage {
                 if let (Some(served), Some(looks)) = (&self.served, sealed.doubtful) {
                     served.index.forget_list(&looks);
                 }
-                Ok(Answer::Sealed { root: sealed.digest, awaits_members: false })
+                Ok(Answer::Sealed { root: sealed.digest, members: None })
             }
             Ask::Reopen { stage } => {
                 let opened = staged(&stage)?.reopen()?;

@@ -290,7 +290,7 @@ impl BlockingStorage for MemoryStorage {
             Ask::Seal { stage } => {
                 let stage = staged(&stage)?;
                 match &*lock(&stage.made) {
-                    Some(made) => Ok(Answer::Sealed { root: made.hasher.clone().finish(), awaits_members: false }),
+                    Some(made) => Ok(Answer::Sealed { root: made.hasher.clone().finish(), members: None }),
                     None => Err(stage.spent()),
                 }
             }

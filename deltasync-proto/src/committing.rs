@@ -72,15 +72,14 @@ impl Committing {
         task: Task,
         stage: StageHandle,
         (progress, repairs): (Progress, u32),
-        awaits_members: bool,
+        members: Option<ByteLen>,
         cx: &mut Context<'_>,
     ) -> Receiving {
         let mut state = Self { task, stage, progress, repairs, confirms: 0, adorned: false, step: Step::Lacking };
-        if awaits_members && !state.task.complete && matches!(state.task.aim, Aim::Theirs) {
-            cx.phase(Phase::Waiting);
-            cx.rest();
-        } else {
-            state.go_on(cx);
+        let waits = !state.task.complete && matches!(state.task.aim, Aim::Theirs);
+        match members.filter(|_| waits) {
+            Some(bytes) if cx.rest(bytes.get()) => cx.phase(Phase::Waiting),
+            Some(_) | None => state.go_on(cx),
         }
         Receiving::Committing(Box::new(state))
     }

@@ -217,9 +217,16 @@ impl Context<'_> {
         }
     }
 
-    /// This transfer waits for others, and holds next to nothing meanwhile: they may wait for memory themselves.
-    pub(crate) fn rest(&mut self) {
-        self.flow.grant = self.memory.rest(self.flow.grant);
+    /// This transfer waits for others, which may wait for memory themselves: it gives back what it was granted, and keeps so many
+    /// bytes. False when there is no room for those: then it must not wait.
+    #[must_use]
+    pub(crate) fn rest(&mut self, bytes: u64) -> bool {
+        let may = self.memory.may_keep(bytes);
+        if may {
+            self.flow.keep(usize::try_from(bytes).unwrap_or(usize::MAX));
+            self.flow.grant = self.memory.give_back(self.id, self.flow.grant);
+        }
+        may
     }
 
     /// This transfer is large: its window may widen.

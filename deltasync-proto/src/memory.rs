@@ -6,6 +6,9 @@
 //! lengths of target and basis, so it is reserved whole when those are known, before the first step that needs it; a
 //! transfer that finds no room waits in line, its requests and jobs are held back, and the peer hears that we are at work.
 //!
+//! A tree that waits for the files beside it gives back what it was granted, for they may need that; what it keeps, its lists,
+//! counts as received. Where there is no room for that it does not wait.
+//!
 //! Since a transfer never asks for more while it holds something, none waits for another that waits. A price above the
 //! whole half is cut to it: such a transfer runs alone. What has ended keeps its reservation until the last request and
 //! job of it has come back.
@@ -135,15 +138,15 @@ impl Memory {
         is_first.then(|| self.next_granted()).flatten().map(|(_, grant)| grant)
     }
 
-    /// A transfer that holds this begins to wait for others: it keeps what every transfer needs.
-    pub(crate) fn rest(&mut self, grant: Grant) -> Grant {
-        match grant {
-            Grant::Granted(bytes) if bytes > LEAST => {
-                self.reserved -= bytes - LEAST;
-                Grant::Granted(LEAST)
-            }
-            grant => grant,
-        }
+    /// True when so many bytes may be kept beside what is received.
+    pub(crate) fn may_keep(&self, bytes: u64) -> bool {
+        self.received.saturating_add(bytes) <= self.most / 2
+    }
+
+    /// A transfer needs nothing of what it was granted any more.
+    pub(crate) fn give_back(&mut self, id: TransferId, grant: Grant) -> Grant {
+        self.take_back(id, grant);
+        Grant::Unpriced
     }
 
     /// A transfer has ended that held this; `working` when something of it still comes back.
@@ -242,6 +245,18 @@ mod tests {
         assert_eq!(memory.next_granted(), None, "its last job still runs");
         memory.left(a);
         assert_eq!(memory.next_granted(), Some((b, Grant::Granted(1))));
+    }
+
+    #[test]
+    fn what_is_kept_leaves_room_for_what_comes() {
+        let mut memory = Memory::new(200);
+        let id = TransferId::new(1);
+        memory.want(id, Grant::Unpriced, 70);
+        let (_, grant) = memory.next_granted().expect("there is room");
+        assert!(memory.may_keep(50) && !memory.may_keep(51));
+        assert!(memory.hold(0, 30));
+        assert!(memory.may_keep(20) && !memory.may_keep(21) && !memory.may_keep(u64::MAX));
+        assert_eq!((memory.give_back(id, grant), memory.reserved), (Grant::Unpriced, 0));
     }
 
     proptest! {

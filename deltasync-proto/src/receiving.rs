@@ -722,14 +722,14 @@ fn replay(mut state: Receiving, early: Early, cx: &mut Context<'_>) -> Result<Re
 
 impl Verifying {
     fn on_sealed(self, answer: Answer, cx: &mut Context<'_>) -> Result<Receiving, Trouble> {
-        let Answer::Sealed { root: made, awaits_members } = answer else { return Err(wrong_answer()) };
+        let Answer::Sealed { root: made, members } = answer else { return Err(wrong_answer()) };
         let Self { task, stage, progress, repairs, twin, .. } = self;
         if made == task.offer.root {
             twin.unwrap_or_default().give_back(cx);
             if task.offer.cutter == Cutter::Entries {
                 cx.event(EventKind::Made { stage: stage.clone() });
             }
-            return Ok(Committing::begin(task, stage, (progress, repairs), awaits_members, cx));
+            return Ok(Committing::begin(task, stage, (progress, repairs), members, cx));
         }
         if let Some(early) = twin {
             return task.without_twin(early, cx);

@@ -41,6 +41,8 @@ use crate::{
 const TINY: ByteLen = ByteLen::new(1024);
 /// How often a source may change before we give up.
 const CHANGES_MAX: u8 = 3;
+/// What an entry of a tree takes of memory, about, in bytes.
+const ENTRY: u64 = 128;
 /// How often a receiver may ask for a repair.
 const REPAIRS_MAX: u32 = 2;
 
@@ -390,10 +392,10 @@ impl Sending {
         }
     }
 
-    /// The delta is sent. What a tree's transfer waits for now may need the memory that it held.
-    pub(crate) fn delivered(common: Common, target: OpenedFile, progress: Progress, cx: &mut Context<'_>) -> Self {
+    /// The delta is sent. A tree's transfer waits for its members now.
+    pub(crate) fn delivered(mut common: Common, target: OpenedFile, progress: Progress, cx: &mut Context<'_>) -> Self {
         if target.is_tree() {
-            cx.rest();
+            common.complete = common.complete || !cx.rest(target.chunks.runs().len() as u64 * ENTRY);
             if common.complete {
                 cx.send(TransferMessage::Complete);
             }

@@ -360,9 +360,10 @@ pub enum Answer {
     Sealed {
         /// The digest of the staged bytes.
         root: Digest,
-        /// True for a tree that is made in its place, some of whose files travel by themselves beside it: a commit gives their
-        /// directories the times that they are to have, so it waits for them.
-        awaits_members: bool,
+        /// For a tree that is made in its place, some of whose files travel by themselves beside it: about how many bytes of
+        /// memory it takes to wait for them. A commit gives their directories the times that they are to have, so it is
+        /// better made then.
+        members: Option<ByteLen>,
     },
     /// To [`Ask::Adorn`].
     Adorned,

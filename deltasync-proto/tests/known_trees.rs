@@ -408,6 +408,26 @@ fn a_tree_that_waits_is_not_given_up() {
     assert!(ran.elapsed > Duration::from_secs(20), "{:?}", ran.elapsed);
 }
 
+/// The lists of a tree that waits take memory: where that is short it does not wait, whoever never says that it may end.
+#[test]
+fn a_tree_that_is_too_large_to_wait_ends_without_its_files() {
+    let trees = Trees::knowing(8000, KeepForm::Copy);
+    (0..5000).for_each(|number| trees.write(&format!("more/{number}"), b"short"));
+    trees.write("dir1/large", &random(7, 100_000));
+    let path = RelPath::new(*b"tree").expect("a plain name");
+    let source = Place { root: RootId::new(0), path: path.clone() };
+    let command = Command::PushTree { source, path, options: TreeOptions::default(), condition: Condition::Any };
+    let (short, long) = (Config::default().memory(2 << 20), Config::default());
+    // Either end may be the one that is short of it.
+    for (client, server) in [(short.clone(), long.clone()), (long, short)] {
+        std::fs::remove_dir_all(trees.there("")).expect("there");
+        let pair = Pair::new(8001).client_config(client).server_config(server).command(command.clone());
+        let ran = pair.answering(|_| Vec::new()).storages(trees.client(), trees.server()).run_to_end();
+        ran.outcome();
+        assert!(trees.there("more/4999").exists() && !trees.there("dir1/large").exists());
+    }
+}
+
 /// What is remembered under a name was a file then, and is a directory now.
 #[test]
 fn a_file_that_became_a_tree_is_pushed_as_one() {

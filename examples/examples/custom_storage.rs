@@ -49,7 +49,7 @@ impl BlockingStorage for Inbox {
             }
             Ask::Seal { stage } => {
                 let letter = letter(&stage)?;
-                Answer::Sealed { root: letter.algorithm.digest(&locked(&letter.bytes)), awaits_members: false }
+                Answer::Sealed { root: letter.algorithm.digest(&locked(&letter.bytes)), members: None }
             }
             // The session has compared the digest. A real inbox would make the letter durable before it answers.
             Ask::Commit { stage, .. } => {

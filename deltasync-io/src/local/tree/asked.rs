@@ -77,7 +77,7 @@ impl LocalStorage {
             }
             Ask::Seal { stage } => {
                 let making = stage.downcast_ref::<Making>()?;
-                let sealed = |root| Answer::Sealed { root, awaits_members: making.awaits_members() };
+                let sealed = |root| Answer::Sealed { root, members: making.waits_for_members() };
                 Some(making.seal().map(sealed))
             }
             Ask::Reopen { stage } => {
@@ -120,7 +120,7 @@ impl LocalStorage {
                 };
                 tree.and_then(apply).map(|()| Answer::Applied)
             }
-            Ask::Seal { .. } => listing.seal().map(|root| Answer::Sealed { root, awaits_members: false }),
+            Ask::Seal { .. } => listing.seal().map(|root| Answer::Sealed { root, members: None }),
             Ask::Reopen { .. } => listing.reopen().map(|tree| Answer::Reopened(FileHandle::new(tree))),
             Ask::Commit { .. } => Ok(Answer::Committed(Generation::ZERO)),
             _ => return None,
