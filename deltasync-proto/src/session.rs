@@ -5,6 +5,7 @@
 //! machines themselves are in `sending`, `receiving` and `asking`.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 
 use crate::context::Effects;
 use crate::memory::Memory;
