@@ -265,13 +265,11 @@ impl Tree {
                 self.name(members_to_send(&tree, &ranges));
                 self.completed = false;
                 // Where all becomes visible as one change, what they come into is made by the tree's own transfer.
-                if !self.options.atomic && (self.round > 1 || self.condition == Condition::Any) {
-                    let mut start = self.start_members(next);
-                    start.extend(self.complete());
-                    return Step::Start(start);
-                }
+                let at_once = !self.options.atomic && (self.round > 1 || self.condition == Condition::Any);
                 // Else they come after it.
-                return Step::Start(self.complete().into_iter().collect());
+                let mut start = if at_once { self.start_members(next) } else { Start::new() };
+                start.extend(self.complete());
+                return Step::Start(start);
             }
             EventKind::Made { stage } => {
                 let made = files_made(&stage);
@@ -445,35 +443,30 @@ impl Tree {
             && let Some(Moving { member, is_beside, .. }) = self.moving.remove(&number)
         {
             self.progress.members_done += 1;
+            let in_time = result.is_ok() && matches!(self.own, Own::Moving) && self.is_as_listed(&member);
+            self.is_late |= !in_time;
             match result {
                 Ok(outcome) => {
                     self.done = (self.done.0 + 1, self.done.1 + outcome.len);
                     self.add(&outcome);
-                    self.is_late |= !matches!(self.own, Own::Moving) || !self.is_as_listed(&member);
                     self.moved.insert(member.path.clone(), member);
                 }
                 // Its directory may not have been made yet, or something have stood in its place.
-                Err(_) if is_beside && !self.has_failed() => {
-                    self.is_late = true;
-                    self.waiting.push(member);
-                }
-                Err(error) => {
-                    self.is_late = true;
-                    self.failed.insert(member.path, error.into());
-                }
+                Err(_) if is_beside && !self.has_failed() => self.waiting.push(member),
+                Err(error) => drop(self.failed.insert(member.path, error.into())),
             }
             if !matches!(self.own, Own::Moving) && self.moving.is_empty() {
                 return self.go_on(next);
             }
         }
-        Step::Start(self.complete().into_iter().collect())
+        Step::Start(self.complete())
     }
 
     /// Lets the tree's own transfer go on, once, when nothing is on its way that it waits for.
-    fn complete(&mut self) -> Option<(usize, Command)> {
+    fn complete(&mut self) -> Start {
         let is_due = matches!(self.own, Own::Moving) && self.moving.is_empty() && !self.completed;
         self.completed |= is_due;
-        is_due.then_some((self.index, Command::Complete))
+        is_due.then_some((self.index, Command::Complete)).into_iter().collect()
     }
 
     /// True when what has come of a member is what was listed of it.

@@ -151,6 +151,14 @@ struct Cell {
 }
 
 impl BlockMap {
+    /// The map that is kept here if it is of a target of this length, else an empty one in its place.
+    pub fn kept_in(place: &mut Option<Self>, total: ByteLen, cells: usize) -> &mut Self {
+        if place.as_ref().is_none_or(|map| map.len() != total) {
+            *place = None;
+        }
+        place.get_or_insert_with(|| Self::new(total, cells))
+    }
+
     /// The map of a file of `len` bytes of which nothing is there, in at most so many cells (1 to 65,536), none of which is
     /// empty. The map of an empty file has none.
     pub fn new(len: ByteLen, cells: usize) -> Self {

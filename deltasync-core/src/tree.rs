@@ -290,6 +290,9 @@ pub struct TreeList {
 }
 
 impl TreeList {
+    /// What an entry takes of memory, about, in bytes: measured with names of some ten bytes.
+    pub const ENTRY_MEMORY: u64 = 128;
+
     /// The archive's chunks, one for each entry.
     pub fn chunks(&self) -> &Arc<ChunkList> {
         &self.chunks

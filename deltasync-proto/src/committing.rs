@@ -1,7 +1,7 @@
 //! The end of a receiver's work: the target is staged and right, and becomes the file, if that replaces what it should.
 //!
 //! ```text
-//!         lacking, unseen ──┐
+//!         lacking, unseen ────┐
 //! Verifying ──┼───────────► Storing ── done ──► ended
 //!             │               │ another file is there
 //!             │               ▼

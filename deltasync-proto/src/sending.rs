@@ -18,7 +18,9 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use deltasync_core::{Algorithm, ByteLen, Cutter, Digest, FineKey, FineShape, Generation, Offset, Resemblance};
+use deltasync_core::{
+    Algorithm, ByteLen, Cutter, Digest, FineKey, FineShape, Generation, Offset, Resemblance, TreeList,
+};
 
 use crate::bulk::Want;
 use crate::committing::CONFIRMS_MAX;
@@ -41,8 +43,6 @@ use crate::{
 const TINY: ByteLen = ByteLen::new(1024);
 /// How often a source may change before we give up.
 const CHANGES_MAX: u8 = 3;
-/// What an entry of a tree takes of memory, about, in bytes.
-const ENTRY: u64 = 128;
 /// How often a receiver may ask for a repair.
 const REPAIRS_MAX: u32 = 2;
 
@@ -392,10 +392,11 @@ impl Sending {
         }
     }
 
-    /// The delta is sent. A tree's transfer waits for its members now.
+    /// The delta is sent. That of a tree which is pushed waits for its members now.
     pub(crate) fn delivered(mut common: Common, target: OpenedFile, progress: Progress, cx: &mut Context<'_>) -> Self {
-        if target.is_tree() {
-            common.complete = common.complete || !cx.rest(target.chunks.runs().len() as u64 * ENTRY);
+        if target.is_tree() && common.origin.to.is_some() {
+            let kept = target.chunks.runs().len() as u64 * TreeList::ENTRY_MEMORY;
+            common.complete = common.complete || !cx.rest(kept);
             if common.complete {
                 cx.send(TransferMessage::Complete);
             }

@@ -66,10 +66,7 @@ impl Running {
         if !self.mapped {
             return;
         }
-        let map = match &mut self.map {
-            Some(map) if map.len() == total => map,
-            map => map.insert(BlockMap::new(total, CELLS)),
-        };
+        let map = BlockMap::kept_in(&mut self.map, total, CELLS);
         ranges.iter().for_each(|range| map.place(range));
     }
 

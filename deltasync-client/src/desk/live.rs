@@ -60,10 +60,7 @@ impl Strip {
 
     /// The map of a file of this length.
     fn map(&mut self, len: ByteLen) -> &mut BlockMap {
-        if self.0.as_ref().is_none_or(|map| map.len() != len) {
-            self.0 = None;
-        }
-        self.0.get_or_insert_with(|| BlockMap::new(len, CELLS))
+        BlockMap::kept_in(&mut self.0, len, CELLS)
     }
 }
 

@@ -142,8 +142,6 @@ const TOGETHER: (usize, usize) = (512, 16 << 20);
 const APART: Duration = Duration::from_secs(1);
 /// From so many files or directories on a sync of the whole disk costs less than one for each.
 const DISK: usize = 8;
-/// What an entry of a list takes of memory, about, in bytes.
-const ENTRY: usize = 128;
 /// How many troubles are told.
 const TOLD: usize = 5;
 /// How often a hidden name is looked for.
@@ -227,8 +225,9 @@ impl Making {
     pub(super) fn waits_for_members(&self) -> Option<ByteLen> {
         let state = lock(&self.state);
         let lists = [&state.made, &self.there].into_iter().flatten();
-        let entries: usize = lists.map(|list| list.len()).sum();
-        (self.copy.is_none() && !state.beside.is_empty()).then_some(ByteLen::new((entries * ENTRY) as u64))
+        let entries: u64 = lists.map(|list| list.len() as u64).sum();
+        let waits = self.copy.is_none() && !state.beside.is_empty();
+        waits.then_some(ByteLen::new(entries * TreeList::ENTRY_MEMORY))
     }
 
     /// The members that are to be fetched.
