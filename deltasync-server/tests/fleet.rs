@@ -66,7 +66,11 @@ fn several_servers_are_shown_beside_each_other() {
     done(&other.board, client, 1, 1_000, 10, 20);
 
     let program = Program::start(&[one.address, other.address]);
-    let good = |answer: &Answer| fleet(answer).servers.iter().all(|server| server.reachable);
+    // What a server answers with may have been taken between any two of these events.
+    let good = |answer: &Answer| {
+        let states: Vec<_> = fleet(answer).servers.into_iter().filter_map(|server| server.state).collect();
+        states.len() == 2 && states[0].transfers.iter().any(|t| t.total == 10) && states[1].totals.pull.done == 1
+    };
     let fleet = fleet(&until(program.address, "/api/state", good));
     assert_eq!(fleet.servers[0].address, one.address.to_string());
     let states: Vec<_> = fleet.servers.iter().map(|server| server.state.as_ref().expect("it answered")).collect();
