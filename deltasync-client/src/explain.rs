@@ -194,10 +194,15 @@ impl Explained<'_> {
             text,
             "about {} on the wire, in at most {}; to find that out {} moved",
             Size(told.wire.get()),
-            Counted(prediction.carried.round_trips.into(), "round trip"),
+            Counted(self.round_trips().into(), "round trip"),
             Size(prediction.carried.wire_sent + prediction.carried.wire_received),
         );
         text
+    }
+
+    /// How many a push would wait for at most: as many as were waited for, and one more until what is sent is there.
+    fn round_trips(&self) -> u32 {
+        self.prediction.carried.round_trips.saturating_add(u32::from(self.ranges.sent() > ByteLen::ZERO))
     }
 
     /// The whole file in one line, and what its characters mean.
@@ -265,7 +270,7 @@ impl Explained<'_> {
             round_trips: u32,
             runs: Vec<Run>,
         }
-        let Self { told, ranges, prediction } = self;
+        let Self { told, ranges, .. } = self;
         let run = |range: &Placed| Run {
             at: range.at.get(),
             len: range.len.get(),
@@ -283,7 +288,7 @@ impl Explained<'_> {
             reasons: self.reasons(),
             ranges: ranges.0.iter().filter(|range| range.sent() > ByteLen::ZERO).count(),
             wire_predicted: told.wire.get(),
-            round_trips: prediction.carried.round_trips,
+            round_trips: self.round_trips(),
             runs: ranges.0.iter().map(run).collect(),
         };
         serde_json::to_string(&object).expect("numbers and text serialize")

@@ -68,11 +68,12 @@ impl Lanes {
         tell: &mut Tell<'_>,
     ) {
         let first = self.routes[0];
-        let mut back = Vec::new();
+        let (mut back, mut complete) = (Vec::new(), Vec::new());
         for index in self.routes.clone() {
             let out = routes[index].take_out();
             back.extend(out.first);
             self.waiting.extend(out.any);
+            complete.extend(out.complete);
         }
         self.drop_lost(routes, cx);
         if cancelled || routes[first].has_lost() {
@@ -82,8 +83,11 @@ impl Lanes {
             for jobs in [back, waiting] {
                 routes[first].end_unstarted(jobs, &error, tell);
             }
-        } else if !back.is_empty() {
-            routes[first].take_over(back, cx);
+        } else {
+            routes[first].complete(&complete);
+            if !back.is_empty() {
+                routes[first].take_over(back, cx);
+            }
         }
         while let Some(job) = self.waiting.pop_front() {
             if let Some(job) = self.start_one(job, routes, cx) {

@@ -42,7 +42,7 @@ pub(crate) struct Routing<'a> {
     pub(crate) events: UnboundedSender<(LinkId, LinkEvent)>,
 }
 
-/// Transfers to start, each with the verb's own number for it.
+/// Transfers to start, and trees to be told that their members are there, each with the verb's own number for it.
 pub(crate) type Start = Vec<(usize, Command)>;
 
 /// Who is told what happens, and may answer what happened to a transfer with those to start beside it or next. A number is
@@ -60,13 +60,15 @@ pub(crate) enum Lane {
     Beside,
 }
 
-/// What a route leaves to be started.
+/// What a route leaves to be done.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
-    /// On the first route: what a tree asks for itself, and what a route beside has lost.
+    /// To be started on the first route: what a tree asks for itself, and what a route beside has lost.
     pub(crate) first: Vec<Job>,
-    /// On any.
+    /// To be started on any.
     pub(crate) any: Vec<Job>,
+    /// Trees that are to be told on the first route that their members are there.
+    pub(crate) complete: Vec<usize>,
 }
 
 /// What is still to be done with one peer, and the link that does it.
@@ -178,14 +180,9 @@ impl Route {
     }
 
     /// Starts transfers, on the link that is there, or the next one.
-    pub(crate) fn take_over(&mut self, mut jobs: Vec<Job>, cx: &Routing<'_>) {
+    pub(crate) fn take_over(&mut self, jobs: Vec<Job>, cx: &Routing<'_>) {
         if self.link.is_some() {
             return self.begin(jobs);
-        }
-        // What was to be told that has lost its link, and will ask anew.
-        jobs.retain(|job| job.command != Command::Complete);
-        if jobs.is_empty() {
-            return;
         }
         match self.next_try {
             Some(_) => self.again.extend(jobs.into_iter().map(|job| (job, no_connection()))),
@@ -195,10 +192,19 @@ impl Route {
 
     /// Tells transfers that were never started their end.
     pub(crate) fn end_unstarted(&mut self, jobs: Vec<Job>, error: &TransferError, tell: &mut Tell<'_>) {
-        let starts = |job: &Job| job.command != Command::Complete;
-        let mut left: Start = jobs.into_iter().filter(starts).map(|job| (job.number, job.command)).collect();
-        while let Some((number, _)) = left.pop() {
-            left.extend(tell(Update::File { index: number, kind: EventKind::Ended(Err(error.clone())) }));
+        let mut left: Vec<usize> = jobs.into_iter().map(|job| job.number).collect();
+        while let Some(number) = left.pop() {
+            let out = Out::of(tell(Update::File { index: number, kind: EventKind::Ended(Err(error.clone())) }));
+            left.extend(out.first.iter().chain(&out.any).map(|job| job.number));
+        }
+    }
+
+    /// Tells trees that their members are there, but for those that have ended meanwhile or wait to be started again: they will
+    /// ask anew.
+    pub(crate) fn complete(&self, trees: &[usize]) {
+        let Some(link) = &self.link else { return };
+        for (transfer, _) in self.running.iter().filter(|(_, job)| trees.contains(&job.number)) {
+            link.command(*transfer, Command::Complete);
         }
     }
 
@@ -318,14 +324,6 @@ impl Route {
     pub(crate) fn begin(&mut self, jobs: Vec<Job>) {
         let Some(link) = &self.link else { return };
         for job in jobs {
-            if job.command == Command::Complete {
-                // Where it has ended meanwhile, or waits to be started again, there is nothing to be told.
-                let of_it = self.running.iter().find(|(_, running)| running.number == job.number);
-                if let Some((transfer, _)) = of_it {
-                    link.command(*transfer, job.command);
-                }
-                continue;
-            }
             self.started = self.started.checked_add(1).expect("fewer transfers than 2^32 on one link");
             let transfer = TransferId::new(self.started);
             link.command(transfer, job.command.clone());
@@ -374,21 +372,23 @@ impl Route {
         self.follow(start, &ended, tell);
     }
 
-    /// Starts transfers; those that cannot be started end as what they follow.
+    /// Does what is to follow; transfers that cannot be started end as what they follow.
     fn follow(&mut self, start: Start, ended: &Result<(), TransferError>, tell: &mut Tell<'_>) {
-        let jobs = jobs(start);
+        let Out { mut first, any, complete } = Out::of(start);
         match self.lane {
-            _ if self.cancelled => {}
-            Lane::Only if self.link.is_some() => return self.begin(jobs),
-            Lane::Only => {}
-            Lane::First | Lane::Beside => {
-                let (first, any): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_of_a_tree);
+            Lane::First | Lane::Beside if !self.cancelled => {
                 self.out.first.extend(first);
                 self.out.any.extend(any);
+                self.out.complete.extend(complete);
                 return;
             }
+            _ => first.extend(any),
         }
-        self.end_unstarted(jobs, &ended.clone().err().unwrap_or(TransferError::Cancelled), tell);
+        if self.link.is_some() && !self.cancelled {
+            self.complete(&complete);
+            return self.begin(first);
+        }
+        self.end_unstarted(first, &ended.clone().err().unwrap_or(TransferError::Cancelled), tell);
     }
 
     fn note(&mut self, number: usize, progress: &Progress) {
@@ -502,9 +502,24 @@ impl Job {
         transfer_may_recover(error) && !(stalled && self.is_asked_once())
     }
 
-    /// True for a tree's own transfer, and for what it is told.
+    /// True for a tree's own transfer.
     pub(crate) fn is_of_a_tree(&self) -> bool {
-        matches!(self.command, Command::PushTree { .. } | Command::PullTree { .. } | Command::Complete)
+        matches!(self.command, Command::PushTree { .. } | Command::PullTree { .. })
+    }
+}
+
+impl Out {
+    /// What is to be done where.
+    fn of(start: Start) -> Self {
+        let mut out = Self::default();
+        for job in jobs(start) {
+            match job.command {
+                Command::Complete => out.complete.push(job.number),
+                _ if job.is_of_a_tree() => out.first.push(job),
+                _ => out.any.push(job),
+            }
+        }
+        out
     }
 }
 

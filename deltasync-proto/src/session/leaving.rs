@@ -73,7 +73,7 @@ impl Session {
     }
 }
 
-/// True for the messages that are steps of a transfer, of which round trips are made.
+/// True for the messages that are steps of a transfer, of which round trips are made. Whoever cancels waits for nothing.
 pub(super) fn is_answer(kind: MessageKind) -> bool {
-    !kind.is_connection() && !matches!(kind, MessageKind::Credit | MessageKind::Working)
+    !kind.is_connection() && !matches!(kind, MessageKind::Credit | MessageKind::Working | MessageKind::Cancel)
 }
