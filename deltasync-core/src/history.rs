@@ -185,11 +185,11 @@ const fn offsets(range: Range<u64>) -> Range<Offset> {
 }
 
 /// The level at which packing or unpacking so many bytes of history and literals stays within about a quarter of a
-/// second.
+/// second, and what a higher one would save takes a link of 1 Mbit/s no longer than that would take to make it.
 pub const fn history_level(bytes: usize) -> i32 {
     match bytes {
-        0..0x8_0000 => 19,
-        0x8_0000..0x20_0000 => 12,
+        0..0x4_0000 => 19,
+        0x4_0000..0x20_0000 => 12,
         0x20_0000..0x180_0000 => 9,
         0x180_0000..0x300_0000 => 6,
         _ => 3,

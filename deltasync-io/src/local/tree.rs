@@ -19,6 +19,7 @@ use deltasync_core::{
 };
 use deltasync_proto::{FaultKind, FileHandle, OpenedFile, Place, StageHandle, StorageFault};
 
+use self::leftovers::Leftovers;
 use super::root::{Root, Trouble};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
@@ -28,6 +29,7 @@ mod asked;
 mod asking;
 mod copies;
 mod filtering;
+mod leftovers;
 mod listing;
 mod making;
 mod own;
@@ -142,6 +144,8 @@ pub(super) struct Tree {
     list: Arc<TreeList>,
     left_out: Vec<(RelPath, String)>,
     excluded: Arc<Excluded>,
+    /// What earlier transfers may have left.
+    leftovers: Leftovers,
     /// Entries whose content is not there, or not right: read as zeros.
     blank: BTreeSet<usize>,
     /// Of one that was made in part: what is left to do for entries that are made, by their index.
@@ -166,9 +170,9 @@ const READ_MAX: u64 = 64 << 20;
 
 impl Tree {
     fn new(place: Place, list: Arc<TreeList>) -> Self {
-        let (left_out, excluded) = (Vec::new(), Arc::default());
+        let (left_out, excluded, leftovers) = (Vec::new(), Arc::default(), Leftovers::default());
         let (blank, left) = (BTreeSet::new(), BTreeMap::new());
-        Self { place, list, left_out, excluded, blank, left, count: None, last: Mutex::default() }
+        Self { place, list, left_out, excluded, leftovers, blank, left, count: None, last: Mutex::default() }
     }
 
     /// As it is described to a session.

@@ -52,7 +52,7 @@ impl LocalStorage {
                     if !place.root.is_beside() {
                         let (root, changed) = (self.root(&place)?, self.copies.change(&place));
                         let making = Making::begin(&root, place, target, there, options, limits)?;
-                        return Ok(making.holding(changed));
+                        return Ok(making.sweeping(&root, there).holding(changed));
                     }
                     let root = self.root_itself(&place)?;
                     let list = there.map(|there| &*there.list);

@@ -205,6 +205,14 @@ impl Making {
         Ok(making)
     }
 
+    /// What earlier transfers have left where it is made is removed first.
+    pub(super) fn sweeping(mut self, root: &Root, there: Option<&Tree>) -> Self {
+        if let (Some(there), Ok(state)) = (there, self.state.get_mut()) {
+            state.touched.extend(there.leftovers.sweep(root, &self.place));
+        }
+        self
+    }
+
     /// As long as it lives nothing takes the place of the directories that it changes.
     pub(super) fn holding(mut self, changed: Changed) -> Self {
         self.changed = Some(changed);

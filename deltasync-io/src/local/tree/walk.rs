@@ -19,6 +19,7 @@ use deltasync_proto::{FaultKind, Place, Scope, StorageFault};
 
 use super::asking::{TOGETHER, Told, ask, is_asked_of};
 use super::filtering::{Excluded, FILE_MAX, Filtering, IGNORE_FILES};
+use super::leftovers::Leftovers;
 use super::{Count, MODE, Tree, attributes, below};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
@@ -55,11 +56,24 @@ pub(in crate::local) fn walk(
     let filtering = (!scope.filter.is_empty()).then(|| Filtering::begin(&scope.filter, &place.path)).transpose()?;
     let lister = TreeLister::new(algorithm, limits).headers_only(scope.headers_only);
     let (left_out, excluded) = (Vec::new(), Excluded::default());
-    let (links, pending) = (HashMap::new(), Vec::new());
-    let mut walk =
-        Walk { root, place, limits, scope, algorithm, filtering, lister, links, pending, left_out, excluded, count };
+    let (links, pending, leftovers) = (HashMap::new(), Vec::new(), Leftovers::default());
+    let mut walk = Walk {
+        root,
+        place,
+        limits,
+        scope,
+        algorithm,
+        filtering,
+        lister,
+        links,
+        pending,
+        left_out,
+        excluded,
+        leftovers,
+        count,
+    };
     walk.push(TreeEntry::new(RelPath::ROOT, TreeKind::Directory, attributes(&start)), None)?;
-    let mut open = vec![walk.open(RelPath::ROOT)?];
+    let mut open = vec![walk.open(RelPath::ROOT, None)?];
     while let Some(level) = open.last_mut() {
         let Some(name) = level.names.pop() else {
             open.pop();
@@ -73,19 +87,20 @@ pub(in crate::local) fn walk(
             listed => listed?,
         };
         if let Some(path) = path {
+            let opened = walk.open(path, level.dir.as_ref());
             if let Some(above) = open.len().checked_sub(HANDLES) {
                 open[above].dir = None;
             }
-            match walk.open(path) {
+            match opened {
                 Err(fault) if is_gone(&fault) => {}
                 opened => open.push(opened?),
             }
         }
     }
     walk.list_pending()?;
-    let Walk { lister, left_out, excluded, count, .. } = walk;
+    let Walk { lister, left_out, excluded, leftovers, count, .. } = walk;
     let excluded = Arc::new(excluded);
-    Ok(Some(Tree { left_out, excluded, count, ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
+    Ok(Some(Tree { left_out, excluded, leftovers, count, ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
 }
 
 /// A directory has gone since its name was read, or is something else now: it was there, with what is listed of it.
@@ -108,6 +123,7 @@ struct Walk<'a> {
     pending: Vec<(TreeEntry, Option<usize>)>,
     left_out: Vec<(RelPath, String)>,
     excluded: Excluded,
+    leftovers: Leftovers,
     count: Option<Arc<Count>>,
 }
 
@@ -247,10 +263,22 @@ impl Walk<'_> {
         Ok((at, dir))
     }
 
-    /// A directory with its names, its ignore files read.
-    fn open(&mut self, path: RelPath) -> Result<Level, StorageFault> {
-        let (at, dir) = self.directory(&path)?;
-        let shown = |name: &io::Result<Name>| name.as_ref().map_or(true, |name| !self.root.hides(&at, name.as_bytes()));
+    /// A directory with its names, its ignore files read; `parent` is the one that it is in.
+    fn open(&mut self, path: RelPath, parent: Option<&Dir>) -> Result<Level, StorageFault> {
+        let (at, dir) = match parent.zip(path.split_last()) {
+            Some((parent, (_, name))) => {
+                let at = below(&self.place.path, &path)?;
+                let dir = parent.open_dir(&name).map_err(|error| Trouble::from(error).at(&at))?;
+                (at, dir)
+            }
+            None => self.directory(&path)?,
+        };
+        let leftovers = &mut self.leftovers;
+        let shown = |name: &io::Result<Name>| {
+            let Ok(name) = name else { return true };
+            leftovers.meet(&path, name);
+            !self.root.hides(&at, name.as_bytes())
+        };
         let names = dir.names().and_then(|names| names.filter(shown).collect::<io::Result<Vec<_>>>());
         let mut names = names.map_err(|error| system_fault(&at, &error))?;
         names.sort_unstable_by(|a, b| b.cmp(a));
