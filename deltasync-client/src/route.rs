@@ -159,9 +159,9 @@ impl Route {
         std::mem::take(&mut self.out)
     }
 
-    /// How many transfers run on its link; `None` where there is no link.
+    /// How many transfers run on its link, without trees' own, which may wait for others; `None` where there is no link.
     pub(crate) fn load(&self) -> Option<usize> {
-        self.link.as_ref().map(|_| self.running.len())
+        self.link.as_ref().map(|_| self.running.values().filter(|job| !job.is_of_a_tree()).count())
     }
 
     /// True when its link has been there, and is.

@@ -26,3 +26,17 @@ fn a_limited_push_and_pull_take_their_time() {
     assert_eq!(server.dir.read("tree/large"), dir.read("tree/large"));
     deltasync(dir.path(), &["pull", &pull, "file", "--bwlimit=31"]).failed(2, "32768 are the least");
 }
+
+/// A tree waits for its large files, and they find room beside it however little there is.
+#[test]
+fn a_tree_with_large_files_goes_at_the_lowest_rate() {
+    let (server, dir) = (Server::start(), Scratch::new());
+    dir.mkdir("tree");
+    for name in ["one", "two", "three"] {
+        dir.write(&format!("tree/{name}"), &name.as_bytes().repeat(50_000));
+    }
+    deltasync(dir.path(), &["push", "tree", &server.url("tree"), "--bwlimit=32", "--retries=0"]).fine();
+    for name in ["one", "two", "three"] {
+        assert_eq!(server.dir.read(&format!("tree/{name}")), dir.read(&format!("tree/{name}")));
+    }
+}

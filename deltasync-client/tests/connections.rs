@@ -125,6 +125,29 @@ fn all_connections_together_keep_to_one_bandwidth() {
 }
 
 /// Prints what it gains; each connection is held to a rate.
+/// More than may run at once: each waits for its large file.
+#[test]
+fn many_trees_leave_room_for_their_large_files() {
+    for connections in ["1", "3"] {
+        let (server, dir) = (Server::start(), Scratch::new());
+        let names: Vec<String> = (0..50).map(|n| format!("tree{n}")).collect();
+        for name in &names {
+            dir.mkdir(name);
+            dir.write(&format!("{name}/small"), name.as_bytes());
+            dir.write(&format!("{name}/large"), &name.as_bytes().repeat(20_000));
+        }
+        let url = server.url("");
+        let mut args = vec!["push", "--connections", connections];
+        args.extend(names.iter().map(String::as_str));
+        args.push(&url);
+        deltasync(dir.path(), &args).fine();
+        for name in &names {
+            let large = format!("{name}/large");
+            assert_eq!(server.dir.read(&large), dir.read(&large));
+        }
+    }
+}
+
 #[test]
 #[ignore = "takes half a minute"]
 fn four_connections_take_a_quarter_of_the_time_where_each_is_slow() {

@@ -14,7 +14,8 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// Bounds on what comes from the peer.
     pub limits: Limits,
-    /// The most transfers that run at once: a client lets more wait, a server refuses more (default 32 and 256).
+    /// The most transfers that run at once: a client lets more wait, a server refuses more (default 32 and 256). Pushed trees
+    /// that only wait for their members do not count, so that there may be twice as many in all.
     pub transfers: usize,
     /// The literal bytes of one piece of a delta, in bytes: 1 to 512 KiB (default 256 KiB), others are brought within.
     pub piece: usize,

@@ -416,6 +416,12 @@ impl Sending {
         self
     }
 
+    /// True for a tree that is pushed, whose delta is sent, and that waits for its members.
+    pub(crate) fn waits_for_members(&self) -> bool {
+        let Self::Delivered(common, target, _) = self else { return false };
+        target.is_tree() && common.origin.to.is_some() && !common.complete
+    }
+
     /// Prepares and queues more while there is room.
     pub(crate) fn pump(self, cx: &mut Context<'_>) -> Self {
         match self {

@@ -212,6 +212,15 @@ impl Machine {
         matches!(self, Self::Receiving(machine) if machine.waits_for_members())
     }
 
+    /// True at either end of a tree that is there but for its members.
+    pub(crate) fn waits_for_members(&self) -> bool {
+        match self {
+            Self::Receiving(machine) => machine.waits_for_members(),
+            Self::Sending(machine) => machine.waits_for_members(),
+            Self::Asking(_) | Self::Answering(_) => false,
+        }
+    }
+
     /// How it went, once it has ended well.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         match self {

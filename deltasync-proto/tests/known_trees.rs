@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,15 +34,19 @@ struct Trees {
 }
 
 impl Trees {
+    /// Neither end has anything.
+    fn empty(seed: u64, form: KeepForm) -> Self {
+        let directory = || TempDir::new().expect("a temporary directory");
+        Self { local: directory(), remote: directory(), state: directory(), form, seed }
+    }
+
     /// Both ends have the tree, and the client remembers it.
     fn knowing(seed: u64, form: KeepForm) -> Self {
-        let directory = || TempDir::new().expect("a temporary directory");
-        let trees = Self { local: directory(), remote: directory(), state: directory(), form, seed };
+        let mut trees = Self::empty(seed, form);
         for number in 0..FILES {
             let name = format!("dir{}/file{number}", number % 7);
             trees.write(&name, &random(number + 1, LEN));
         }
-        let mut trees = trees;
         trees.push();
         trees
     }
@@ -406,6 +411,60 @@ fn a_tree_that_waits_is_not_given_up() {
     let short = Config::default().silence(Duration::from_secs(3), Duration::from_secs(15));
     let ran = trees.push_with_members_by(short, Link::perfect().delay(Duration::from_secs(4)));
     assert!(ran.elapsed > Duration::from_secs(20), "{:?}", ran.elapsed);
+}
+
+/// A tree that waits takes no place from its files, whatever else is to be done: another tree stands before them.
+#[test]
+fn trees_that_wait_leave_room_for_their_files() {
+    for transfers in [1, 2, 3] {
+        let trees = Trees::empty(6000, KeepForm::Copy);
+        let names = ["one", "two", "three", "four"];
+        for name in names {
+            trees.write(&format!("{name}/short"), b"short");
+            (0..3).for_each(|n| trees.write(&format!("{name}/large{n}"), &random(n, 100_000)));
+        }
+        let place = |path: &RelPath| Place { root: RootId::new(0), path: path.clone() };
+        let (options, condition) = (TreeOptions::default(), Condition::Any);
+        let roots = names.map(|name| RelPath::new(format!("tree/{name}")).expect("a plain name"));
+        let push = |path: &RelPath| Command::PushTree {
+            source: place(path),
+            path: path.clone(),
+            options: options.clone(),
+            condition: condition.clone(),
+        };
+        let config = Config::default().transfers(transfers);
+        let mut pair = Pair::new(6000).client_config(config);
+        for root in &roots {
+            pair = pair.command(push(root));
+        }
+        // Which tree each file is of, and how many of each are on their way.
+        let (mut of, mut moving, mut next) = (BTreeMap::new(), BTreeMap::new(), 1 + names.len() as u32);
+        let answering = move |event: &Event| match &event.kind {
+            EventKind::Differs { tree, ranges } => {
+                let root = &roots[event.transfer.get() as usize - 1];
+                let members = members_to_send(tree, ranges).into_iter().map(|member| {
+                    let path = root.below(&member.path).expect("short");
+                    Command::PushMember { source: place(&path), path, attributes: member.attributes, atomic: false }
+                });
+                let commands: Vec<_> = (next..).map(TransferId::new).zip(members).collect();
+                next += commands.len() as u32;
+                of.extend(commands.iter().map(|(id, _)| (*id, event.transfer)));
+                moving.insert(event.transfer, commands.len());
+                commands
+            }
+            EventKind::Ended(result) => {
+                assert!(result.is_ok(), "{result:?}");
+                let Some(tree) = of.get(&event.transfer) else { return Vec::new() };
+                let left = moving.get_mut(tree).expect("it is on its way");
+                *left -= 1;
+                if *left == 0 { vec![(*tree, Command::Complete)] } else { Vec::new() }
+            }
+            _ => Vec::new(),
+        };
+        let ran = pair.answering(answering).storages(trees.client(), trees.server()).run_to_end();
+        assert_eq!(ran.outcomes.len(), 4 + 12);
+        names.iter().for_each(|name| assert_eq!(see(&trees.here(name)), see(&trees.there(name))));
+    }
 }
 
 /// The lists of a tree that waits take memory: where that is short it does not wait, whoever never says that it may end.

@@ -7,7 +7,7 @@
 //! | time for the whole hello, from the accept on | 10 s | `Close` with code timed out |
 //! | time without a transfer | 10 min | `Close` with code timed out |
 //! | time without a byte, or without 16 KiB of what has begun to move | 30 s | `Close` with code timed out |
-//! | transfers of one connection at a time | 256 | `Refused` with code busy |
+//! | transfers of one connection at a time, and as many files of trees that wait for them | 256 | `Refused` with code busy |
 //! | transfers begun in a second, on one connection | 5,000, twice as many at once | it is read more slowly |
 //! | the same, of one address or network; loopback is exempt | 10,000, twice as many at once | they are read more slowly |
 //! | memory of one connection's transfers | 128 MiB | they wait, or `Refused` with code busy |
@@ -42,7 +42,7 @@ pub struct ServerLimits {
     pub requests_per_address: u32,
     /// The limits by address also hold for this machine's own, such as 127.0.0.1 (default false).
     pub loopback: bool,
-    /// The most transfers of one connection at a time (default 256).
+    /// The most transfers of one connection at a time (default 256), and as many files of trees that wait for them.
     pub transfers: usize,
     /// How many bytes the transfers of one connection may hold together (default 128 MiB).
     pub memory: ByteLen,

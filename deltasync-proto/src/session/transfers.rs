@@ -54,10 +54,18 @@ impl Session {
 
     /// Starts a command that waits, if there is one and room for it.
     pub(super) fn start_waiting(&mut self) -> bool {
-        if self.transfers.len() >= self.config.transfers.min(CLIENT_TRANSFERS) {
+        let most = self.config.transfers.min(CLIENT_TRANSFERS);
+        let next = if self.transfers.len() < most {
+            0
+        } else if self.active() < most {
+            // Those that the trees wait for may stand behind further trees.
+            let may_start = |(_, command): &(TransferId, Command)| !matches!(command, Command::PushTree { .. });
+            let Some(next) = self.waiting.iter().position(may_start) else { return false };
+            next
+        } else {
             return false;
-        }
-        let Some((id, command)) = self.waiting.pop_front() else { return false };
+        };
+        let Some((id, command)) = self.waiting.remove(next) else { return false };
         if let Some((verb, path)) = verb_of_command(&command) {
             self.effects.event(id, EventKind::Started { verb, path });
         }
@@ -65,6 +73,20 @@ impl Session {
         let started = Machine::start(command.clone(), &mut self.context(id, 0, &mut flow));
         self.keep(id, flow, started, Some(command));
         true
+    }
+
+    /// How many transfers run, without trees that only wait for their members: were those counted, as many trees as there may
+    /// be transfers would wait for ever.
+    fn active(&self) -> usize {
+        self.transfers.values().filter(|transfer| !transfer.machine.waits_for_members()).count()
+    }
+
+    /// True when no more transfers may begin at once. A tree itself needs room beside those that wait, so that there are never
+    /// more than twice as many.
+    fn is_full(&self, is_tree: bool) -> bool {
+        // One that has ended while its work has not is still a burden.
+        let most = self.config.transfers.saturating_sub(self.memory.leaving());
+        self.transfers.len() >= most && (is_tree || self.active() >= most)
     }
 
     /// Keeps a transfer whose machine has taken a step, or ends it.
@@ -155,8 +177,8 @@ impl Session {
         if let Some(rate) = self.config.requests {
             self.pace.count(rate, self.now);
         }
-        // One that has ended while its work has not is still a burden.
-        if self.finishing || self.transfers.len() + self.memory.leaving() >= self.config.transfers {
+        let is_tree = matches!(&message, TransferMessage::Offer(offer) if offer.cutter == Cutter::Entries);
+        if self.finishing || self.is_full(is_tree) {
             let code = RefusalCode::Busy;
             let message = match self.finishing {
                 true => String::from("server is shutting down"),
