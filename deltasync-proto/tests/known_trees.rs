@@ -430,7 +430,7 @@ fn trees_that_wait_leave_room_for_their_files() {
             source: place(path),
             path: path.clone(),
             options: options.clone(),
-            condition: condition.clone(),
+            condition,
         };
         let config = Config::default().transfers(transfers);
         let mut pair = Pair::new(6000).client_config(config);
