@@ -185,7 +185,7 @@ const fn offsets(range: Range<u64>) -> Range<Offset> {
 }
 
 /// The level at which packing or unpacking so many bytes of history and literals stays within about a quarter of a
-/// second, and what a higher one would save takes a link of 1 Mbit/s no longer than that would take to make it.
+/// second, and what a higher one would save takes a link of 1.5 Mbit/s no longer than making it would.
 pub const fn history_level(bytes: usize) -> i32 {
     match bytes {
         0..0x4_0000 => 19,
