@@ -49,8 +49,7 @@ fn killed(dir: &Scratch, args: &[&str], rng: &mut Rng, usual: &mut Duration) -> 
     let moment = begun + Duration::from_micros(rng.below(most + 1) as u64);
     while Instant::now() < moment {
         if let Some(status) = child.try_wait().expect("it can be waited for") {
-            // As fast as the machine is now.
-            *usual = (*usual * 3 + begun.elapsed()) / 4;
+            learn(usual, begun.elapsed());
             assert!(status.success(), "{status}");
             return true;
         }
@@ -61,10 +60,15 @@ fn killed(dir: &Scratch, args: &[&str], rng: &mut Rng, usual: &mut Duration) -> 
 }
 
 /// How long the program takes when nobody disturbs it.
-fn usual(dir: &Scratch, args: &[&str]) -> Duration {
+fn undisturbed(dir: &Scratch, args: &[&str]) -> Duration {
     let begun = Instant::now();
     deltasync(dir.path(), args).fine();
     begun.elapsed()
+}
+
+/// The machine is as fast as it is now, and was lately.
+fn learn(usual: &mut Duration, now: Duration) {
+    *usual = (*usual * 3 + now) / 4;
 }
 
 /// The names beside a file that are not its own.
@@ -80,7 +84,7 @@ fn a_killed_push_leaves_old_or_new_and_never_undoes_the_next() {
     let (mut versions, mut rng) = (Versions::new(1), Rng::new(2));
     dir.write("file", versions.next());
     let args = ["push", "file", &server.url("copy"), "--state", "state", "--quiet"];
-    let mut usual = usual(&dir, &args);
+    let mut usual = undisturbed(&dir, &args);
     let (mut acknowledged, mut phases) = (dir.read("file"), BTreeMap::new());
     for run in 0..RUNS {
         assert!(server.dir.read("copy") == acknowledged, "run {run}: what was pushed last has gone");
@@ -104,7 +108,7 @@ fn a_killed_push_leaves_old_or_new_and_never_undoes_the_next() {
             std::thread::sleep(Duration::from_millis(20));
         }
         dir.write("file", versions.next());
-        deltasync(dir.path(), &args).fine();
+        learn(&mut usual, undisturbed(&dir, &args));
         acknowledged = dir.read("file");
         assert!(server.dir.read("copy") == acknowledged, "run {run}: done, and not there");
     }
@@ -120,7 +124,7 @@ fn a_killed_pull_leaves_old_or_new_and_nothing_that_stays() {
     let (mut versions, mut rng) = (Versions::new(3), Rng::new(4));
     server.dir.write("file", versions.next());
     let args = ["pull", &server.url("file"), "copy", "--quiet"];
-    let mut usual = usual(&dir, &args);
+    let mut usual = undisturbed(&dir, &args);
     let (mut old, mut phases) = (dir.read("copy"), BTreeMap::new());
     for run in 0..RUNS {
         server.dir.write("file", versions.next());
@@ -141,7 +145,7 @@ fn a_killed_pull_leaves_old_or_new_and_nothing_that_stays() {
         *phases.entry(phase).or_insert(0) += 1;
         old = is;
         if run % 3 == 0 {
-            deltasync(dir.path(), &args).fine();
+            learn(&mut usual, undisturbed(&dir, &args));
             old = dir.read("copy");
             assert!(old == new, "run {run}: done, and not there");
             assert_eq!(beside(&dir, ""), [""; 0], "run {run}: what killed ones had left");
