@@ -207,11 +207,6 @@ impl Machine {
         }
     }
 
-    /// True for one that waits for other transfers.
-    pub(crate) fn waits_for_others(&self) -> bool {
-        matches!(self, Self::Receiving(machine) if machine.waits_for_members())
-    }
-
     /// True at either end of a tree that is there but for its members.
     pub(crate) fn waits_for_members(&self) -> bool {
         match self {

@@ -24,6 +24,13 @@ const FORMS: [KeepForm; 2] = [KeepForm::Copy, KeepForm::Sums];
 const FILES: u64 = 200;
 const LEN: usize = 2000;
 
+/// Pushes a file of the tree that is at this path at both ends.
+fn push_member(tree: &RelPath, member: TreeMember) -> Command {
+    let path = tree.below(&member.path).expect("short");
+    let source = Place { root: RootId::new(0), path: path.clone() };
+    Command::PushMember { source, path, attributes: member.attributes, atomic: false }
+}
+
 /// Directories of a client and a server over which several pushes go, and what the client remembers.
 struct Trees {
     local: TempDir,
@@ -137,11 +144,7 @@ impl Trees {
         let (mut moving, mut next) = (0, 2);
         let answering = move |event: &Event| match &event.kind {
             EventKind::Differs { tree, ranges } => {
-                let push = |member: TreeMember| {
-                    let path = path.below(&member.path).expect("short");
-                    let source = place(path.clone());
-                    Command::PushMember { source, path, attributes: member.attributes, atomic: false }
-                };
+                let push = |member| push_member(&path, member);
                 let members = members_to_send(tree, ranges);
                 moving += members.len();
                 let commands = (next..).map(TransferId::new).zip(members.into_iter().map(push)).collect::<Vec<_>>();
@@ -442,10 +445,7 @@ fn trees_that_wait_leave_room_for_their_files() {
         let answering = move |event: &Event| match &event.kind {
             EventKind::Differs { tree, ranges } => {
                 let root = &roots[event.transfer.get() as usize - 1];
-                let members = members_to_send(tree, ranges).into_iter().map(|member| {
-                    let path = root.below(&member.path).expect("short");
-                    Command::PushMember { source: place(&path), path, attributes: member.attributes, atomic: false }
-                });
+                let members = members_to_send(tree, ranges).into_iter().map(|member| push_member(root, member));
                 let commands: Vec<_> = (next..).map(TransferId::new).zip(members).collect();
                 next += commands.len() as u32;
                 of.extend(commands.iter().map(|(id, _)| (*id, event.transfer)));

@@ -248,9 +248,23 @@ impl Dir {
     pub(super) fn now(&self) -> io::Result<i64> {
         let name = Name::new("clock").expect("letters are a name");
         let _ = self.remove(&name);
-        let now = self.create(&name, 0o600)?.stat()?.modified.0;
-        self.remove(&name)?;
-        Ok(now)
+        self.now_by(&name)
+    }
+
+    /// The same by a file of this name, which must be free.
+    pub(super) fn now_by(&self, name: &Name) -> io::Result<i64> {
+        let now = self.create(name, 0o600)?.stat().map(|is| is.modified.0);
+        self.remove(name)?;
+        now
+    }
+
+    /// True for a name of this kind that nobody holds a lock on; only files are locked, and directories are never nobody's.
+    pub(super) fn is_nobodys(&self, name: &Name, kind: DiskKind) -> io::Result<bool> {
+        match kind {
+            DiskKind::File => self.open_file(name)?.lock(false),
+            DiskKind::Directory => Ok(false),
+            DiskKind::Symlink | DiskKind::Other => Ok(true),
+        }
     }
 
     /// The names in it, in no order, without `.` and `..`, and without what cannot be a [`Name`].

@@ -214,7 +214,9 @@ impl Session {
         let ids: Vec<_> = self.transfers.keys().copied().collect();
         for id in ids {
             let Some(transfer) = self.transfers.get_mut(&id) else { continue };
-            if backlog || self.effects.is_working(id) || transfer.machine.waits_for_others() {
+            // The sender of a tree's members is told that we still wait for them.
+            let waits = self.role == Role::Server && transfer.machine.waits_for_members();
+            if backlog || self.effects.is_working(id) || waits {
                 transfer.flow.heard = self.now;
                 self.effects.send(&Message::Transfer(id, TransferMessage::Working));
             } else if receiving {

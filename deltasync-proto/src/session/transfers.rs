@@ -20,6 +20,14 @@ use crate::{
 /// The most transfers a client runs at once.
 const CLIENT_TRANSFERS: usize = 32;
 
+/// What may begin.
+struct Room {
+    /// A tree.
+    tree: bool,
+    /// Anything else.
+    other: bool,
+}
+
 impl Session {
     pub(super) fn on_command(&mut self, id: TransferId, command: Command) -> Result<(), ApiMisuse> {
         if command == Command::Cancel {
@@ -54,18 +62,17 @@ impl Session {
 
     /// Starts a command that waits, if there is one and room for it.
     pub(super) fn start_waiting(&mut self) -> bool {
-        let most = self.config.transfers.min(CLIENT_TRANSFERS);
-        let next = if self.transfers.len() < most {
-            0
-        } else if self.active() < most {
-            // Those that the trees wait for may stand behind further trees.
-            let may_start = |(_, command): &(TransferId, Command)| !matches!(command, Command::PushTree { .. });
-            let Some(next) = self.waiting.iter().position(may_start) else { return false };
-            next
-        } else {
+        if self.waiting.is_empty() {
             return false;
+        }
+        let room = self.room(self.config.transfers.min(CLIENT_TRANSFERS));
+        // Those that trees wait for may stand behind further trees.
+        let may_start = |(_, command): &(TransferId, Command)| match command {
+            Command::PushTree { .. } => room.tree,
+            _ => room.other,
         };
-        let Some((id, command)) = self.waiting.remove(next) else { return false };
+        let next = if room.other { self.waiting.iter().position(may_start) } else { None };
+        let Some((id, command)) = next.and_then(|next| self.waiting.remove(next)) else { return false };
         if let Some((verb, path)) = verb_of_command(&command) {
             self.effects.event(id, EventKind::Started { verb, path });
         }
@@ -75,18 +82,13 @@ impl Session {
         true
     }
 
-    /// How many transfers run, without trees that only wait for their members: were those counted, as many trees as there may
-    /// be transfers would wait for ever.
-    fn active(&self) -> usize {
-        self.transfers.values().filter(|transfer| !transfer.machine.waits_for_members()).count()
-    }
-
-    /// True when no more transfers may begin at once. A tree itself needs room beside those that wait, so that there are never
-    /// more than twice as many.
-    fn is_full(&self, is_tree: bool) -> bool {
-        // One that has ended while its work has not is still a burden.
-        let most = self.config.transfers.saturating_sub(self.memory.leaving());
-        self.transfers.len() >= most && (is_tree || self.active() >= most)
+    /// Whether another transfer may begin where `most` may run. Trees that only wait for their members do not count: else as
+    /// many of them would wait for ever. A tree itself needs room beside them, so that there are never more than twice as many.
+    fn room(&self, most: usize) -> Room {
+        let waits = |transfer: &&Transfer| transfer.machine.waits_for_members();
+        let tree = self.transfers.len() < most;
+        let other = tree || self.transfers.len() - self.transfers.values().filter(waits).count() < most;
+        Room { tree, other }
     }
 
     /// Keeps a transfer whose machine has taken a step, or ends it.
@@ -177,8 +179,13 @@ impl Session {
         if let Some(rate) = self.config.requests {
             self.pace.count(rate, self.now);
         }
-        let is_tree = matches!(&message, TransferMessage::Offer(offer) if offer.cutter == Cutter::Entries);
-        if self.finishing || self.is_full(is_tree) {
+        // One that has ended while its work has not is still a burden.
+        let room = self.room(self.config.transfers.saturating_sub(self.memory.leaving()));
+        let has_room = match &message {
+            TransferMessage::Offer(offer) if offer.cutter == Cutter::Entries => room.tree,
+            _ => room.other,
+        };
+        if self.finishing || !has_room {
             let code = RefusalCode::Busy;
             let message = match self.finishing {
                 true => String::from("server is shutting down"),

@@ -173,12 +173,9 @@ impl TreeCopy {
         let dir = self.root.directory(&at).map_err(|trouble| trouble.at(&at))?;
         let names = dir.names().map_err(system)?.collect::<io::Result<Vec<_>>>().map_err(system)?;
         for name in names.iter().filter(|name| is_staged(name.as_bytes())) {
-            let is_held = match dir.stat(name).map_err(system)?.map(|is| is.kind) {
-                None | Some(DiskKind::Directory) => true,
-                Some(DiskKind::File) => !dir.open_file(name).and_then(|file| file.lock(false)).map_err(system)?,
-                Some(DiskKind::Symlink | DiskKind::Other) => false,
-            };
-            if !is_held {
+            if let Some(is) = dir.stat(name).map_err(system)?
+                && dir.is_nobodys(name, is.kind).map_err(system)?
+            {
                 dir.remove(name).map_err(system)?;
             }
         }
