@@ -77,9 +77,9 @@ mod route;
 mod summary;
 pub use summary::{FileReport, Summary, TreeReport};
 
+mod omissions;
 mod spare;
 mod tree;
-mod unsettled;
 
 mod transfer;
 pub use transfer::{pull, push};

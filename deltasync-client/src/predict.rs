@@ -18,7 +18,7 @@ use std::time::Instant;
 use deltasync_core::{
     ByteLen, Digest, Generation, RelPath, TreeChange, TreeEntry, TreeKind, TreeList, tree_changes, tree_order,
 };
-use deltasync_io::{TreeMember, compared_lists, left_out, members_to_send, tree_list};
+use deltasync_io::{TreeMember, compared_lists, members_to_send, tree_list};
 use deltasync_proto::{
     Command, Condition, Destination, EventKind, Extra, FaultKind, Filter, Place as StoragePlace, RefusalCode,
     TransferError, TreeOptions, Version,
@@ -26,6 +26,7 @@ use deltasync_proto::{
 use tokio_util::sync::CancellationToken;
 
 use crate::exchange::{Batch, Exchanged, exchange};
+use crate::omissions::Omissions;
 use crate::prediction::{Change, Predicted, PredictedChange, Prediction};
 use crate::route::Start;
 use crate::transfer::{Plan, plan_pull, plan_push};
@@ -85,6 +86,7 @@ struct Item {
     /// The list of what is pushed.
     pushed: Option<Arc<TreeList>>,
     members: Vec<TreeMember>,
+    omissions: Omissions,
     /// Length and root of the server's file, once asked; `None` inside where none is there.
     remote: Option<Option<(ByteLen, Digest)>>,
     /// Length and root of our file, which was offered.
@@ -212,6 +214,11 @@ impl Running {
             (Job::Member(_), Ok(outcome)) => item.told.wire += outcome.progress.wire,
             // Something stands in its way that the push of the tree would take away.
             (Job::Member(len), Err(TransferError::Storage(_) | TransferError::Refused(_))) => item.told.wire += len,
+            // As the push itself would go on.
+            (Job::Push, Err(error)) if item.leave_out(&error) => {
+                let push = Box::new(item.command.clone());
+                return vec![self.begin(index, Job::Push, Command::Predict { push })];
+            }
             // As the push itself would fail.
             (Job::Push, Err(error)) => item.told.result = Err(error.into()),
             (_, Err(error)) => item.fail(error),
@@ -223,6 +230,18 @@ impl Running {
 impl Item {
     fn is_push(&self) -> bool {
         matches!(self.command, Command::Push { .. } | Command::PushTree { .. })
+    }
+
+    /// Where the push has failed since small files cannot be read as they were listed: leaves these out.
+    fn leave_out(&mut self, error: &TransferError) -> bool {
+        let Command::PushTree { options, .. } = &mut self.command else { return false };
+        if !self.omissions.may_explain(error) {
+            return false;
+        }
+        let Some(filter) = self.omissions.leave_out(&options.scope.filter) else { return false };
+        options.scope.filter = filter;
+        self.omissions.forget();
+        true
     }
 
     fn fail(&mut self, error: TransferError) {
@@ -253,12 +272,8 @@ impl Item {
             EventKind::Differs { tree, ranges, .. } => {
                 self.pushed = tree_list(&tree);
                 self.members = members_to_send(&tree, &ranges);
-                let report = |(path, reason): (RelPath, String)| FileReport {
-                    result: Err(ClientError::LeftOut { reason }),
-                    ..FileReport::new(below(&self.told.source, &path), below(&self.told.target, &path))
-                };
-                self.told.left_out = left_out(&tree).into_iter().map(report).collect();
             }
+            EventKind::Omits(omits) => self.omissions.take(omits),
             EventKind::Restarted => self.members.clear(),
             EventKind::Root { len, root } => self.remote = Some(Some((len, root))),
             _ => {}
@@ -279,6 +294,7 @@ impl Item {
             let compared = match self.told.is_tree {
                 true => {
                     self.compare_lists(&options.tree);
+                    self.name_omitted(options.tree.extra != Extra::Keep);
                     Ok(())
                 }
                 false => self.compare_roots(options, cancel),
@@ -321,12 +337,16 @@ impl Item {
         let there = old.as_ref().map_or(0, |list| list.len() as u64);
         let allowed = match options.extra {
             Extra::Keep => None,
+            Extra::Delete { .. } if self.omissions.hides() => None,
             Extra::Delete { most } => Some(most.unwrap_or(there / 2)),
         };
         let mut extra = Vec::new();
         // The directory that is to be something else, until what is in it has passed.
         let mut in_the_way: Option<TreeChange> = None;
         for change in tree_changes(old.as_deref(), new.as_deref()) {
+            if self.omissions.holds(change.path()) {
+                continue;
+            }
             let is_in = |way: &TreeChange| way.path().holds(change.path());
             if in_the_way.as_ref().is_some_and(is_in) && (allowed.is_none() || holding.contains(change.path())) {
                 continue;
@@ -375,6 +395,15 @@ impl Item {
             told.wire =
                 new.map(|change| change.content + ByteLen::new(change.path.as_bytes().len() as u64 + HEADER)).sum();
         }
+    }
+
+    fn name_omitted(&mut self, deletes: bool) {
+        let report = |(path, error): (RelPath, ClientError)| FileReport {
+            result: Err(error),
+            ..FileReport::new(below(&self.told.source, &path), below(&self.told.target, &path))
+        };
+        let omitted = std::mem::take(&mut self.omissions).into_errors(deletes);
+        self.told.left_out = omitted.into_iter().map(report).collect();
     }
 
     fn local_path(&self, destination: &Destination) -> PathBuf {
@@ -486,6 +515,7 @@ impl Item {
             unfiltered: None,
             pushed: None,
             members: Vec::new(),
+            omissions: Omissions::default(),
             remote: None,
             local: None,
         }

@@ -12,7 +12,7 @@
 //!
 //! A member that has failed is not tried again, unless what the tree's own transfer makes may have been in its way; it is an
 //! error as long as the comparison names it. What changes faster than it can be sent ends as such after [`ROUNDS`]
-//! comparisons; a small file that does is left out of a push, and named ([`Unsettled`]).
+//! comparisons; a small file that does, or that cannot be read, is left out, and named ([`Omissions`]).
 //!
 //! Where the tree is to become visible as one change, its own transfer fails as long as members are missing, so all of them
 //! come after it, and a comparison after them.
@@ -27,13 +27,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use deltasync_core::{ByteLen, InvalidPath, Offset, RelPath};
-use deltasync_io::{TreeMember, Walks, files_made, files_to_send, left_out, members_to_fetch, members_to_send};
+use deltasync_io::{TreeMember, Walks, files_made, files_to_send, members_to_fetch, members_to_send};
 use deltasync_proto::{
-    Command, Condition, EventKind, FaultKind, Outcome, Place, Progress, RefusalCode, TransferError, TreeOptions,
+    Command, Condition, EventKind, Extra, FaultKind, Outcome, Place, Progress, RefusalCode, TransferError, TreeOptions,
 };
 
+use crate::omissions::Omissions;
 use crate::route::Start;
-use crate::unsettled::Unsettled;
 use crate::{ClientError, FileReport, Options, Shown, TreeProgress, TreeReport, Update, UsageError};
 
 /// How often a tree is compared at most.
@@ -94,8 +94,7 @@ pub(crate) struct Tree {
     /// Those that are on their way, by the verb's number.
     moving: BTreeMap<usize, Moving>,
     failed: BTreeMap<RelPath, ClientError>,
-    unsettled: Unsettled,
-    left_out: Vec<(RelPath, String)>,
+    omissions: Omissions,
     /// Members that are done, and their bytes.
     done: (usize, ByteLen),
     /// As what each of them is done.
@@ -167,8 +166,7 @@ impl Tree {
             completed: false,
             moving: BTreeMap::new(),
             failed: BTreeMap::new(),
-            unsettled: Unsettled::default(),
-            left_out: Vec::new(),
+            omissions: Omissions::default(),
             done: (0, ByteLen::ZERO),
             moved: BTreeMap::new(),
             outcome: Outcome::default(),
@@ -195,6 +193,7 @@ impl Tree {
     fn compare(&mut self) -> (usize, Command) {
         (self.own, self.own_progress) = (Own::Moving, Progress::default());
         self.forget_named();
+        self.omissions.forget();
         let options = self.options.clone();
         // What is replaced from the second round on is what the first has made, if that is visible.
         let first = self.round == 1 || options.atomic;
@@ -249,18 +248,14 @@ impl Tree {
             ..FileReport::new(below(&source, path), below(&target, path))
         };
         let mut failed: Vec<_> = self.failed.into_iter().map(|(path, error)| report(&path, error)).collect();
-        for (path, times) in self.unsettled.into_files() {
-            failed.push(report(&path, TransferError::Changed { times }.into()));
-        }
-        let left_out = self.left_out.into_iter();
-        failed.extend(left_out.map(|(path, reason)| report(&path, ClientError::LeftOut { reason })));
+        let omitted = self.omissions.into_errors(self.options.extra != Extra::Keep);
+        failed.extend(omitted.into_iter().map(|(path, error)| report(&path, error)));
         (target, TreeReport { members: self.done.0, rounds: self.round, failed })
     }
 
     fn on_own(&mut self, kind: EventKind, next: &mut usize, report: &mut impl FnMut(Update)) -> Step {
         match kind {
             EventKind::Differs { tree, ranges } => {
-                self.left_out = left_out(&tree);
                 self.name_small(files_to_send(&tree, &ranges));
                 self.name(members_to_send(&tree, &ranges));
                 self.completed = false;
@@ -271,6 +266,7 @@ impl Tree {
                 start.extend(self.complete());
                 return Step::Start(start);
             }
+            EventKind::Omits(omits) => self.omissions.take(omits),
             EventKind::Made { stage } => {
                 let made = files_made(&stage);
                 self.small_done = self.small_done.max(made);
@@ -358,7 +354,7 @@ impl Tree {
         // What is not named any more is there by now, or gone from the source.
         let named = &self.named;
         self.failed.retain(|path, _| named.contains(path));
-        if self.leave_out_unsettled() {
+        if self.leave_out() {
             return Step::Start(vec![self.compare()]);
         }
         match &self.own {
@@ -368,13 +364,12 @@ impl Tree {
         }
     }
 
-    /// Where its own transfer has failed since small files of ours do not hold still: leaves these out.
-    fn leave_out_unsettled(&mut self) -> bool {
-        if !matches!((&self.own, &self.way), (Own::Failed(TransferError::Changed { .. }), Way::Push { .. })) {
+    /// Where its own transfer has failed since small files cannot be read as they were listed: leaves these out.
+    fn leave_out(&mut self) -> bool {
+        if !matches!(&self.own, Own::Failed(error) if self.omissions.may_explain(error)) {
             return false;
         }
-        let changed = self.walks.take_changed(self.way.place());
-        let Some(filter) = self.unsettled.leave_out(changed, &self.options.scope.filter) else { return false };
+        let Some(filter) = self.omissions.leave_out(&self.options.scope.filter) else { return false };
         self.options.scope.filter = filter;
         true
     }
@@ -482,7 +477,7 @@ impl Tree {
     fn has_failed(&self) -> bool {
         match &self.own {
             Own::Moving | Own::Compared | Own::Failed(TransferError::Changed { .. }) => false,
-            Own::Failed(error) => !is_of_entries(error),
+            Own::Failed(error) => !is_of_entries(error) && !self.omissions.may_explain(error),
         }
     }
 

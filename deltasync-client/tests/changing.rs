@@ -1,19 +1,22 @@
-//! Files that change while they are read, by the program itself: what does not settle is named, and all else arrives.
+//! Files that change while they are read, and what cannot be read at all, by the program itself: what does not settle is
+//! named, and all else arrives.
 
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::program::Program;
+use common::program::{Program, bound_by_permissions};
 use common::snapshot::{assert_equal, assert_holds, snapshot};
-use common::{Ran, Scratch, deltasync, noise};
+use common::{Ran, Scratch, command, deltasync, noise};
 use deltasync_testkit::Relay;
 
 /// What is appended at a time.
@@ -137,4 +140,134 @@ fn a_small_file_that_became_large_does_not_fail_the_tree_that_copies_from_it() {
     dir.write("tree/z", &old[1000..50_000]);
     deltasync(dir.path(), &["push", "tree", &url, "--no-state"]).fine();
     assert_equal(&dir.join("tree"), &root.join("tree"));
+}
+
+#[test]
+fn what_grows_all_the_time_is_named_when_it_is_pulled_and_the_rest_of_the_tree_arrives() {
+    let (root, dir) = (Scratch::new(), Scratch::new());
+    for i in 0..200_u64 {
+        root.mkdir(&format!("tree/dir{}", i % 9));
+        root.write(&format!("tree/dir{}/file{i}", i % 9), &noise(i, 100 + 40 * i as usize));
+    }
+    let small = "tree/dir1/busy [log]*\n";
+    root.write(small, &LINE.repeat(5));
+    let server = Program::start(root.path());
+    let relay = Relay::start(server.address.parse().expect("an address"), Duration::from_millis(5), 50_000_000);
+    let url = format!("deltasync://{}/tree", relay.expect("a free port").address());
+    let pull = || deltasync(dir.path(), &["pull", &url, "copy", "--json", "--delete"]);
+    for round in 0..3_u64 {
+        let busy = Busy::start(&[&root.join(small)]);
+        (0..50).for_each(|i| root.write(&format!("tree/dir{}/file{i}", i % 9), &noise(500 * (round + 1) + i, 3000)));
+        let ran = pull();
+        drop(busy);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let named = named(&ran);
+        let [(name, error)] = &named[..] else { panic!("{named:?}") };
+        assert!(name.ends_with("/tree/dir1/busy [log]*\\n") && error.contains("changed"), "{named:?}");
+        let is_busy = |path: &Vec<u8>| path.ends_with(b"busy [log]*\n");
+        let (mut source, mut target) = (snapshot(&root.join("tree")), snapshot(&dir.join("copy")));
+        source.retain(|path, _| !is_busy(path));
+        target.retain(|path, _| !is_busy(path));
+        assert_holds(&source, &target, &BTreeMap::new());
+        let log = dir.join("copy/dir1/busy [log]*\n");
+        assert!(round == 0 || log.exists(), "it was deleted");
+        if log.exists() {
+            assert_is_a_version(&log);
+        }
+        pull().fine();
+        assert_equal(&root.join("tree"), &dir.join("copy"));
+    }
+}
+
+/// A tree of which a file, a directory and what is in another one cannot be read.
+fn make_secrets(dir: &Scratch) {
+    for (path, mode) in [("closed", 0o000), ("shown", 0o444), ("open", 0o755)] {
+        dir.mkdir(&format!("tree/{path}"));
+        dir.write(&format!("tree/{path}/in"), path.as_bytes());
+        dir.write(&format!("tree/{path}.file"), path.as_bytes());
+        let mode = Permissions::from_mode(mode);
+        fs::set_permissions(dir.join(format!("tree/{path}")), mode.clone()).expect("ours");
+        fs::set_permissions(dir.join(format!("tree/{path}.file")), mode).expect("ours");
+    }
+    dir.write("tree/large", &noise(7, 100_000));
+    fs::set_permissions(dir.join("tree/large"), Permissions::from_mode(0o000)).expect("ours");
+    let made = Command::new("mkfifo").arg(dir.join("tree/pipe")).status().expect("there is mkfifo");
+    assert!(made.success());
+}
+
+const SECRETS: [&str; 6] = ["", "closed", "closed.file", "large", "pipe", "shown/in"];
+
+#[track_caller]
+fn check_secrets(ran: &Ran, names: &[&str]) {
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let named = named(ran);
+    let below: Vec<_> = named.iter().map(|(name, _)| name.split_once("tree/").expect("below it").1).collect();
+    assert_eq!(below, names, "{ran:?}");
+    for (name, error) in &named {
+        let what = match name.split_once("tree/").expect("below it").1 {
+            "" => "nothing is deleted, since not all of the source can be listed",
+            "pipe" => "neither file, directory nor symbolic link",
+            _ => "Permission denied",
+        };
+        assert!(error.contains(what), "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_kept_and_the_rest_of_the_tree_arrives() {
+    let (root, dir) = (Scratch::new(), Scratch::new());
+    make_secrets(&dir);
+    let server = Program::start(root.path());
+    let bound = |args: &[&str]| {
+        let mut command = command(dir.path());
+        command.args(args).args(["--no-state", "--json", "--delete"]);
+        Ran::new(bound_by_permissions(&command).output().expect("it runs"))
+    };
+    // There are older ones of what cannot be read.
+    for path in ["closed", "shown", "old"] {
+        root.mkdir(&format!("tree/{path}"));
+        root.write(&format!("tree/{path}/in"), b"older");
+    }
+    for path in ["closed.file", "open.file", "large"] {
+        root.write(&format!("tree/{path}"), b"older");
+    }
+    let url = server.url("tree");
+    for _ in 0..2 {
+        check_secrets(&bound(&["push", "tree/", &url]), &SECRETS);
+        let read = |path: &str| String::from_utf8(root.read(&format!("tree/{path}"))).expect("text");
+        for path in ["closed/in", "shown/in", "old/in", "closed.file", "large"] {
+            assert_eq!(read(path), "older", "{path}");
+        }
+        assert_eq!([read("open/in"), read("open.file"), read("shown.file")], ["open", "open", "shown"]);
+    }
+    // A dry run names what it can; a large file is not read for one that is there with another length.
+    let dry = bound(&["push", "tree/", &url, "--dry-run"]).json();
+    let left_out = dry["left_out"].as_array().expect("some").len();
+    assert!(left_out >= 5, "{dry}");
+    assert!(!dry.to_string().contains("deleted\":[\""), "{dry}");
+
+    let server = Program::start_bound(dir.path());
+    let url = format!("{}/", server.url("tree"));
+    let (there, target) = (Scratch::new(), |path: &str| format!("copy/{path}"));
+    for path in ["closed/in", "old/in"] {
+        there.mkdir(target(path).strip_suffix("/in").expect("in one"));
+        there.write(&target(path), b"older");
+    }
+    for _ in 0..2 {
+        let ran = deltasync(there.path(), &["pull", &url, "copy", "--json", "--delete"]);
+        check_secrets(&ran, &SECRETS);
+        assert_eq!([there.read("copy/closed/in"), there.read("copy/old/in")], [b"older"; 2]);
+        assert_eq!([there.read("copy/open/in"), there.read("copy/shown.file")], [&b"open"[..], b"shown"]);
+        assert!(!there.join("copy/closed.file").exists());
+    }
+    // For whom nothing is secret, all of it goes.
+    fs::remove_file(dir.join("tree/pipe")).expect("there");
+    if rustix::process::geteuid().is_root() {
+        let server = Program::start(dir.path());
+        deltasync(there.path(), &["pull", &format!("{}/", server.url("tree")), "copy", "--delete"]).fine();
+        assert_equal(&dir.join("tree"), &there.join("copy"));
+    }
+    for path in ["closed", "shown"] {
+        fs::set_permissions(dir.join(format!("tree/{path}")), Permissions::from_mode(0o755)).expect("ours");
+    }
 }

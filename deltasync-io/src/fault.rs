@@ -52,7 +52,7 @@ pub(crate) fn not_empty(path: &RelPath) -> StorageFault {
     fault(FaultKind::NotEmpty, path, "the directory is not empty")
 }
 
-fn kind_of(error: &io::Error) -> FaultKind {
+pub(crate) fn kind_of(error: &io::Error) -> FaultKind {
     match error.kind() {
         ErrorKind::NotFound => FaultKind::NotFound,
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => FaultKind::Denied,

@@ -63,7 +63,7 @@ pub use memory::MemoryStorage;
 mod local;
 pub use local::{
     Finding, FindingKind, LastScrub, LocalOptions, LocalStorage, Reached, Recovery, Scrub, ScrubEvent, ScrubOptions,
-    ScrubReport, TreeMember, Walked, Walks, compared_lists, connect_control, files_made, files_to_send, left_out,
+    ScrubReport, TreeMember, Walked, Walks, compared_lists, connect_control, files_made, files_to_send,
     members_to_fetch, members_to_send, tree_list,
 };
 

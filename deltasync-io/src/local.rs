@@ -74,8 +74,7 @@ use tree::{Copies, Way, abandoned};
 
 pub use control::{Reached, connect_control};
 pub use tree::{
-    TreeMember, Walked, Walks, compared_lists, files_made, files_to_send, left_out, members_to_fetch, members_to_send,
-    tree_list,
+    TreeMember, Walked, Walks, compared_lists, files_made, files_to_send, members_to_fetch, members_to_send, tree_list,
 };
 
 pub use scrub::{Finding, FindingKind, LastScrub, Scrub, ScrubEvent, ScrubOptions, ScrubReport};

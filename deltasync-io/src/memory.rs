@@ -141,7 +141,12 @@ impl MemoryStorage {
         let chunks = chunker.push(&file.bytes).and_then(|()| chunker.finish());
         let chunks = chunks.map_err(|error| fault(FaultKind::TooLarge, &place.path, error))?;
         let (generation, chunks) = (file.generation, Arc::new(chunks));
-        Ok(OpenedFile { file: FileHandle::new(Opened { place, file, aside: false }), chunks, generation })
+        Ok(OpenedFile {
+            file: FileHandle::new(Opened { place, file, aside: false }),
+            chunks,
+            generation,
+            omitted: Arc::default(),
+        })
     }
 
     fn basis(

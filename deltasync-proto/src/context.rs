@@ -152,6 +152,11 @@ impl Context<'_> {
         self.flow.queue(self.id, message, self.may_pack);
     }
 
+    /// Sends a message before all that waits to leave, also when this transfer ends now.
+    pub(crate) fn send_first(&mut self, message: TransferMessage) {
+        self.effects.send(&Message::Transfer(self.id, message));
+    }
+
     /// How many bytes a message would take, its frame's header left out.
     pub(crate) fn len_of(&self, message: TransferMessage) -> u64 {
         Message::Transfer(self.id, message).encode_for(self.may_pack).payload as u64

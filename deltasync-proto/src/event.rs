@@ -7,7 +7,9 @@ use deltasync_core::{Attributes, ByteLen, Digest, Generation, Name, Offset, Plac
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, Entry, FileHandle, Place, StageHandle, TransferError, TransferId, TreeOptions, Version};
+use crate::{
+    Destination, Entry, FileHandle, Omits, Place, StageHandle, TransferError, TransferId, TreeOptions, Version,
+};
 
 /// A transfer to start, or to stop. Only a client starts transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,6 +183,12 @@ pub enum EventKind {
         /// What is there now; `None` when nothing is.
         current: Option<Version>,
     },
+    /// Of this tree the sender cannot send everything as it is: told at both ends of a pull, at the sender's of a push. It comes
+    /// when the tree was listed, and again where a file of it could not be read as it was listed: the transfer starts over
+    /// then, or fails.
+    ///
+    /// Where [`Omits::hides`], what the receiver has beyond the sender's tree is kept.
+    Omits(Omits),
     /// The sender of a tree knows what of it the receiver lacks: ranges of the archive. Files in there that do not travel
     /// with the tree are for the embedder to send, by [`Command::PushMember`]. A receiver waits for
     /// [`Command::Complete`] before it ends the tree's own transfer, unless the tree becomes visible as one change: then it fails, and

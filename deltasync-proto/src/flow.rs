@@ -48,6 +48,8 @@ pub(crate) struct Flow {
     pub(crate) sizes: Sizes,
     /// The peer has said what the target is.
     pub(crate) offered: bool,
+    /// How often the peer may still say what its tree omits.
+    pub(crate) may_omit: u8,
     /// Bytes of this transfer's frames so far, headers left out, both ways.
     pub(crate) wire: u64,
     /// When the peer last said something of this transfer, or was last not expected to.
@@ -76,6 +78,7 @@ impl Flow {
             behind: false,
             sizes: Sizes::default(),
             offered: false,
+            may_omit: 0,
             wire: 0,
             heard: now,
         }
@@ -238,7 +241,8 @@ fn memory_of(message: &TransferMessage) -> u64 {
         | TransferMessage::Rename(_)
         | TransferMessage::Remove(_)
         | TransferMessage::Altered
-        | TransferMessage::Complete => return 0,
+        | TransferMessage::Complete
+        | TransferMessage::Omits(_) => return 0,
     };
     bytes as u64 + size_of::<TransferMessage>() as u64
 }

@@ -40,6 +40,9 @@ pub use message::{
 mod filter;
 pub use filter::{Filter, InvalidFilter};
 
+mod omitted;
+pub use omitted::{Omits, Omitted, Why};
+
 mod scope;
 pub use scope::{Extra, Scope, TreeOptions};
 

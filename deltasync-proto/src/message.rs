@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CloseCode, Condition, Delta, Edges, Entry, Frame, Hello, InvalidMessage, Order, Refusal, Repair, Scope, SetPart,
-    TransferId, TreeOptions, Unsupported, Version, Want, encode_header,
+    CloseCode, Condition, Delta, Edges, Entry, Frame, Hello, InvalidMessage, Omits, Order, Refusal, Repair, Scope,
+    SetPart, TransferId, TreeOptions, Unsupported, Version, Want, encode_header,
 };
 
 /// The longest payload of a control message, in bytes.
@@ -128,6 +128,8 @@ kinds! {
     Altered = 0x2c,
     /// Sender: the files of my tree that came by themselves are there.
     Complete = 0x2d,
+    /// Sender: of my tree this is not sent as it is.
+    Omits = 0x2e,
 }
 
 impl MessageKind {
@@ -225,6 +227,8 @@ pub enum TransferMessage {
     Altered,
     /// The files of my tree that came by themselves are there.
     Complete,
+    /// Of my tree this is not sent as it is.
+    Omits(Omits),
 }
 
 /// What a sender has.
@@ -491,6 +495,7 @@ impl TransferMessage {
             Self::Remove(_) => MessageKind::Remove,
             Self::Altered => MessageKind::Altered,
             Self::Complete => MessageKind::Complete,
+            Self::Omits(_) => MessageKind::Omits,
         }
     }
 }
@@ -635,6 +640,13 @@ impl Message {
             MessageKind::Remove => TransferMessage::Remove(from_postcard(payload).map_err(damaged_request(0))?),
             MessageKind::Altered => empty().map(|()| TransferMessage::Altered)?,
             MessageKind::Complete => empty().map(|()| TransferMessage::Complete)?,
+            MessageKind::Omits => {
+                let count = Reader::new(payload).varint().map_err(damaged)?;
+                LimitExceeded::check("omitted entries", count, Omits::ENTRIES_MAX as u64)?;
+                let omits: Omits = from_postcard(payload).map_err(damaged)?;
+                LimitExceeded::check("text", omits.longest_text() as u64, TEXT_MAX as u64)?;
+                TransferMessage::Omits(omits)
+            }
         };
         Ok(Self::Transfer(frame.transfer, message))
     }
@@ -670,6 +682,7 @@ fn encode_transfer(message: &TransferMessage, unpacks: bool, out: &mut Vec<u8>) 
         TransferMessage::MakeDirectory(make) => postcard_into(make, out),
         TransferMessage::Rename(rename) => postcard_into(rename, out),
         TransferMessage::Remove(remove) => postcard_into(remove, out),
+        TransferMessage::Omits(omits) => postcard_into(omits, out),
     }
     Bytes::new()
 }

@@ -26,9 +26,9 @@ use crate::patching::{Basis, Patching};
 use crate::repairing::Repairing;
 use crate::surveying::Surveying;
 use crate::{
-    Adorned, Answer, Ask, Condition, Content, Cutting, Destination, EventKind, FaultKind, FileHandle, InvalidMessage,
-    JobId, MessageKind, Offer, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces, RequestId, RootId, Scope,
-    StageHandle, StorageFault, TransferError, TransferMessage, TreeOptions, Version,
+    Adorned, Answer, Ask, Condition, Content, Cutting, Destination, EventKind, Extra, FaultKind, FileHandle,
+    InvalidMessage, JobId, MessageKind, Offer, Omits, OpenedFile, Outcome, Phase, Place, Progress, Pull, Replaces,
+    RequestId, RootId, Scope, StageHandle, StorageFault, TransferError, TransferMessage, TreeOptions, Version,
 };
 
 /// How often a result may be repaired: first the ranges that differ, then everything.
@@ -198,6 +198,7 @@ impl Receiving {
     pub(crate) fn on_message(self, message: TransferMessage, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         match (self, message) {
             (state, TransferMessage::Complete) => state.on_complete(cx),
+            (state, TransferMessage::Omits(omits)) => state.on_omits(omits, cx),
             (Self::Requested(state), TransferMessage::Offer(offer)) => state.on_offer(offer, cx),
             (Self::Requested(state), TransferMessage::Delta(_)) if state.stale => {
                 cx.used(cx.payload);
@@ -287,6 +288,22 @@ impl Receiving {
         if let Self::Committing(state) = &mut self {
             state.on_complete(cx);
         }
+        Ok(self)
+    }
+
+    /// Of the tree that we have asked for, this is not sent as it is.
+    fn on_omits(mut self, omits: Omits, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+        cx.flow.may_omit = match cx.flow.may_omit.checked_sub(1) {
+            Some(left) => left,
+            None => return Err(cx.unexpected(&TransferMessage::Omits(omits), self.name())),
+        };
+        if let Self::Requested(Requested { aim: Aim::Ours(Ours { tree: Some(options), .. }), .. }) = &mut self
+            && omits.hides()
+        {
+            // What we have of that is not extra.
+            options.extra = Extra::Keep;
+        }
+        cx.event(EventKind::Omits(omits));
         Ok(self)
     }
 

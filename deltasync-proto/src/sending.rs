@@ -35,14 +35,17 @@ use crate::rehearsing::Unsent;
 use crate::search::{Reads, Source};
 use crate::searching::Searching;
 use crate::{
-    Answer, Ask, Condition, Confirm, Content, Cutting, EventKind, FaultKind, JobId, Kept, Known, More, Offer,
-    OpenedFile, Outcome, Phase, Place, Progress, Remembered, Repair, RequestId, TransferError, TransferMessage, Wish,
+    Answer, Ask, Condition, Confirm, Content, Cutting, EventKind, Extra, FaultKind, JobId, Kept, Known, More, Offer,
+    Omits, Omitted, OpenedFile, Outcome, Phase, Place, Progress, Remembered, Repair, RequestId, StorageFault,
+    TransferError, TransferMessage, Wish,
 };
 
 /// A pushed file of at most this many bytes goes with its offer: it is cheaper than the round trip it saves.
 const TINY: ByteLen = ByteLen::new(1024);
 /// How often a source may change before we give up.
 const CHANGES_MAX: u8 = 3;
+/// How often we say at most what of a tree is not sent as it is: whenever it was listed, and when it could not be read so.
+pub(crate) const OMITS_MAX: u8 = 2 * CHANGES_MAX;
 /// How often a receiver may ask for a repair.
 const REPAIRS_MAX: u32 = 2;
 
@@ -286,8 +289,13 @@ impl Sending {
         Ok(self)
     }
 
-    pub(crate) fn on_answer(self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
+    pub(crate) fn on_answer(mut self, id: RequestId, answer: Answered, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         let changed = matches!(&answer, Err(fault) if fault.kind == FaultKind::Changed);
+        if let Err(StorageFault { omitted, .. }) = &answer
+            && let Some(common) = self.common_mut()
+        {
+            common.omits(omitted, cx);
+        }
         match self {
             Self::Recalling(mut common, request) if request == id => {
                 // What cannot be recalled is not remembered.
@@ -495,6 +503,11 @@ impl Sending {
 
 /// The file is described: what to offer?
 fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
+    common.omits(&target.omitted, cx);
+    if let Some(wish) = common.origin.to.as_mut().filter(|_| Omits::of(&target.omitted).hides()) {
+        // What the receiver has of that is not extra.
+        wish.tree.extra = Extra::Keep;
+    }
     let chunks = &target.chunks;
     let same = |root: Digest, len: ByteLen| root == chunks.root() && len == chunks.len();
     // Not where it may still call an offer stale that we have taken back: that would be taken for this one.
@@ -535,6 +548,18 @@ impl Common {
     pub(crate) fn differs(&mut self, target: &OpenedFile, ranges: Vec<(Offset, ByteLen)>, cx: &mut Context<'_>) {
         self.complete = false;
         cx.event(EventKind::Differs { tree: target.file.clone(), ranges });
+    }
+
+    /// Tells what of a tree is not sent as it is. A receiver that is asked for nothing else need not know.
+    fn omits(&self, entries: &[Omitted], cx: &mut Context<'_>) {
+        if entries.is_empty() {
+            return;
+        }
+        let omits = Omits::of(entries);
+        if self.origin.to.is_none() {
+            cx.send_first(TransferMessage::Omits(omits.clone()));
+        }
+        cx.event(EventKind::Omits(omits));
     }
 
     pub(crate) fn offer(&mut self, target: &OpenedFile, content: Content, cx: &mut Context<'_>) {

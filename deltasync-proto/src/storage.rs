@@ -20,7 +20,7 @@ use deltasync_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{RequestId, RootId, Scope, TreeOptions};
+use crate::{Omitted, RequestId, RootId, Scope, TreeOptions};
 
 /// A path below one of the directories that the storage was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -390,6 +390,8 @@ pub struct OpenedFile {
     /// The commit that published it as it is; [`Generation::ZERO`] where commits are not counted, or when it was changed
     /// by other means.
     pub generation: Generation,
+    /// Of a tree: what is not in it as it is, for whatever reason but a filter.
+    pub omitted: Arc<[Omitted]>,
 }
 
 impl OpenedFile {
@@ -525,6 +527,8 @@ pub struct StorageFault {
     pub message: String,
     /// What is there, or should be, where that is the trouble.
     pub current: Option<Version>,
+    /// Of a tree that was to be read: the files that could not be, or were not what was listed.
+    pub omitted: Vec<Omitted>,
 }
 
 /// The kinds of trouble a storage can have.
@@ -559,13 +563,20 @@ pub enum FaultKind {
 impl StorageFault {
     /// A fault with its message.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), current: None }
+        Self { kind, message: message.into(), current: None, omitted: Vec::new() }
     }
 
     /// With what is there, or should be.
     #[must_use]
     pub fn with_current(mut self, current: Version) -> Self {
         self.current = Some(current);
+        self
+    }
+
+    /// With the files of a tree that it is about.
+    #[must_use]
+    pub fn with_omitted(mut self, omitted: Vec<Omitted>) -> Self {
+        self.omitted = omitted;
         self
     }
 }

@@ -7,7 +7,7 @@ use crate::context::{Answered, Context, Trouble};
 use crate::flow::Flow;
 use crate::job::Product;
 use crate::receiving::{Ours, Receiving};
-use crate::sending::{Origin, Sending};
+use crate::sending::{OMITS_MAX, Origin, Sending};
 use crate::{
     Ask, AskRoot, Command, Condition, Cutting, Destination, FaultKind, JobId, Known, List, MakeDirectory, Outcome,
     Place, Pull, Refusal, RefusalCode, Remove, Rename, RequestId, RootId, TransferError, TransferMessage, TreeOptions,
@@ -70,6 +70,7 @@ impl Machine {
             Command::PullTree { path, place, options, condition } => {
                 let destination = Destination::exactly(place.beside_if(options.atomic));
                 let ours = Ours { destination, condition, tree: Some(options), attributes: None };
+                cx.flow.may_omit = OMITS_MAX;
                 Self::Receiving(Receiving::pull(path, ours, cx))
             }
             Command::PullMember { path, place, attributes, atomic } => {
@@ -143,7 +144,8 @@ impl Machine {
             | TransferMessage::Listing(_)
             | TransferMessage::RootIs(_)
             | TransferMessage::Altered
-            | TransferMessage::Complete => {
+            | TransferMessage::Complete
+            | TransferMessage::Omits(_) => {
                 Err(crate::PeerMisbehaved::UnknownTransfer { got: message.kind(), transfer: cx.id }.into())
             }
         }

@@ -17,9 +17,16 @@ impl Program {
 
     /// At an address, such as that of an earlier one.
     pub fn start_at(address: &str, root: &Path) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_deltasync")).with_file_name("deltasync-server");
-        assert!(program.exists(), "build the whole workspace first: cargo test --workspace");
-        let mut child = Command::new(program)
+        Self::start_as(server(), address, root)
+    }
+
+    /// As one whom permissions bind, also where it is root.
+    pub fn start_bound(root: &Path) -> Self {
+        Self::start_as(bound_by_permissions(&server()), "127.0.0.1:0", root)
+    }
+
+    fn start_as(mut command: Command, address: &str, root: &Path) -> Self {
+        let mut child = command
             .arg("--root")
             .arg(root)
             .args(["--dashboard=off", "--listen", address])
@@ -48,6 +55,38 @@ impl Program {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn server() -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_deltasync")).with_file_name("deltasync-server");
+    assert!(program.exists(), "build the whole workspace first: cargo test --workspace");
+    Command::new(program)
+}
+
+/// The same command, for one whom permissions bind, also where it is root.
+pub fn bound_by_permissions(command: &Command) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        let mut same = Command::new(command.get_program());
+        copy_into(command, &mut same);
+        return same;
+    }
+    let mut bound = Command::new("setpriv");
+    bound.args(["--bounding-set", "-dac_override,-dac_read_search", "--"]).arg(command.get_program());
+    copy_into(command, &mut bound);
+    bound
+}
+
+fn copy_into(command: &Command, other: &mut Command) {
+    other.args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        other.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
     }
 }
 

@@ -319,6 +319,7 @@ fn check_a_changed_file_is_not_remembered(len: usize) {
                 file: file.clone(),
                 chunks: Arc::new(chunks.clone()),
                 generation: Generation::ZERO,
+                omitted: Arc::default(),
             };
             remember(&storage, known("file"), 1, file);
             assert!(recall(&storage, known("file"), None).is_none());

@@ -139,7 +139,8 @@ pub(crate) fn a_stage_is_read_and_remembered(fixture: &dyn Fixture, _: KeepForm)
     let cutter = Cutter::for_len(ByteLen::of(&bytes));
     let chunks = std::sync::Arc::new(ChunkList::of(&bytes, cutter, Algorithm::Blake3));
     commit(storage, &staged).expect("published");
-    remember(storage, known("new"), 4, OpenedFile { file, chunks, generation: Generation::ZERO });
+    let (generation, omitted) = (Generation::ZERO, std::sync::Arc::default());
+    remember(storage, known("new"), 4, OpenedFile { file, chunks, generation, omitted });
     assert_kept(storage, &recall(storage, known("new"), None).expect("it was remembered"), &bytes);
 }
 

@@ -133,7 +133,7 @@ impl Opened {
     /// The same with its chunks; no commit of it is known.
     pub(super) fn described(self, chunks: Arc<ChunkList>) -> OpenedFile {
         let opened = Self { chunks: Some(Arc::clone(&chunks)), ..self };
-        OpenedFile { file: FileHandle::new(opened), chunks, generation: Generation::ZERO }
+        OpenedFile { file: FileHandle::new(opened), chunks, generation: Generation::ZERO, omitted: Arc::default() }
     }
 
     /// Its chunks, where it was described.

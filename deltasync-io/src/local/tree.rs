@@ -17,12 +17,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use deltasync_core::{
     Attributes, ByteLen, Generation, LimitExceeded, Offset, RelPath, TreeEntry, TreeKind, TreeList, content_check,
 };
-use deltasync_proto::{FaultKind, FileHandle, OpenedFile, Place, StageHandle, StorageFault};
+use deltasync_proto::{FaultKind, FileHandle, Omitted, OpenedFile, Place, StageHandle, StorageFault, Why};
 
 use self::leftovers::Leftovers;
 use super::root::{Root, Trouble};
 use crate::disk::{DiskKind, DiskStat};
-use crate::fault::{fault, system_fault};
+use crate::fault::{fault, kind_of};
 use crate::lock::lock;
 
 mod asked;
@@ -46,7 +46,6 @@ use making::Making;
 use own::own_copy;
 pub(super) use own::own_copy_of;
 use walk::walk;
-use walks::Count;
 
 #[cfg(test)]
 mod tests;
@@ -120,12 +119,6 @@ pub fn files_to_send(tree: &FileHandle, ranges: &[(Offset, ByteLen)]) -> Vec<Off
     ends
 }
 
-/// What a described tree leaves out, and why, for people: devices, sockets and pipes, what is not kept of others, and lines
-/// of ignore files that mean nothing. Not what a filter excludes.
-pub fn left_out(tree: &FileHandle) -> Vec<(RelPath, String)> {
-    tree.downcast_ref::<Tree>().map_or_else(Vec::new, |tree| tree.left_out.clone())
-}
-
 impl TreeMember {
     fn of(entry: TreeEntry) -> Option<Self> {
         match entry.kind {
@@ -142,7 +135,9 @@ impl TreeMember {
 pub(super) struct Tree {
     place: Place,
     list: Arc<TreeList>,
-    left_out: Vec<(RelPath, String)>,
+    /// Devices, sockets and pipes, what is not kept of others, what cannot be read, and lines of ignore files that mean
+    /// nothing. Not what a filter excludes.
+    omitted: Arc<[Omitted]>,
     excluded: Arc<Excluded>,
     /// What earlier transfers may have left.
     leftovers: Leftovers,
@@ -150,8 +145,6 @@ pub(super) struct Tree {
     blank: BTreeSet<usize>,
     /// Of one that was made in part: what is left to do for entries that are made, by their index.
     left: BTreeMap<usize, Left>,
-    /// Where it is told which files change while they are read.
-    count: Option<Arc<Count>>,
     /// The content that was read last: a piece may end in the middle of one.
     last: Mutex<Option<(usize, Bytes)>>,
 }
@@ -170,22 +163,23 @@ const READ_MAX: u64 = 64 << 20;
 
 impl Tree {
     fn new(place: Place, list: Arc<TreeList>) -> Self {
-        let (left_out, excluded, leftovers) = (Vec::new(), Arc::default(), Leftovers::default());
+        let (omitted, excluded, leftovers) = (Arc::default(), Arc::default(), Leftovers::default());
         let (blank, left) = (BTreeSet::new(), BTreeMap::new());
-        Self { place, list, left_out, excluded, leftovers, blank, left, count: None, last: Mutex::default() }
+        Self { place, list, omitted, excluded, leftovers, blank, left, last: Mutex::default() }
     }
 
     /// As it is described to a session.
     fn described(self) -> OpenedFile {
-        let chunks = Arc::clone(self.list.chunks());
-        OpenedFile { file: FileHandle::new(self), chunks, generation: Generation::ZERO }
+        let (chunks, omitted) = (Arc::clone(self.list.chunks()), Arc::clone(&self.omitted));
+        OpenedFile { file: FileHandle::new(self), chunks, generation: Generation::ZERO, omitted }
     }
 
     /// Reads ranges of the archive one after the other into one piece.
     ///
     /// # Errors
     ///
-    /// A fault of kind [`FaultKind::Changed`] when a file is no longer what was listed.
+    /// A fault that names each file which cannot be read, of the kind of the first one; else of kind
+    /// [`FaultKind::Changed`] where files are no longer what was listed.
     fn read(&self, root: &Root, ranges: &[(Offset, ByteLen)]) -> Result<Bytes, StorageFault> {
         let mut total = 0u64;
         for (start, len) in ranges {
@@ -197,21 +191,29 @@ impl Tree {
         LimitExceeded::check("bytes of one read", total, READ_MAX)
             .map_err(|error| fault(FaultKind::TooLarge, &self.place.path, error))?;
         let mut out = BytesMut::with_capacity(usize::try_from(total).expect("at most 64 MiB"));
-        let mut changed = None;
+        let mut unread = Vec::new();
         for (start, len) in ranges {
-            self.read_range(root, start.get(), start.get() + len.get(), &mut out, &mut changed)?;
+            self.read_range(root, start.get(), start.get() + len.get(), &mut out, &mut unread)?;
         }
-        changed.map_or_else(|| Ok(out.freeze()), Err)
+        if unread.is_empty() {
+            return Ok(out.freeze());
+        }
+        let first = unread.iter().position(|(error, _)| *error != Unread::Changed).unwrap_or(0);
+        let (error, entry) = &unread[first];
+        let path = below(&self.place.path, &entry.path).unwrap_or_else(|_| entry.path.clone());
+        let fault = error.at(&path);
+        let omitted = unread.into_iter().map(|(error, entry)| Omitted { path: entry.path, why: error.into() });
+        Err(fault.with_omitted(omitted.collect()))
     }
 
-    /// Reads on behind a file that has changed, to find all that have.
+    /// Reads on behind a file that is not as it was listed, to find all of them.
     fn read_range(
         &self,
         root: &Root,
         start: u64,
         end: u64,
         out: &mut BytesMut,
-        changed: &mut Option<StorageFault>,
+        unread: &mut Vec<(Unread, TreeEntry)>,
     ) -> Result<(), StorageFault> {
         let mut index = self.list.index_at(Offset::new(start));
         let mut at = start;
@@ -227,13 +229,8 @@ impl Tree {
                 let skip = skip.saturating_sub(header.len());
                 match self.content(root, index) {
                     Ok(content) => out.put_slice(&content[skip..stop - header.len()]),
-                    Err(fault) if fault.kind == FaultKind::Changed => {
-                        if let Some(count) = &self.count {
-                            count.note_changed(&self.list.entry(index).path);
-                        }
-                        changed.get_or_insert(fault);
-                    }
-                    Err(fault) => return Err(fault),
+                    Err(error) if unread.len() < UNREAD_MAX => unread.push((error, self.list.entry(index))),
+                    Err(_) => return Ok(()),
                 }
             }
             at = from + stop as u64;
@@ -243,7 +240,7 @@ impl Tree {
     }
 
     /// What stands behind the header of an entry: the check of its content, and that.
-    fn content(&self, root: &Root, index: usize) -> Result<Bytes, StorageFault> {
+    fn content(&self, root: &Root, index: usize) -> Result<Bytes, Unread> {
         if let Some((_, content)) = lock(&self.last).as_ref().filter(|(last, _)| *last == index) {
             return Ok(content.clone());
         }
@@ -254,7 +251,7 @@ impl Tree {
             self.read_file(root, &entry, &mut bytes[CHECK..])?;
             let told = if let TreeKind::File { root, .. } = entry.kind { root } else { None };
             if told.is_some_and(|told| told != self.list.chunks().algorithm().digest(&bytes[CHECK..])) {
-                return Err(self.changed(&entry));
+                return Err(Unread::Changed);
             }
             let check = content_check(&bytes[CHECK..]);
             bytes[..CHECK].copy_from_slice(&check);
@@ -264,28 +261,58 @@ impl Tree {
         Ok(bytes)
     }
 
-    fn read_file(&self, root: &Root, entry: &TreeEntry, content: &mut [u8]) -> Result<(), StorageFault> {
-        let path = below(&self.place.path, &entry.path)?;
+    fn read_file(&self, root: &Root, entry: &TreeEntry, content: &mut [u8]) -> Result<(), Unread> {
+        let path = below(&self.place.path, &entry.path).map_err(|fault| Unread::of(fault.kind, fault.message))?;
         let file = match root.file(&path) {
             Ok(file) => file,
-            Err(Trouble::System(error)) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(system_fault(&path, &error));
-            }
-            Err(_) => return Err(self.changed(entry)),
+            Err(Trouble::System(error)) => return Err(error.into()),
+            Err(_) => return Err(Unread::Changed),
         };
-        let system = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => self.changed(entry),
-            _ => system_fault(&path, &error),
-        };
-        file.read_exact_at(content, 0).map_err(system)?;
-        let is = file.stat().map_err(system)?;
-        if looks_like(&is, entry) { Ok(()) } else { Err(self.changed(entry)) }
+        file.read_exact_at(content, 0)?;
+        if looks_like(&file.stat()?, entry) { Ok(()) } else { Err(Unread::Changed) }
+    }
+}
+
+/// The most files that one fault names: others are found when these are left out.
+const UNREAD_MAX: usize = 10_000;
+
+/// Why a file of a tree could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unread {
+    /// It is gone, or no longer what was listed.
+    Changed,
+    /// The system does not let us.
+    Unreadable(FaultKind, String),
+}
+
+impl Unread {
+    fn of(kind: FaultKind, what: impl Into<String>) -> Self {
+        Self::Unreadable(kind, what.into())
     }
 
-    /// A file is no longer what was listed.
-    fn changed(&self, entry: &TreeEntry) -> StorageFault {
-        let path = below(&self.place.path, &entry.path).unwrap_or_else(|_| entry.path.clone());
-        fault(FaultKind::Changed, &path, "changed since it was listed")
+    fn at(&self, path: &RelPath) -> StorageFault {
+        match self {
+            Self::Changed => fault(FaultKind::Changed, path, "changed since it was listed"),
+            Self::Unreadable(kind, what) => fault(*kind, path, what),
+        }
+    }
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Self::Changed,
+            _ => Self::of(kind_of(&error), error.to_string()),
+        }
+    }
+}
+
+impl From<Unread> for Why {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Changed => Self::Changed,
+            Unread::Unreadable(_, what) => Self::Unreadable(what),
+        }
     }
 }
 

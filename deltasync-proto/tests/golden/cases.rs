@@ -6,9 +6,9 @@ use deltasync_core::{
 };
 use deltasync_proto::{
     AskRoot, Capabilities, Close, CloseCode, Condition, Confirm, Content, Delta, Edges, Entry, EntryKind, Extra,
-    Filter, Hello, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Order, Prefix, Pull,
-    Refusal, RefusalCode, Remove, Rename, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, TreeOptions,
-    Unsupported, Version, Want, Wish,
+    Filter, Hello, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Omits, Omitted, Order,
+    Prefix, Pull, Refusal, RefusalCode, Remove, Rename, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage,
+    TreeOptions, Unsupported, Version, Want, Why, Wish,
 };
 
 /// The nonces in the vectors.
@@ -106,6 +106,16 @@ pub(crate) fn cases(kind: MessageKind, version: u8) -> Vec<(&'static str, Messag
         }
         MessageKind::Altered => vec![("of transfer 1", of(1, TransferMessage::Altered))],
         MessageKind::Complete => vec![("of transfer 2", of(2, TransferMessage::Complete))],
+        MessageKind::Omits => {
+            let omitted = |at, why| Omitted { path: path(at), why };
+            let entries = vec![
+                omitted(b"dir", Why::Unlisted("no".into())),
+                omitted(b"pipe", Why::NotKept("a pipe".into())),
+                omitted(b"file", Why::Unreadable("no".into())),
+                omitted(b"log", Why::Changed),
+            ];
+            vec![("one of each kind, and two more", of(1, TransferMessage::Omits(Omits { entries, more: 2 })))]
+        }
         other => panic!("no vectors of {other:?}"),
     }
 }

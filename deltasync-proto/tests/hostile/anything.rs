@@ -119,6 +119,7 @@ fn any_message(from_client: bool) -> impl Strategy<Value = TransferMessage> {
         TransferMessage::Repair(Repair::ALL),
         TransferMessage::Altered,
         TransferMessage::Complete,
+        TransferMessage::Omits(Omits { entries: vec![Omitted { path: RelPath::ROOT, why: Why::Changed }], more: 1 }),
         TransferMessage::Current,
         TransferMessage::Stale,
         want_all(),

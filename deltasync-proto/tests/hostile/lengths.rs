@@ -83,3 +83,21 @@ fn texts_and_cutters_and_roots_that_do_not_fit_are_refused() {
     let text = "invalid message: Offer: only a pushed target names where it goes";
     check_refused(&mut raw, CloseCode::Invalid, text);
 }
+
+#[test]
+fn more_omitted_entries_or_longer_texts_than_are_told_are_refused() {
+    let omitted = |text: usize| Omitted { path: RelPath::ROOT, why: Why::NotKept("x".repeat(text)) };
+    let omits = |count, text| TransferMessage::Omits(Omits { entries: vec![omitted(text); count], more: 0 });
+    // That nobody asked for a tree is found out behind that.
+    let misbehaved = "peer misbehaved: Omits came while waiting for an offer (transfer 1)";
+    for (message, code, text) in [
+        (omits(1000, 9), CloseCode::Misbehaved, misbehaved),
+        (omits(1001, 9), CloseCode::Limit, "invalid message: omitted entries of 1001 is over the limit of 1000"),
+        (omits(1, 512), CloseCode::Misbehaved, misbehaved),
+        (omits(1, 513), CloseCode::Limit, "invalid message: text of 513 is over the limit of 512"),
+    ] {
+        let mut raw = client().command(1, pull(file(), file()));
+        raw.say(1, message);
+        check_refused(&mut raw, code, text);
+    }
+}

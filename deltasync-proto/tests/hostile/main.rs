@@ -24,10 +24,11 @@ use deltasync_core::{
     Offset, OldContent, OldPiece, Op, Ops, RelPath, Shared, Sketch, SketchKey, Survey, Tag, TagKey, write_varint,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Command, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, Hello, List, Listing,
-    Literals, MakeDirectory, Message, MessageKind, More, Offer, Order, PeerMisbehaved, Prefix, Pull, Refusal,
-    RefusalCode, Remove, Rename, Repair, RootIs, Scope, SessionError, SetPart, TransferError, TransferId,
-    TransferMessage, Unsupported, VERSION, Version, Want, Wish, encode_header,
+    AskRoot, Close, CloseCode, Command, Condition, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, EventKind,
+    Hello, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Omits, Omitted, Order,
+    PeerMisbehaved, Place, Prefix, Pull, Refusal, RefusalCode, Remove, Rename, Repair, RootId, RootIs, Scope,
+    SessionError, SetPart, TransferError, TransferId, TransferMessage, TreeOptions, Unsupported, VERSION, Version,
+    Want, Why, Wish, encode_header,
 };
 use deltasync_testkit::{Due, Raw, Rng, file, pull, push};
 use proptest::prelude::*;

@@ -49,6 +49,7 @@ pub(crate) fn sample(kind: MessageKind, from_client: bool) -> Message {
         MessageKind::Remove => TransferMessage::Remove(Remove { path: new(), recursive: false }),
         MessageKind::Altered => TransferMessage::Altered,
         MessageKind::Complete => TransferMessage::Complete,
+        MessageKind::Omits => TransferMessage::Omits(Omits::default()),
         other => panic!("no sample of {other:?}"),
     };
     Message::Transfer(TransferId::new(1), message)
@@ -393,4 +394,27 @@ fn payloads_where_none_belong_and_bytes_left_over_are_refused() {
     let mut raw = server();
     raw.frame(MessageKind::List.code(), 1, &[0, 0, 9]);
     check_refused(&mut raw, CloseCode::Invalid, "invalid message: List: 1 bytes left over after the last value");
+}
+
+/// A client that has asked for a tree.
+fn pulling_a_tree() -> Raw {
+    let place = Place { root: RootId::new(0), path: new() };
+    let (options, condition) = (TreeOptions::default(), Condition::Any);
+    client().command(1, Command::PullTree { path: new(), place, options, condition })
+}
+
+#[test]
+fn what_a_tree_omits_is_told_to_whoever_asked_for_it_and_not_without_end() {
+    let omitted = Omitted { path: new(), why: Why::Changed };
+    let omits = Omits { entries: vec![omitted], more: 1 };
+    let mut raw = pulling_a_tree();
+    for _ in 0..6 {
+        raw.say(1, TransferMessage::Omits(omits.clone()));
+        check_healthy(&mut raw);
+    }
+    let told = raw.events().iter().filter(|event| event.kind == EventKind::Omits(omits.clone()));
+    assert_eq!(told.count(), 6);
+    raw.say(1, TransferMessage::Omits(omits));
+    let text = "peer misbehaved: Omits came while waiting for an offer (transfer 1)";
+    check_refused(&mut raw, CloseCode::Misbehaved, text);
 }

@@ -8,9 +8,9 @@ use deltasync_core::{
 };
 use deltasync_proto::{
     AskRoot, Close, CloseCode, Content, Delta, Edges, Entry, EntryKind, Filter, Frame, FrameDecoder, Hello,
-    InvalidMessage, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Order, Prefix, Pull,
-    Refusal, RefusalCode, Remove, Rename, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage, Unsupported,
-    VERSION, Version, Want, Wish, encode_header, our_algorithms,
+    InvalidMessage, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Omits, Omitted, Order,
+    Prefix, Pull, Refusal, RefusalCode, Remove, Rename, Repair, RootIs, Scope, SetPart, TransferId, TransferMessage,
+    Unsupported, VERSION, Version, Want, Why, Wish, encode_header, our_algorithms,
 };
 
 use super::take::{Split, Take};
@@ -366,6 +366,13 @@ fn messages() -> Vec<(String, Message)> {
     let entries =
         vec![entry("a", EntryKind::File, 5), entry("d", EntryKind::Directory, 0), entry("l", EntryKind::Other, 0)];
     let refusal = |code, current| TransferMessage::Refused(Refusal { code, message: String::from("no"), current });
+    let omitted = [
+        ("d", Why::Unlisted(String::from("no"))),
+        ("p", Why::NotKept(String::from("a pipe"))),
+        ("f", Why::Unreadable(String::from("no"))),
+        ("l", Why::Changed),
+    ];
+    let omitted = omitted.into_iter().map(|(at, why)| Omitted { path: path(at), why }).collect();
     let transfers = [
         ("offer-set", offer(Some(wish.clone()), Content::Set { elements: 60 })),
         (
@@ -440,6 +447,7 @@ fn messages() -> Vec<(String, Message)> {
         ("remove", TransferMessage::Remove(Remove { path: path("d"), recursive: true })),
         ("altered", TransferMessage::Altered),
         ("complete", TransferMessage::Complete),
+        ("omits", TransferMessage::Omits(Omits { entries: omitted, more: 2 })),
     ];
     let close = Close { code: CloseCode::Limit, message: String::from("file length of 9 is over the limit of 8") };
     let connection = [

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use deltasync_core::{Algorithm, Digest, RelPath, TreeEntry, TreeKind, Xattrs};
-use deltasync_proto::{Place, Scope, StorageFault};
+use deltasync_proto::{Place, Scope, StorageFault, Why};
 
 use super::{below, xattrs};
 use crate::disk::AnyFile;
@@ -27,7 +27,7 @@ pub(super) struct Told {
     pub(super) root: Option<Digest>,
     pub(super) xattrs: Xattrs,
     /// What is not kept of it, and why.
-    pub(super) left_out: Vec<String>,
+    pub(super) omitted: Vec<Why>,
 }
 
 /// True when something is told of such entries that takes a look at them.
@@ -71,11 +71,11 @@ pub(super) fn ask(
 
 fn tell(root: &Root, path: &RelPath, entry: &TreeEntry, scope: &Scope, algorithm: Algorithm) -> Told {
     let mut told = Told::default();
-    let Told { root: digest, xattrs, left_out } = &mut told;
+    let Told { root: digest, xattrs, omitted } = &mut told;
     let mut look = || -> io::Result<()> {
         if entry.kind == TreeKind::Directory {
             let dir = root.directory(path).map_err(|trouble| io::Error::other(trouble.to_string()))?;
-            *xattrs = xattrs::read(dir.attributed(), |what| left_out.push(what))?;
+            *xattrs = xattrs::read(dir.attributed(), |what| omitted.push(Why::NotKept(what)))?;
             return Ok(());
         }
         let file = match root.file(path) {
@@ -88,12 +88,12 @@ fn tell(root: &Root, path: &RelPath, entry: &TreeEntry, scope: &Scope, algorithm
             *digest = Some(digest_of(&file, algorithm)?);
         }
         if scope.xattrs {
-            *xattrs = xattrs::read(file.attributed(), |what| left_out.push(what))?;
+            *xattrs = xattrs::read(file.attributed(), |what| omitted.push(Why::NotKept(what)))?;
         }
         Ok(())
     };
     if let Err(error) = look() {
-        told.left_out.push(format!("its content or extended attributes cannot be read: {error}"));
+        told.omitted.push(Why::Unreadable(error.to_string()));
     }
     told
 }

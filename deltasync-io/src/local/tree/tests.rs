@@ -8,8 +8,11 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use deltasync_core::{Algorithm, Op, Ops, Planner};
-use deltasync_proto::{Answer, Ask, Cutting, Destination, Extra, Filter, Replaces, RootId, Scope, TreeOptions};
+use deltasync_proto::{
+    Answer, Ask, Cutting, Destination, Extra, Filter, Omitted, Replaces, RootId, Scope, TreeOptions, Why,
+};
 use rustix::fs::{CWD, FileType, Mode};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use tempfile::TempDir;
 
 use super::*;
@@ -89,13 +92,13 @@ impl Ground {
     }
 
     fn describe(&self) -> OpenedFile {
+        self.describe_as(&self.scope)
+    }
+
+    fn describe_as(&self, scope: &Scope) -> OpenedFile {
         let (place, algorithm) = (place(), Algorithm::Blake3);
-        match self.storage.answer(Ask::Describe {
-            place,
-            cutting: Cutting::ByKind(self.scope.clone()),
-            algorithm,
-            remember: None,
-        }) {
+        let cutting = Cutting::ByKind(scope.clone());
+        match self.storage.answer(Ask::Describe { place, cutting, algorithm, remember: None }) {
             Ok(Answer::Described(tree)) => tree,
             other => panic!("{other:?}"),
         }
@@ -508,9 +511,8 @@ fn what_is_no_file_is_left_out_and_named() {
     fs::set_permissions(from.at("lent"), Permissions::from_mode(0o4755)).expect("ours");
     rustix::fs::mknodat(CWD, from.at("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("made");
     let tree = from.describe();
-    let left: Vec<String> = left_out(&tree.file).iter().map(|(path, why)| format!("{path}: {why}")).collect();
     assert_eq!(
-        left,
+        omitted(&tree),
         ["lent: its permission bits 4000 are not kept", "pipe: neither file, directory nor symbolic link"]
     );
     let (_, done) = bring(&from, &to, ALL, 1 << 20);
@@ -550,25 +552,77 @@ fn deep_trees_and_long_names_are_listed() {
     check_brought(&from, &to, 1 << 20);
 }
 
-/// A change is counted once for each read that a session asked for, or one by chance would be taken for two.
 #[test]
-fn a_look_for_copies_counts_no_file_as_changed() {
-    let walks = Walks::default();
-    let ground = Ground::with(false, LocalOptions::default().walks(walks.clone()));
-    for path in ["a", "b/a"] {
+fn a_read_names_each_file_that_has_changed_and_a_look_for_copies_takes_from_none() {
+    let ground = Ground::new(false);
+    for path in ["a", "b/a", "c"] {
         ground.put(path, &noise(1000, 1));
     }
     let tree = ground.describe();
     ground.put("a", &noise(999, 2));
     ground.put("b/a", &noise(999, 3));
+    fs::remove_file(ground.at("c")).expect("there");
     let (file, len) = (tree.file.clone(), tree.chunks.len());
     let ops: Ops = [Op::Literal { len }].into_iter().collect();
     match ground.storage.answer(Ask::Refine { file: file.clone(), ops: ops.clone() }) {
         Ok(Answer::Refined(refined)) => assert_eq!(refined, ops, "there is nothing to take from"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(walks.take_changed(&place()), BTreeMap::new());
-    let read = ground.storage.answer(Ask::Read { file, ranges: vec![(Offset::ZERO, len)] });
-    assert_eq!(read.expect_err("both have changed").kind, FaultKind::Changed);
-    assert_eq!(walks.take_changed(&place()).into_values().collect::<Vec<_>>(), [1, 1]);
+    let fault = ground.storage.answer(Ask::Read { file, ranges: vec![(Offset::ZERO, len)] }).expect_err("they changed");
+    assert_eq!(fault.kind, FaultKind::Changed);
+    let changed = |path| Omitted { path: RelPath::new(path).expect("valid"), why: Why::Changed };
+    assert_eq!(fault.omitted, ["a", "b/a", "c"].map(changed));
+}
+
+/// What it says of a tree beside its list.
+fn omitted(tree: &OpenedFile) -> Vec<String> {
+    tree.omitted.iter().map(|Omitted { path, why }| format!("{path}: {why}")).collect()
+}
+
+/// Runs something in a thread whom permissions bind, also where the others are root's.
+fn bound_by_permissions<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let begin = || {
+        if rustix::process::geteuid().is_root() {
+            let caps = rustix::thread::capabilities(None).expect("ours");
+            let (override_all, read_all) = (CapabilitySet::DAC_OVERRIDE, CapabilitySet::DAC_READ_SEARCH);
+            let effective = caps.effective - override_all - read_all;
+            rustix::thread::set_capabilities(None, CapabilitySets { effective, ..caps }).expect("less is allowed");
+        }
+        run()
+    };
+    std::thread::scope(|threads| threads.spawn(begin).join().expect("no panic"))
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_all_else_listed() {
+    let (from, to) = (Ground::new(false), Ground::new(true));
+    for path in ["a", "closed/b", "dumb/.gitignore", "dumb/c", "secret", "shown/d", "shown/e", "z"] {
+        from.put(path, b"file");
+    }
+    let modes = [("closed", 0o000), ("dumb/.gitignore", 0o000), ("secret", 0o000), ("shown", 0o444)];
+    modes
+        .iter()
+        .for_each(|(path, mode)| fs::set_permissions(from.at(path), Permissions::from_mode(*mode)).expect("ours"));
+    let denied = "cannot be read: Permission denied (os error 13)";
+    let (tree, fault) = bound_by_permissions(|| {
+        let tree = from.describe();
+        let ask = Ask::Read { file: tree.file.clone(), ranges: vec![(Offset::ZERO, tree.chunks.len())] };
+        (tree, from.storage.answer(ask).expect_err("one is secret"))
+    });
+    assert_eq!(
+        omitted(&tree),
+        [format!("closed: {denied}"), format!("shown/d: {denied}"), format!("shown/e: {denied}")]
+    );
+    assert_eq!((fault.kind, fault.message.as_str()), (FaultKind::Denied, "t/secret: Permission denied (os error 13)"));
+    let [Omitted { path, why: Why::Unreadable(_) }] = &fault.omitted[..] else { panic!("{:?}", fault.omitted) };
+    assert_eq!(path.as_bytes(), b"secret");
+    // A directory whose ignore file cannot be read may hide anything.
+    let filter = Filter::default().ignore_files(true);
+    let tree = bound_by_permissions(|| from.describe_as(&filter.into()));
+    let ignoring = "cannot be read: t/dumb/.gitignore: Permission denied (os error 13)";
+    assert!(omitted(&tree).contains(&format!("dumb: {ignoring}")), "{:?}", omitted(&tree));
+    assert!(tree_list(&tree.file).expect("ours").entries().all(|entry| entry.path.as_bytes() != b"dumb/c"));
+    // As the receiver's, they are only unknown.
+    let (_, done) = bring(&from, &to, ALL, 1 << 20);
+    done.expect("root may, or it is no test");
 }

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use deltasync_core::{
     Algorithm, ByteLen, InvalidTree, LimitExceeded, Limits, Name, RelPath, TreeEntry, TreeKind, TreeLister,
 };
-use deltasync_proto::{FaultKind, Place, Scope, StorageFault};
+use deltasync_proto::{FaultKind, Omitted, Place, Scope, StorageFault, Why};
 
 use super::asking::{TOGETHER, Told, ask, is_asked_of};
 use super::filtering::{Excluded, FILE_MAX, Filtering, IGNORE_FILES};
 use super::leftovers::Leftovers;
-use super::{Count, MODE, Tree, attributes, below};
+use super::walks::Count;
+use super::{MODE, Tree, attributes, below};
 use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Dir, Root, Trouble};
@@ -32,8 +33,8 @@ const HANDLES: usize = 32;
 ///
 /// # Errors
 ///
-/// A fault when something else stands there or on the way, a directory or an ignore file cannot be read, or a pattern means
-/// nothing; of kind [`FaultKind::TooLarge`] when there are more entries than `limits` allow chunks, or matching them with
+/// A fault when something else stands there or on the way, that directory itself cannot be read, or a pattern means nothing; of
+/// kind [`FaultKind::TooLarge`] when there are more entries than `limits` allow chunks, or matching them with
 /// patterns takes too much.
 pub(in crate::local) fn walk(
     root: &Root,
@@ -55,7 +56,7 @@ pub(in crate::local) fn walk(
     };
     let filtering = (!scope.filter.is_empty()).then(|| Filtering::begin(&scope.filter, &place.path)).transpose()?;
     let lister = TreeLister::new(algorithm, limits).headers_only(scope.headers_only);
-    let (left_out, excluded) = (Vec::new(), Excluded::default());
+    let (omitted, excluded) = (Vec::new(), Excluded::default());
     let (links, pending, leftovers) = (HashMap::new(), Vec::new(), Leftovers::default());
     let mut walk = Walk {
         root,
@@ -67,7 +68,7 @@ pub(in crate::local) fn walk(
         lister,
         links,
         pending,
-        left_out,
+        omitted,
         excluded,
         leftovers,
         count,
@@ -79,33 +80,30 @@ pub(in crate::local) fn walk(
             open.pop();
             continue;
         };
-        let path = match walk.entry(level, name) {
-            Err(fault) if is_gone(&fault) => {
-                open.pop();
-                continue;
+        if level.dir.is_none() {
+            match walk.directory(&level.path) {
+                Ok((_, dir)) => level.dir = Some(dir),
+                Err(fault) => {
+                    walk.lost(&level.path, fault)?;
+                    open.pop();
+                    continue;
+                }
             }
-            listed => listed?,
-        };
-        if let Some(path) = path {
-            let opened = walk.open(path, level.dir.as_ref());
-            if let Some(above) = open.len().checked_sub(HANDLES) {
-                open[above].dir = None;
-            }
-            match opened {
-                Err(fault) if is_gone(&fault) => {}
-                opened => open.push(opened?),
-            }
+        }
+        let Some(path) = walk.entry(level, name)? else { continue };
+        let opened = walk.open(path.clone(), level.dir.as_ref());
+        if let Some(above) = open.len().checked_sub(HANDLES) {
+            open[above].dir = None;
+        }
+        match opened {
+            Ok(level) => open.push(level),
+            Err(fault) => walk.lost(&path, fault)?,
         }
     }
     walk.list_pending()?;
-    let Walk { lister, left_out, excluded, leftovers, count, .. } = walk;
-    let excluded = Arc::new(excluded);
-    Ok(Some(Tree { left_out, excluded, leftovers, count, ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
-}
-
-/// A directory has gone since its name was read, or is something else now: it was there, with what is listed of it.
-fn is_gone(fault: &StorageFault) -> bool {
-    matches!(fault.kind, FaultKind::NotFound | FaultKind::WrongKind)
+    let Walk { lister, omitted, excluded, leftovers, .. } = walk;
+    let (omitted, excluded) = (omitted.into(), Arc::new(excluded));
+    Ok(Some(Tree { omitted, excluded, leftovers, ..Tree::new(place.clone(), Arc::new(lister.finish())) }))
 }
 
 struct Walk<'a> {
@@ -121,7 +119,7 @@ struct Walk<'a> {
     links: HashMap<(u64, u64), Linked>,
     /// Entries of which more is asked, in order behind those that are listed, and which of all entries each is a link to.
     pending: Vec<(TreeEntry, Option<usize>)>,
-    left_out: Vec<(RelPath, String)>,
+    omitted: Vec<Omitted>,
     excluded: Excluded,
     leftovers: Leftovers,
     count: Option<Arc<Count>>,
@@ -144,23 +142,44 @@ struct Level {
 }
 
 impl Walk<'_> {
+    fn omits(&mut self, path: &RelPath, why: Why) {
+        self.omitted.push(Omitted { path: path.clone(), why });
+    }
+
+    /// A directory cannot be read, or not to its end: it was there, with what is listed of it. That there may be more is told
+    /// unless it has gone since its name was read, or is something else now.
+    fn lost(&mut self, path: &RelPath, fault: StorageFault) -> Result<(), StorageFault> {
+        match fault.kind {
+            FaultKind::NotFound | FaultKind::WrongKind => Ok(()),
+            FaultKind::Denied | FaultKind::Other => {
+                let shown = format!("{}: ", below(&self.place.path, path)?);
+                let what = fault.message.strip_prefix(&shown).unwrap_or(&fault.message);
+                self.omits(path, Why::Unlisted(what.to_owned()));
+                Ok(())
+            }
+            _ => Err(fault),
+        }
+    }
+
     /// Lists one entry; its path, when it is a directory.
     fn entry(&mut self, level: &mut Level, name: Name) -> Result<Option<RelPath>, StorageFault> {
         let path = match level.path.join(&name) {
             Ok(path) => path,
             Err(error) => {
-                self.left_out.push((level.path.clone(), format!("{name}: {error}")));
+                self.omits(&level.path, Why::NotKept(format!("{name}: {error}")));
                 return Ok(None);
             }
         };
-        let dir = match level.dir.take() {
-            Some(dir) => dir,
-            None => self.directory(&level.path)?.1,
+        let Some(dir) = &level.dir else { return Ok(None) };
+        let is = match dir.stat(&name) {
+            Ok(Some(is)) => is,
+            // It has gone since its name was read.
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.omits(&path, Why::Unlisted(error.to_string()));
+                return Ok(None);
+            }
         };
-        let dir = level.dir.insert(dir);
-        let at = |error: io::Error| system_fault(&path, &error);
-        // A name may have gone since it was read.
-        let Some(is) = dir.stat(&name).map_err(at)? else { return Ok(None) };
         if let Some(filtering) = &mut self.filtering
             && filtering.excludes(&path, is.kind == DiskKind::Directory)?
         {
@@ -177,16 +196,19 @@ impl Walk<'_> {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
                     return Ok(None);
                 }
-                Err(error) => return Err(at(error)),
+                Err(error) => {
+                    self.omits(&path, Why::Unlisted(error.to_string()));
+                    return Ok(None);
+                }
             },
             DiskKind::Other => {
-                self.left_out.push((path, "neither file, directory nor symbolic link".to_owned()));
+                self.omits(&path, Why::NotKept("neither file, directory nor symbolic link".to_owned()));
                 return Ok(None);
             }
         };
         let lost = is.mode & !MODE;
         if lost != 0 && kind != TreeKind::Directory {
-            self.left_out.push((path.clone(), format!("its permission bits {lost:04o} are not kept")));
+            self.omits(&path, Why::NotKept(format!("its permission bits {lost:04o} are not kept")));
         }
         let next = (kind == TreeKind::Directory).then(|| path.clone());
         let first = self.scope.hard_links.then(|| self.first_name(&is)).flatten();
@@ -247,7 +269,7 @@ impl Walk<'_> {
         if first.is_none() {
             entry.xattrs = told.xattrs;
         }
-        self.left_out.extend(told.left_out.into_iter().map(|what| (entry.path.clone(), what)));
+        told.omitted.into_iter().for_each(|why| self.omits(&entry.path, why));
         if let Some(count) = &self.count {
             count.count(if let TreeKind::File { len, .. } = entry.kind { len.get() } else { 0 });
         }
@@ -291,7 +313,7 @@ impl Walk<'_> {
             }
             for (file, line, reason) in filtering.enter(&path, &files)? {
                 let path = path.below(&file_name(IGNORE_FILES[file])).unwrap_or_default();
-                self.left_out.push((path, format!("line {line} is no pattern: it {reason}")));
+                self.omits(&path, Why::NotKept(format!("line {line} is no pattern: it {reason}")));
             }
         }
         Ok(Level { path, dir: Some(dir), names })

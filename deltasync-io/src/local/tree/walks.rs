@@ -1,8 +1,7 @@
-//! What is to be told of a tree while it is listed and read, which the answers of a storage come too late for, or do not say.
+//! What is to be told of a tree while it is listed, which the answers of a storage come too late for.
 //!
-//! To list a tree of a million entries takes seconds, and is one answer. A file that no longer looks as it was listed is one
-//! fault, whose text is for people. Whoever opens a storage may hand it [`Walks`] and look there, at any time and from any
-//! thread, how far a list has got and which files did not hold still.
+//! To list a tree of a million entries takes seconds, and is one answer. Whoever opens a storage may hand it [`Walks`] and look
+//! there, at any time and from any thread, how far a list has got.
 //!
 //! Cost: an entry adds to two counters, without a lock.
 
@@ -15,7 +14,7 @@ use deltasync_proto::{Place, RootId};
 
 use crate::lock::lock;
 
-/// How far the trees of a storage were listed, and which of their files changed while they were read. A clone tells the same.
+/// How far the trees of a storage were listed. A clone tells the same.
 #[derive(Clone, Debug, Default)]
 pub struct Walks(Arc<Mutex<Counts>>);
 
@@ -35,7 +34,6 @@ pub struct Walked {
 pub(super) struct Count {
     entries: AtomicU64,
     len: AtomicU64,
-    changed: Mutex<BTreeMap<RelPath, u32>>,
 }
 
 impl Walks {
@@ -44,12 +42,6 @@ impl Walks {
         let Some(count) = self.get(place) else { return Walked::default() };
         let len = ByteLen::new(count.len.load(Ordering::Relaxed));
         Walked { entries: count.entries.load(Ordering::Relaxed), len }
-    }
-
-    /// The files of the tree at a place that no longer looked as they were listed when they were read, and how often; they are
-    /// forgotten here.
-    pub fn take_changed(&self, place: &Place) -> BTreeMap<RelPath, u32> {
-        self.get(place).map_or_else(BTreeMap::new, |count| std::mem::take(&mut *lock(&count.changed)))
     }
 
     /// The counters of the tree at a place, which is listed from its beginning now.
@@ -76,11 +68,6 @@ impl Count {
         self.entries.fetch_add(1, Ordering::Relaxed);
         self.len.fetch_add(len, Ordering::Relaxed);
     }
-
-    /// A file is no longer what was listed.
-    pub(super) fn note_changed(&self, path: &RelPath) {
-        *lock(&self.changed).entry(path.clone()).or_default() += 1;
-    }
 }
 
 #[cfg(test)]
@@ -88,20 +75,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_counted_from_its_beginning_and_changes_are_told_once() {
-        let (walks, path) = (Walks::default(), RelPath::new("log").expect("valid"));
+    fn a_list_is_counted_from_its_beginning() {
+        let walks = Walks::default();
         let place = |root| Place { root: RootId::new(root), path: RelPath::ROOT };
         assert_eq!(walks.clone().walked(&place(0)), Walked::default());
         for lens in [&[10, 20, 30][..], &[7]] {
             let count = walks.begin(&place(0));
             lens.iter().for_each(|len| count.count(*len));
-            count.note_changed(&path);
             let walked = Walked { entries: lens.len() as u64, len: ByteLen::new(lens.iter().sum()) };
             assert_eq!(walks.clone().walked(&place(0)), walked);
         }
         assert_eq!(walks.walked(&place(1)), Walked::default());
-        assert_eq!(walks.take_changed(&place(1)), BTreeMap::new());
-        assert_eq!(walks.take_changed(&place(0)), BTreeMap::from([(path, 2)]));
-        assert_eq!(walks.take_changed(&place(0)), BTreeMap::new());
     }
 }
