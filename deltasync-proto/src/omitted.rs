@@ -127,7 +127,7 @@ mod tests {
             assert_eq!(omits.entries.len() as u64 + omits.more, count as u64 + 1);
             assert!(omits.hides() && omits.entries.len() > 3 && omits.longest_text() <= TEXT_MAX);
             let payload = Message::Transfer(TransferId::new(1), TransferMessage::Omits(omits)).encode().payload;
-            assert!(payload < CONTROL_MAX && (count == 3 || payload > 10_000), "{payload} bytes");
+            assert!(payload < CONTROL_MAX && (count == 3 || payload > 7_000), "{payload} bytes");
         }
     }
 }

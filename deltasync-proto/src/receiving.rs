@@ -294,8 +294,8 @@ impl Receiving {
     /// Of the tree that we have asked for, this is not sent as it is.
     fn on_omits(mut self, omits: Omits, cx: &mut Context<'_>) -> Result<Self, Trouble> {
         cx.flow.may_omit = match cx.flow.may_omit.checked_sub(1) {
-            Some(left) => left,
-            None => return Err(cx.unexpected(&TransferMessage::Omits(omits), self.name())),
+            Some(left) if !matches!(self, Self::Preparing(_)) => left,
+            _ => return Err(cx.unexpected(&TransferMessage::Omits(omits), self.name())),
         };
         if let Self::Requested(Requested { aim: Aim::Ours(Ours { tree: Some(options), .. }), .. }) = &mut self
             && omits.hides()

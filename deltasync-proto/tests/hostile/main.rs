@@ -24,8 +24,8 @@ use deltasync_core::{
     Offset, OldContent, OldPiece, Op, Ops, RelPath, Shared, Sketch, SketchKey, Survey, Tag, TagKey, write_varint,
 };
 use deltasync_proto::{
-    AskRoot, Close, CloseCode, Command, Condition, Config, Confirm, Content, Delta, Edges, Entry, EntryKind, EventKind,
-    Hello, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Omits, Omitted, Order,
+    Answer, AskRoot, Close, CloseCode, Command, Condition, Config, Confirm, Content, Delta, Edges, Entry, EntryKind,
+    EventKind, Hello, List, Listing, Literals, MakeDirectory, Message, MessageKind, More, Offer, Omits, Omitted, Order,
     PeerMisbehaved, Place, Prefix, Pull, Refusal, RefusalCode, Remove, Rename, Repair, RootId, RootIs, Scope,
     SessionError, SetPart, TransferError, TransferId, TransferMessage, TreeOptions, Unsupported, VERSION, Version,
     Want, Why, Wish, encode_header,

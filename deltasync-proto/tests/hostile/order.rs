@@ -396,18 +396,25 @@ fn payloads_where_none_belong_and_bytes_left_over_are_refused() {
     check_refused(&mut raw, CloseCode::Invalid, "invalid message: List: 1 bytes left over after the last value");
 }
 
-/// A client that has asked for a tree.
-fn pulling_a_tree() -> Raw {
+/// A client that is about to ask for a tree, and where it has none.
+fn about_to_pull_a_tree() -> (Raw, Place) {
     let place = Place { root: RootId::new(0), path: new() };
     let (options, condition) = (TreeOptions::default(), Condition::Any);
-    client().command(1, Command::PullTree { path: new(), place, options, condition })
+    let command = Command::PullTree { path: new(), place: place.clone(), options, condition };
+    (client().hold(|due| named(due, "Basis")).command(1, command), place)
 }
 
 #[test]
 fn what_a_tree_omits_is_told_to_whoever_asked_for_it_and_not_without_end() {
     let omitted = Omitted { path: new(), why: Why::Changed };
     let omits = Omits { entries: vec![omitted], more: 1 };
-    let mut raw = pulling_a_tree();
+    let text = |state| format!("peer misbehaved: Omits came while {state} (transfer 1)");
+    let (mut raw, _) = about_to_pull_a_tree();
+    raw.say(1, TransferMessage::Omits(omits.clone()));
+    check_refused(&mut raw, CloseCode::Misbehaved, &text("looking at the basis"));
+    let (mut raw, place) = about_to_pull_a_tree();
+    let asked = raw.due().find_map(Due::request).expect("it looks");
+    raw.answer(asked, Ok(Answer::Basis { place, file: None, twin: None, partial: None }));
     for _ in 0..6 {
         raw.say(1, TransferMessage::Omits(omits.clone()));
         check_healthy(&mut raw);
@@ -415,6 +422,5 @@ fn what_a_tree_omits_is_told_to_whoever_asked_for_it_and_not_without_end() {
     let told = raw.events().iter().filter(|event| event.kind == EventKind::Omits(omits.clone()));
     assert_eq!(told.count(), 6);
     raw.say(1, TransferMessage::Omits(omits));
-    let text = "peer misbehaved: Omits came while waiting for an offer (transfer 1)";
-    check_refused(&mut raw, CloseCode::Misbehaved, text);
+    check_refused(&mut raw, CloseCode::Misbehaved, &text("waiting for an offer"));
 }
