@@ -273,7 +273,10 @@ impl Item {
                 self.pushed = tree_list(&tree);
                 self.members = members_to_send(&tree, &ranges);
             }
-            EventKind::Omits(omits) => self.omissions.take(omits),
+            // What the receiver's list lacks is not the source's.
+            EventKind::Omits(omits) if *job == if self.is_push() { Job::Push } else { Job::List } => {
+                self.omissions.take(omits);
+            }
             EventKind::Restarted => self.members.clear(),
             EventKind::Root { len, root } => self.remote = Some(Some((len, root))),
             _ => {}

@@ -4,13 +4,14 @@ use std::io;
 
 use deltasync_core::{Algorithm, ByteLen, Digest, Generation, Offset};
 use deltasync_proto::{
-    Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, OpenedFile, Place, Scope, StageHandle, StorageFault,
+    Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, Omitted, OpenedFile, Place, Scope, StageHandle,
+    StorageFault, Why,
 };
 
 use super::making::make_durable;
-use super::{Listing, Making, Tree, abandoned, twins, walk};
+use super::{Listing, Making, Tree, abandoned, below, twins, walk};
 use crate::LocalStorage;
-use crate::fault::system_fault;
+use crate::fault::{fault, system_fault};
 use crate::local::opened::absent;
 use crate::local::root::{Root, entry_kind};
 use crate::source::{Looks, Original};
@@ -169,6 +170,11 @@ impl LocalStorage {
         let root = self.root(place)?;
         let looks = root.stat(&place.path).ok().flatten().map(|is| Looks::of_stat(&is));
         let Some(tree) = self.tree(place, algorithm, scope)? else { return Ok(None) };
+        // It could not become equal, or be found to be.
+        let unlisted = tree.omitted.iter().find(|omitted| matches!(omitted.why, Why::Unlisted(_)));
+        if let Some(Omitted { path, why }) = unlisted.filter(|_| !scope.headers_only) {
+            return Err(fault(FaultKind::Denied, &below(&place.path, path)?, why));
+        }
         let is_wanted = wanted == Some((tree.chunks.root(), tree.chunks.len()));
         if is_wanted {
             make_durable(&root, place, &of_ours(&tree.file)?.list, &[])?;

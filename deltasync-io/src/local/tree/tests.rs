@@ -621,7 +621,15 @@ fn what_cannot_be_read_is_named_and_all_else_listed() {
     let ignoring = "cannot be read: t/dumb/.gitignore: Permission denied (os error 13)";
     assert!(omitted(&tree).contains(&format!("dumb: {ignoring}")), "{:?}", omitted(&tree));
     assert!(tree_list(&tree.file).expect("ours").entries().all(|entry| entry.path.as_bytes() != b"dumb/c"));
-    // As the receiver's, they are only unknown.
-    let (_, done) = bring(&from, &to, ALL, 1 << 20);
-    done.expect("root may, or it is no test");
+    // What a receiver cannot list it cannot make equal.
+    if rustix::process::geteuid().is_root() {
+        let (_, done) = bring(&from, &to, ALL, 1 << 20);
+        done.expect("it may");
+        let place = place();
+        let destination = Destination { place, name: deltasync_core::Name::any(), directory: false };
+        let (cutting, algorithm) = (Cutting::Tree(Scope::default()), Algorithm::Blake3);
+        let ask = Ask::Basis { destination, cutting, algorithm, wanted: None };
+        let fault = bound_by_permissions(|| to.storage.answer(ask)).expect_err("it has closed ones too");
+        assert_eq!((fault.kind, fault.message), (FaultKind::Denied, format!("t/closed: {denied}")));
+    }
 }

@@ -90,15 +90,11 @@ pub(in crate::local) fn walk(
                 }
             }
         }
-        let Some(path) = walk.entry(level, name)? else { continue };
-        let opened = walk.open(path.clone(), level.dir.as_ref());
+        let Some(next) = walk.entry(level, name)? else { continue };
         if let Some(above) = open.len().checked_sub(HANDLES) {
             open[above].dir = None;
         }
-        match opened {
-            Ok(level) => open.push(level),
-            Err(fault) => walk.lost(&path, fault)?,
-        }
+        open.push(next);
     }
     walk.list_pending()?;
     let Walk { lister, omitted, excluded, leftovers, .. } = walk;
@@ -146,8 +142,8 @@ impl Walk<'_> {
         self.omitted.push(Omitted { path: path.clone(), why });
     }
 
-    /// A directory cannot be read, or not to its end: it was there, with what is listed of it. That there may be more is told
-    /// unless it has gone since its name was read, or is something else now.
+    /// A directory cannot be read, or not to its end. That is told unless it has gone since its name was read, or is something
+    /// else now.
     fn lost(&mut self, path: &RelPath, fault: StorageFault) -> Result<(), StorageFault> {
         match fault.kind {
             FaultKind::NotFound | FaultKind::WrongKind => Ok(()),
@@ -161,8 +157,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Lists one entry; its path, when it is a directory.
-    fn entry(&mut self, level: &mut Level, name: Name) -> Result<Option<RelPath>, StorageFault> {
+    /// Lists one entry. The directory that it is, opened; one that cannot be is not listed.
+    fn entry(&mut self, level: &Level, name: Name) -> Result<Option<Level>, StorageFault> {
         let path = match level.path.join(&name) {
             Ok(path) => path,
             Err(error) => {
@@ -210,7 +206,16 @@ impl Walk<'_> {
         if lost != 0 && kind != TreeKind::Directory {
             self.omits(&path, Why::NotKept(format!("its permission bits {lost:04o} are not kept")));
         }
-        let next = (kind == TreeKind::Directory).then(|| path.clone());
+        let mut next = None;
+        if kind == TreeKind::Directory {
+            match self.open(path.clone(), Some(dir)) {
+                Ok(opened) => next = Some(opened),
+                Err(fault) => {
+                    self.lost(&path, fault)?;
+                    return Ok(None);
+                }
+            }
+        }
         let first = self.scope.hard_links.then(|| self.first_name(&is)).flatten();
         self.push(TreeEntry::new(path, kind, attributes(&is)), first)?;
         Ok(next)
