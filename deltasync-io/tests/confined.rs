@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 const INSIDE: &[u8] = b"inside, and nothing else";
 /// How often each thing happens at the least, before a run says something.
-const ENOUGH: u64 = 100;
+const ENOUGH: u64 = 50;
 const MARK: &[u8] = b"this must never come back";
 
 fn place(at: &str) -> Place {
@@ -218,7 +218,7 @@ fn check_flips(served: bool, components: bool, time: Duration) {
                 }
                 // Most pauses are as long as a few calls, some as long as the making of a whole tree.
                 let count = flips.load(Ordering::Relaxed);
-                thread::sleep(Duration::from_micros(if count.is_multiple_of(64) { 2_000 } else { count % 90 }));
+                thread::sleep(Duration::from_micros(if count.is_multiple_of(64) { 5_000 } else { count % 90 }));
             }
         });
         let workers = (0..3).map(|worker| {
