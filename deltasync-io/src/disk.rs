@@ -23,6 +23,9 @@ use deltasync_core::{Name, RelPath};
 mod system;
 pub(crate) use system::SystemDir;
 
+/// The names in a directory, or what the disk says while they are read.
+pub type Names<'a> = Box<dyn Iterator<Item = io::Result<Name>> + 'a>;
+
 /// A directory of some disk, held open: [`LocalStorage::serve_on`](crate::LocalStorage::serve_on) takes one.
 ///
 /// All errors are such as the operating system has; those that are told apart carry its number
@@ -102,7 +105,17 @@ pub trait DiskDir: DiskXattrs + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// What the disk says, at once or at any of them.
-    fn names(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Name>> + '_>>;
+    fn names(&self) -> io::Result<Names<'_>>;
+
+    /// The same of a directory that was opened just now, which costs less once: what has come since it was opened may be
+    /// missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`names`](Self::names).
+    fn names_as_opened(&self) -> io::Result<Names<'_>> {
+        self.names()
+    }
 
     /// Moves a file to a name in this or another directory of the same disk, in one step: over what has that name, or, if
     /// `vacant`, only when nothing has it.

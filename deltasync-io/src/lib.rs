@@ -43,7 +43,7 @@ pub use contained::hush_contained_panics;
 mod checked;
 mod database;
 mod disk;
-pub use disk::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat, DiskXattrs};
+pub use disk::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat, DiskXattrs, Names};
 
 mod buffers;
 mod destination;

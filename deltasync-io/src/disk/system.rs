@@ -18,18 +18,21 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltasync_core::{Name, RelPath};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat, DiskXattrs};
+use super::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat, DiskXattrs, Names};
 
 /// A directory of the operating system.
 #[derive(Debug)]
 pub(crate) struct SystemDir {
     handle: OwnedFd,
     way: Way,
+    /// Nobody has read it by its own handle, which does that once.
+    unread: AtomicBool,
 }
 
 /// How a path is walked.
@@ -51,6 +54,10 @@ const START: OFlags = DIRECTORY;
 /// Reads, and waits for nobody.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
+/// How many bytes of a directory are read at a time.
+#[cfg(target_os = "linux")]
+const NAMES: usize = 32 << 10;
+
 /// What `fstatfs` calls a file system in memory.
 #[cfg(target_os = "linux")]
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
@@ -61,7 +68,7 @@ impl SystemDir {
     pub(crate) fn start(path: &Path, components: bool) -> io::Result<Self> {
         let handle = rustix::fs::open(path, START, Mode::empty())?;
         let way = if components { Way::Components } else { Way::known_to(&handle)? };
-        Ok(Self { handle, way })
+        Ok(Self { handle, way, unread: AtomicBool::new(false) })
     }
 
     /// Listens on a socket of this name, in place of what has the name, for its own user.
@@ -107,7 +114,57 @@ impl SystemDir {
     }
 
     fn boxed(&self, handle: OwnedFd) -> Arc<dyn DiskDir> {
-        Arc::new(Self { handle, way: self.way })
+        Arc::new(Self { handle, way: self.way, unread: AtomicBool::new(true) })
+    }
+}
+
+/// The names in a directory, read by its own handle.
+#[cfg(target_os = "linux")]
+struct NamesAsOpened<'a> {
+    handle: &'a OwnedFd,
+    buffer: Vec<u8>,
+    /// Those of the last piece that were not given out.
+    read: std::vec::IntoIter<io::Result<Name>>,
+    ended: bool,
+}
+
+#[cfg(target_os = "linux")]
+impl NamesAsOpened<'_> {
+    fn read_more(&mut self) {
+        self.buffer.reserve(NAMES);
+        let mut entries = rustix::fs::RawDir::new(self.handle, self.buffer.spare_capacity_mut());
+        let mut read = Vec::new();
+        while !self.ended {
+            match entries.next() {
+                Some(Ok(entry)) => read.extend(Name::new(entry.file_name().to_bytes()).ok().map(Ok)),
+                Some(Err(error)) => {
+                    read.push(Err(error.into()));
+                    self.ended = true;
+                }
+                None => self.ended = true,
+            }
+            if entries.is_buffer_empty() {
+                break;
+            }
+        }
+        self.read = read.into_iter();
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Iterator for NamesAsOpened<'_> {
+    type Item = io::Result<Name>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(name) = self.read.next() {
+                return Some(name);
+            }
+            if self.ended {
+                return None;
+            }
+            self.read_more();
+        }
     }
 }
 
@@ -169,12 +226,25 @@ impl DiskDir for SystemDir {
         Ok(stat_of(&rustix::fs::statat(&self.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
-    fn names(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Name>> + '_>> {
+    fn names(&self) -> io::Result<Names<'_>> {
         let entries = rustix::fs::Dir::read_from(&self.handle)?;
         Ok(Box::new(entries.filter_map(|entry| match entry {
             Ok(entry) => Name::new(entry.file_name().to_bytes()).ok().map(Ok),
             Err(error) => Some(Err(error.into())),
         })))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn names_as_opened(&self) -> io::Result<Names<'_>> {
+        if !self.unread.swap(false, Ordering::Relaxed) {
+            return self.names();
+        }
+        Ok(Box::new(NamesAsOpened {
+            handle: &self.handle,
+            buffer: Vec::new(),
+            read: Vec::new().into_iter(),
+            ended: false,
+        }))
     }
 
     fn rename(&self, from: &Name, into: &dyn DiskDir, to: &Name, vacant: bool) -> io::Result<()> {
@@ -506,6 +576,31 @@ mod tests {
                 found.push(path);
             }
         }
+    }
+
+    #[test]
+    fn names_are_the_same_however_they_are_read() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        fs::create_dir(directory.path().join("d")).expect("made");
+        let wanted: Vec<_> = (0..2000).map(|i| format!("{i:04} {}", "n".repeat(60)).into_bytes()).collect();
+        for name in &wanted {
+            fs::write(directory.path().join("d").join(OsStr::from_bytes(name)), b"").expect("written");
+        }
+        let start = SystemDir::start(directory.path(), false).expect("it is there");
+        let sorted = |names: io::Result<Names<'_>>| {
+            let names = names.and_then(Iterator::collect::<io::Result<Vec<_>>>).expect("it can be read");
+            let mut names: Vec<_> = names.into_iter().map(|name| name.as_bytes().to_vec()).collect();
+            names.sort();
+            names
+        };
+        let dir = start.open_dir(&Name::new(*b"d").expect("a name")).expect("a directory");
+        // Its own handle serves once, and not both at a time.
+        let mut begun = dir.names_as_opened().expect("it can be read");
+        let first = begun.next().expect("some").expect("a name").as_bytes().to_vec();
+        assert_eq!(sorted(dir.names_as_opened()), wanted);
+        let rest = sorted(Ok(begun));
+        assert!(rest.len() == wanted.len() - 1 && !rest.contains(&first));
+        assert_eq!((sorted(dir.names()), sorted(dir.names_as_opened())), (wanted.clone(), wanted));
     }
 
     /// Whoever adds a way to open files past this module is to think twice, and to have a reason that is written here.

@@ -272,6 +272,11 @@ impl Dir {
         uninterrupted(|| self.0.names())
     }
 
+    /// The same where this handle was opened just now, for less: what has come since may be missing.
+    pub(super) fn names_as_opened(&self) -> io::Result<impl Iterator<Item = io::Result<Name>>> {
+        uninterrupted(|| self.0.names_as_opened())
+    }
+
     /// Moves a file to a name in this or another directory, in one step, over what has that name.
     pub(super) fn rename(&self, from: &Name, into: &Self, to: &Name) -> io::Result<()> {
         uninterrupted(|| self.0.rename(from, &*into.0, to, false))

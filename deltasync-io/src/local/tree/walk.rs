@@ -306,7 +306,7 @@ impl Walk<'_> {
             leftovers.meet(&path, name);
             !self.root.hides(&at, name.as_bytes())
         };
-        let names = dir.names().and_then(|names| names.filter(shown).collect::<io::Result<Vec<_>>>());
+        let names = dir.names_as_opened().and_then(|names| names.filter(shown).collect::<io::Result<Vec<_>>>());
         let mut names = names.map_err(|error| system_fault(&at, &error))?;
         names.sort_unstable_by(|a, b| b.cmp(a));
         if let Some(filtering) = &mut self.filtering
