@@ -39,8 +39,8 @@ Directories:
   push DIR/ DST  means what is in DIR: it makes DST, with or without `/`, the tree that DIR is
   A pull goes likewise; a URL that ends in `/` is a directory. Names, permissions, times and symbolic links (as links) are
   kept, owners and the bits set-user-id, set-group-id and sticky are not. What only DST has stays, unless --delete is
-  given. Devices, sockets and pipes, and what cannot be read, are left out and named: status 1. Nothing is deleted while a
-  directory cannot be read.
+  given. Devices, sockets and pipes, and what cannot be read, are left out and named: status 1. Nothing is deleted while
+  something cannot be read.
 
 What takes part of a directory:
   A PATTERN of --exclude or --include is what a line of a .gitignore at the top of DIR would be: *.o anywhere, /build at the

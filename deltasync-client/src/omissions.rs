@@ -1,10 +1,10 @@
 //! What of a tree is not sent as it is, and named in the end.
 //!
-//! What is no file, directory or symbolic link is in no list. Nor is what a directory holds that cannot be read: nothing is
-//! deleted then, since what the receiver has in its place may not be extra.
+//! What is no file, directory or symbolic link is in no list. Nor is what may not be read: nothing is deleted then, since what
+//! the receiver has in its place is not extra.
 //!
-//! A file that travels with its tree is read when it is sent. Where it cannot be, the tree's transfer fails; where it is no
-//! longer what was listed, it starts over, and fails when that happens again and again. Then those files are excluded by one
+//! A file that travels with its tree is read when it is sent. Where it cannot be all the same, the tree's transfer fails; where
+//! it is no longer what was listed, it starts over, and fails when that happens again and again. Then those files are excluded by one
 //! more pattern each, and the tree begins anew: both ends have the filter, so such a file is neither sent, nor replaced or
 //! deleted at the destination.
 //!
@@ -25,8 +25,8 @@ const ANEW_MAX: u32 = 10;
 pub(crate) struct Omissions {
     /// What is not kept of it, or cannot be listed, as of the last comparison.
     unlisted: BTreeSet<(RelPath, String)>,
-    /// Its list may lack something.
-    hides: bool,
+    /// What its list lacks, with all that is in it.
+    hidden: BTreeSet<RelPath>,
     /// What could not be read as it was listed, in the transfer that is under way.
     met: BTreeMap<RelPath, Unread>,
     /// What a pattern leaves out for that.
@@ -46,19 +46,22 @@ impl Omissions {
     /// The tree is compared, perhaps once more: what is still omitted is told again.
     pub(crate) fn forget(&mut self) {
         self.unlisted.clear();
-        self.hides = false;
+        self.hidden.clear();
         self.met.clear();
     }
 
     /// Takes in what its sender says.
     pub(crate) fn take(&mut self, omits: Omits) {
-        self.hides |= omits.hides();
         if omits.more > 0 {
             self.unlisted.insert((RelPath::ROOT, format!("and {} entries more", omits.more)));
         }
         for Omitted { path, why } in omits.entries {
             match why {
-                Why::NotKept(_) | Why::Unlisted(_) => drop(self.unlisted.insert((path, why.to_string()))),
+                Why::NotKept(what) => drop(self.unlisted.insert((path, what))),
+                Why::Unlisted(_) => {
+                    self.unlisted.insert((path.clone(), why.to_string()));
+                    self.hidden.insert(path);
+                }
                 Why::Unreadable(what) => drop(self.met.insert(path, Unread::Unreadable(what))),
                 Why::Changed => match self.met.entry(path).or_insert(Unread::Changed(0)) {
                     Unread::Changed(times) => *times += 1,
@@ -96,21 +99,21 @@ impl Omissions {
         Some(filter)
     }
 
-    /// True where a path is left out, or in what is.
+    /// True where a path is left out or hidden, or in what is.
     pub(crate) fn holds(&self, path: &RelPath) -> bool {
-        self.left_out.keys().any(|left_out| left_out == path || left_out.holds(path))
+        self.left_out.keys().chain(&self.hidden).any(|omitted| omitted == path || omitted.holds(path))
     }
 
-    /// True where the list that was compared last may lack something of the source.
+    /// True where the list that was compared last lacks something of the source.
     pub(crate) fn hides(&self) -> bool {
-        self.hides
+        !self.hidden.is_empty()
     }
 
     /// Each entry that is not there as it is, and why; `deletes` where what is extra was to be deleted.
     pub(crate) fn into_errors(self, deletes: bool) -> Vec<(RelPath, ClientError)> {
         let left_out = |reason| ClientError::LeftOut { reason };
-        let kept =
-            (deletes && self.hides).then(|| "nothing is deleted, since not all of the source can be listed".to_owned());
+        let kept = deletes && self.hides();
+        let kept = kept.then(|| "nothing is deleted, since not all of the source can be read".to_owned());
         let mut errors: Vec<_> = kept.into_iter().map(|reason| (RelPath::ROOT, left_out(reason))).collect();
         let met = self.met.into_iter().filter(|(_, unread)| matches!(unread, Unread::Unreadable(_)));
         for (path, unread) in self.left_out.into_iter().chain(met) {
@@ -244,7 +247,7 @@ mod tests {
         tell(&mut omissions, &[("closed", Why::Unlisted("no".into())), ("pipe", Why::NotKept("a pipe".into()))]);
         let shown: Vec<_> =
             omissions.into_errors(true).iter().map(|(path, error)| format!("{path}: {error}")).collect();
-        let kept = ": left out: nothing is deleted, since not all of the source can be listed";
+        let kept = ": left out: nothing is deleted, since not all of the source can be read";
         let others =
             ["b: left out: cannot be read: no", "closed: left out: cannot be read: no", "pipe: left out: a pipe"];
         assert_eq!(shown, [&[kept][..], &others].concat());

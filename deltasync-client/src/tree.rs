@@ -556,7 +556,7 @@ pub(crate) fn below(directory: &str, path: &RelPath) -> String {
 #[cfg(test)]
 mod tests {
     use deltasync_core::{Digest, Generation};
-    use deltasync_proto::{Refusal, RootId, StorageFault};
+    use deltasync_proto::{Omits, Omitted, Refusal, RootId, StorageFault, Why};
 
     use super::*;
 
@@ -813,6 +813,29 @@ mod tests {
         let mut told = Told::new();
         told.tree.name(vec![member("large", 1000)]);
         assert_eq!(told.take(OWN, EventKind::Ended(Err(TransferError::Cancelled))), Err(Err(TransferError::Cancelled)));
+    }
+
+    #[test]
+    fn a_small_file_that_cannot_be_read_is_left_out_and_its_tree_begins_anew() {
+        let why = Why::Unreadable("a bad disk".into());
+        let omits = || Omits { entries: vec![Omitted { path: path("bad"), why: why.clone() }], more: 0 };
+        let refusal = Refusal { code: RefusalCode::Storage, message: "bad: a bad disk".into(), current: None };
+        let refused = || EventKind::Ended(Err(TransferError::Refused(refusal.clone())));
+        let mut told = Told::new();
+        told.tree.name(vec![member("large", 1000)]);
+        assert_eq!(told.tree.start_members(&mut told.next).len(), 1);
+        assert_eq!(told.take(OWN, EventKind::Omits(omits())), Ok(vec![]));
+        assert_eq!(told.take(OWN, refused()), Ok(vec![]), "a member goes on");
+        assert_eq!(told.take(10, ended(1000, 1000)), Ok(vec![OWN]));
+        assert_eq!(told.tree.options.scope.filter.patterns(), ["/bad"]);
+        assert_eq!(told.take(OWN, ended(100, 100)), Ok(vec![OWN]), "one came after its own transfer had ended");
+        assert!(matches!(told.take(OWN, ended(100, 0)), Err(Ok(_))));
+        let (_, report) = told.tree.into_report();
+        let failed: Vec<_> = report.failed.iter().map(|file| file.source.as_str()).collect();
+        assert_eq!((failed, report.members), (vec!["src/bad"], 1));
+        // An error that nothing explains ends it.
+        let mut told = Told::new();
+        assert_eq!(told.take(OWN, refused()), Err(Err(TransferError::Refused(refusal.clone()))));
     }
 
     #[test]

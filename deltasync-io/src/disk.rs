@@ -100,6 +100,15 @@ pub trait DiskDir: DiskXattrs + fmt::Debug + Send + Sync + 'static {
     /// `ENOENT`; what the disk says.
     fn stat(&self, name: &Name) -> io::Result<DiskStat>;
 
+    /// Looks whether a file in it may be read, without opening it, or a directory listed and what is in it looked at.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` when it may not; what the disk says.
+    fn may_read(&self, _name: &Name, _directory: bool) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The names in it, in no order, without `.` and `..`, and without what cannot be a [`Name`].
     ///
     /// # Errors

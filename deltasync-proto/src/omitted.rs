@@ -23,9 +23,9 @@ pub struct Omitted {
 pub enum Why {
     /// It is no file, directory or symbolic link, or something about it is not kept. What, for people.
     NotKept(String),
-    /// It cannot be looked at, or into: what it is, or what is in it, is not known. What the system says, for people.
+    /// It may not be read, or what is in it not be listed: it is not in the tree. What the system says, for people.
     Unlisted(String),
-    /// A file that travels with its tree cannot be read. What the system says, for people.
+    /// A file that travels with its tree, and is in its list, cannot be read. What the system says, for people.
     Unreadable(String),
     /// A file that travels with its tree was not what was listed when it was read.
     Changed,
@@ -60,7 +60,7 @@ impl Omits {
         Self { more: (entries.len() - told.len()) as u64, entries: told }
     }
 
-    /// True where there is more in the tree than its list says, or may be.
+    /// True where there is more in the tree than its list says.
     pub fn hides(&self) -> bool {
         self.entries.iter().any(Omitted::is_unlisted)
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltasync_core::{Name, RelPath};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{Access, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::{DiskDir, DiskFile, DiskKind, DiskSpace, DiskStat, DiskXattrs, Names};
@@ -224,6 +224,12 @@ impl DiskDir for SystemDir {
 
     fn stat(&self, name: &Name) -> io::Result<DiskStat> {
         Ok(stat_of(&rustix::fs::statat(&self.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    fn may_read(&self, name: &Name, directory: bool) -> io::Result<()> {
+        let access = if directory { Access::READ_OK.union(Access::EXEC_OK) } else { Access::READ_OK };
+        let flags = AtFlags::EACCESS.union(AtFlags::SYMLINK_NOFOLLOW);
+        Ok(rustix::fs::accessat(&self.handle, name.as_bytes(), access, flags)?)
     }
 
     fn names(&self) -> io::Result<Names<'_>> {

@@ -267,6 +267,11 @@ impl Dir {
         }
     }
 
+    /// Looks whether a file in it may be read, or a directory listed.
+    pub(super) fn may_read(&self, name: &Name, directory: bool) -> io::Result<()> {
+        uninterrupted(|| self.0.may_read(name, directory))
+    }
+
     /// The names in it, in no order, without `.` and `..`, and without what cannot be a [`Name`].
     pub(super) fn names(&self) -> io::Result<impl Iterator<Item = io::Result<Name>>> {
         uninterrupted(|| self.0.names())

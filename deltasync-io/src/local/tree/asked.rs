@@ -21,7 +21,7 @@ impl LocalStorage {
     pub(in crate::local) fn answer_of_tree(&self, ask: &Ask) -> Option<Result<Answer, StorageFault>> {
         match ask {
             Ask::Describe { place, cutting, algorithm, .. } if self.is_tree(place, cutting) => {
-                let tree = self.tree(place, *algorithm, &cutting.scope());
+                let tree = self.tree(place, *algorithm, &cutting.scope(), true);
                 Some(tree.and_then(|tree| tree.map(Answer::Described).ok_or_else(|| absent(place))))
             }
             Ask::Basis { destination, cutting: Cutting::Tree(scope), algorithm, wanted } => {
@@ -128,9 +128,16 @@ impl LocalStorage {
         })
     }
 
-    fn tree(&self, place: &Place, algorithm: Algorithm, scope: &Scope) -> Result<Option<OpenedFile>, StorageFault> {
+    /// Lists a tree; one of which files are to be read without those that may not be.
+    fn tree(
+        &self,
+        place: &Place,
+        algorithm: Algorithm,
+        scope: &Scope,
+        reads: bool,
+    ) -> Result<Option<OpenedFile>, StorageFault> {
         let count = self.walks.as_ref().map(|walks| walks.begin(place));
-        Ok(walk(&*self.root(place)?, place, scope, algorithm, &self.limits, count)?.map(Tree::described))
+        Ok(walk(&*self.root(place)?, place, scope, algorithm, &self.limits, count, reads)?.map(Tree::described))
     }
 
     /// What the transfer of a tree finds there. Of one that is to be replaced as one change, what an earlier transfer has
@@ -146,7 +153,7 @@ impl LocalStorage {
         let file = self.basis_tree(&itself, algorithm, scope, wanted)?;
         let mut partial = None;
         if place.root.is_beside() && self.copies.of(self.root_itself(place)?, place)?.is_some() {
-            partial = self.tree(place, algorithm, scope)?;
+            partial = self.tree(place, algorithm, scope, false)?;
         }
         let equal = |partial: &OpenedFile| {
             file.as_ref().is_some_and(|file| {
@@ -169,7 +176,7 @@ impl LocalStorage {
         // Before the first entry is looked at: what is published from then on makes it look another way.
         let root = self.root(place)?;
         let looks = root.stat(&place.path).ok().flatten().map(|is| Looks::of_stat(&is));
-        let Some(tree) = self.tree(place, algorithm, scope)? else { return Ok(None) };
+        let Some(tree) = self.tree(place, algorithm, scope, false)? else { return Ok(None) };
         // It could not become equal, or be found to be.
         let unlisted = tree.omitted.iter().find(|omitted| matches!(omitted.why, Why::Unlisted(_)));
         if let Some(Omitted { path, why }) = unlisted.filter(|_| !scope.headers_only) {

@@ -26,10 +26,15 @@ use crate::disk::{DiskKind, DiskStat};
 use crate::fault::{fault, system_fault};
 use crate::local::root::{Dir, Root, Trouble};
 
+/// The permission bits of a file that all may read: it need not be asked for.
+const READABLE: u32 = 0o444;
+/// The same of a directory that all may list.
+const LISTABLE: u32 = 0o555;
 /// How many directories are held open.
 const HANDLES: usize = 32;
 
-/// Lists what is below a directory and takes part; `None` when nothing is there.
+/// Lists what is below a directory and takes part; `None` when nothing is there. Where `reads`, a file that may not be read
+/// takes no part, and is named.
 ///
 /// # Errors
 ///
@@ -43,6 +48,7 @@ pub(in crate::local) fn walk(
     algorithm: Algorithm,
     limits: &Limits,
     count: Option<Arc<Count>>,
+    reads: bool,
 ) -> Result<Option<Tree>, StorageFault> {
     let start = match root.stat(&place.path) {
         Ok(Some(is)) if is.kind == DiskKind::Directory => is,
@@ -72,6 +78,7 @@ pub(in crate::local) fn walk(
         excluded,
         leftovers,
         count,
+        reads,
     };
     walk.push(TreeEntry::new(RelPath::ROOT, TreeKind::Directory, attributes(&start)), None)?;
     let mut open = vec![walk.open(RelPath::ROOT, None)?];
@@ -119,6 +126,7 @@ struct Walk<'a> {
     excluded: Excluded,
     leftovers: Leftovers,
     count: Option<Arc<Count>>,
+    reads: bool,
 }
 
 /// A file that has several names.
@@ -202,12 +210,21 @@ impl Walk<'_> {
                 return Ok(None);
             }
         };
+        let directory = is.kind == DiskKind::Directory;
+        let asks = directory && is.mode & LISTABLE != LISTABLE
+            || self.reads && is.kind == DiskKind::File && is.mode & READABLE != READABLE;
+        if asks && let Err(error) = dir.may_read(&name, directory) {
+            if error.kind() != ErrorKind::NotFound {
+                self.omits(&path, Why::Unlisted(error.to_string()));
+            }
+            return Ok(None);
+        }
         let lost = is.mode & !MODE;
         if lost != 0 && kind != TreeKind::Directory {
             self.omits(&path, Why::NotKept(format!("its permission bits {lost:04o} are not kept")));
         }
         let mut next = None;
-        if kind == TreeKind::Directory {
+        if directory {
             match self.open(path.clone(), Some(dir)) {
                 Ok(opened) => next = Some(opened),
                 Err(fault) => {
