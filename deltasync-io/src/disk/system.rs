@@ -228,6 +228,7 @@ impl DiskDir for SystemDir {
 
     fn may_read(&self, name: &Name, directory: bool) -> io::Result<()> {
         let access = if directory { Access::READ_OK.union(Access::EXEC_OK) } else { Access::READ_OK };
+        // `ENOSYS` before Linux 5.8: whoever reads finds out.
         let flags = AtFlags::EACCESS.union(AtFlags::SYMLINK_NOFOLLOW);
         Ok(rustix::fs::accessat(&self.handle, name.as_bytes(), access, flags)?)
     }

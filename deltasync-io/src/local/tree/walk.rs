@@ -213,10 +213,11 @@ impl Walk<'_> {
         let directory = is.kind == DiskKind::Directory;
         let asks = directory && is.mode & LISTABLE != LISTABLE
             || self.reads && is.kind == DiskKind::File && is.mode & READABLE != READABLE;
-        if asks && let Err(error) = dir.may_read(&name, directory) {
-            if error.kind() != ErrorKind::NotFound {
-                self.omits(&path, Why::Unlisted(error.to_string()));
-            }
+        if asks
+            && let Err(error) = dir.may_read(&name, directory)
+            && error.kind() == ErrorKind::PermissionDenied
+        {
+            self.omits(&path, Why::Unlisted(error.to_string()));
             return Ok(None);
         }
         let lost = is.mode & !MODE;
