@@ -71,6 +71,18 @@ impl Omissions {
         }
     }
 
+    /// Where a transfer has failed with this error since something could not be read as it was listed: leaves that out by the
+    /// filter of the next attempt.
+    pub(crate) fn leave_out_after(&mut self, error: &TransferError, filter: &mut Filter) -> bool {
+        if !self.may_explain(error) {
+            return false;
+        }
+        let Some(next) = self.leave_out(filter) else { return false };
+        *filter = next;
+        self.forget();
+        true
+    }
+
     /// True where a transfer that has failed with this error may go well without what could not be read.
     pub(crate) fn may_explain(&self, error: &TransferError) -> bool {
         let of_reading =
@@ -79,7 +91,7 @@ impl Omissions {
     }
 
     /// Leaves out what could not be read as it was listed; the filter of the next attempt, if that is of use.
-    pub(crate) fn leave_out(&mut self, filter: &Filter) -> Option<Filter> {
+    fn leave_out(&mut self, filter: &Filter) -> Option<Filter> {
         self.anew += 1;
         let met = std::mem::take(&mut self.met);
         if met.is_empty() || self.anew > ANEW_MAX {

@@ -30,9 +30,9 @@ use crate::omissions::Omissions;
 use crate::prediction::{Change, Predicted, PredictedChange, Prediction};
 use crate::route::Start;
 use crate::transfer::{Plan, plan_pull, plan_push};
-use crate::tree::below;
+use crate::tree::failed_below;
 use crate::verify::root_of;
-use crate::{ClientError, FileReport, Options, Place, Shown, Update, UsageError};
+use crate::{ClientError, Options, Place, Shown, Update, UsageError};
 
 /// Tells what [`push`](crate::push) would do with the same arguments, and changes nothing at either end.
 ///
@@ -235,13 +235,7 @@ impl Item {
     /// Where the push has failed since small files cannot be read as they were listed: leaves these out.
     fn leave_out(&mut self, error: &TransferError) -> bool {
         let Command::PushTree { options, .. } = &mut self.command else { return false };
-        if !self.omissions.may_explain(error) {
-            return false;
-        }
-        let Some(filter) = self.omissions.leave_out(&options.scope.filter) else { return false };
-        options.scope.filter = filter;
-        self.omissions.forget();
-        true
+        self.omissions.leave_out_after(error, &mut options.scope.filter)
     }
 
     fn fail(&mut self, error: TransferError) {
@@ -401,12 +395,9 @@ impl Item {
     }
 
     fn name_omitted(&mut self, deletes: bool) {
-        let report = |(path, error): (RelPath, ClientError)| FileReport {
-            result: Err(error),
-            ..FileReport::new(below(&self.told.source, &path), below(&self.told.target, &path))
-        };
-        let omitted = std::mem::take(&mut self.omissions).into_errors(deletes);
-        self.told.left_out = omitted.into_iter().map(report).collect();
+        let Predicted { source, target, .. } = &self.told;
+        let omitted = std::mem::take(&mut self.omissions).into_errors(deletes).into_iter();
+        self.told.left_out = omitted.map(|(path, error)| failed_below(source, target, &path, error)).collect();
     }
 
     fn local_path(&self, destination: &Destination) -> PathBuf {

@@ -243,13 +243,9 @@ impl Tree {
     /// Where it went, and what became of it beyond the outcome.
     pub(crate) fn into_report(self) -> (String, TreeReport) {
         let (source, target) = self.shown;
-        let report = |path: &RelPath, error| FileReport {
-            result: Err(error),
-            ..FileReport::new(below(&source, path), below(&target, path))
-        };
-        let mut failed: Vec<_> = self.failed.into_iter().map(|(path, error)| report(&path, error)).collect();
         let omitted = self.omissions.into_errors(self.options.extra != Extra::Keep);
-        failed.extend(omitted.into_iter().map(|(path, error)| report(&path, error)));
+        let failed = self.failed.into_iter().chain(omitted);
+        let failed = failed.map(|(path, error)| failed_below(&source, &target, &path, error)).collect();
         (target, TreeReport { members: self.done.0, rounds: self.round, failed })
     }
 
@@ -366,12 +362,8 @@ impl Tree {
 
     /// Where its own transfer has failed since small files cannot be read as they were listed: leaves these out.
     fn leave_out(&mut self) -> bool {
-        if !matches!(&self.own, Own::Failed(error) if self.omissions.may_explain(error)) {
-            return false;
-        }
-        let Some(filter) = self.omissions.leave_out(&self.options.scope.filter) else { return false };
-        self.options.scope.filter = filter;
-        true
+        let Own::Failed(error) = &self.own else { return false };
+        self.omissions.leave_out_after(error, &mut self.options.scope.filter)
     }
 
     /// The transfers of the members that wait, but for those that have failed already.
@@ -551,6 +543,11 @@ fn is_still_in(directory: &Path, member: &TreeMember) -> io::Result<bool> {
 pub(crate) fn below(directory: &str, path: &RelPath) -> String {
     let slash = if directory.ends_with('/') { "" } else { "/" };
     format!("{directory}{slash}{}", Shown(path.as_bytes()))
+}
+
+/// What failed at `path` below two directories that are shown like this.
+pub(crate) fn failed_below(source: &str, target: &str, path: &RelPath, error: ClientError) -> FileReport {
+    FileReport { result: Err(error), ..FileReport::new(below(source, path), below(target, path)) }
 }
 
 #[cfg(test)]

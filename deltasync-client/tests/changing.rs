@@ -60,6 +60,14 @@ fn assert_is_a_version(path: &Path) {
     assert!(bytes.chunks(LINE.len()).all(|line| line == LINE), "{}", path.display());
 }
 
+/// A tree of 200 small files that are quiet.
+fn make_files(dir: &Scratch) {
+    for i in 0..200_u64 {
+        dir.mkdir(&format!("tree/dir{}", i % 9));
+        dir.write(&format!("tree/dir{}/file{i}", i % 9), &noise(i, 100 + 40 * i as usize));
+    }
+}
+
 fn named(ran: &Ran) -> Vec<(String, String)> {
     let json = ran.json();
     let failed = json["failed"].as_array().cloned().unwrap_or_default();
@@ -72,10 +80,7 @@ fn named(ran: &Ran) -> Vec<(String, String)> {
 #[test]
 fn what_grows_all_the_time_is_named_and_the_rest_of_the_tree_arrives() {
     let (root, dir) = (Scratch::new(), Scratch::new());
-    for i in 0..200_u64 {
-        dir.mkdir(&format!("tree/dir{}", i % 9));
-        dir.write(&format!("tree/dir{}/file{i}", i % 9), &noise(i, 100 + 40 * i as usize));
-    }
+    make_files(&dir);
     dir.write("tree/other-large", &noise(1000, 200_000));
     // A small one and a large one; the odd name has to be left out as any other.
     let (small, large) = ("tree/dir1/busy [log]*\n", "tree/large.log");
@@ -145,10 +150,7 @@ fn a_small_file_that_became_large_does_not_fail_the_tree_that_copies_from_it() {
 #[test]
 fn what_grows_all_the_time_is_named_when_it_is_pulled_and_the_rest_of_the_tree_arrives() {
     let (root, dir) = (Scratch::new(), Scratch::new());
-    for i in 0..200_u64 {
-        root.mkdir(&format!("tree/dir{}", i % 9));
-        root.write(&format!("tree/dir{}/file{i}", i % 9), &noise(i, 100 + 40 * i as usize));
-    }
+    make_files(&root);
     let small = "tree/dir1/busy [log]*\n";
     root.write(small, &LINE.repeat(5));
     let server = Program::start(root.path());
@@ -222,7 +224,7 @@ fn what_cannot_be_read_is_named_and_kept_and_the_rest_of_the_tree_arrives() {
     let bound = |args: &[&str]| {
         let mut command = command(dir.path());
         command.args(args).args(["--no-state", "--json", "--delete"]);
-        Ran::new(bound_by_permissions(&command).output().expect("it runs"))
+        Ran::new(bound_by_permissions(command).output().expect("it runs"))
     };
     // There are older ones of what cannot be read.
     for path in ["closed", "shown", "old"] {

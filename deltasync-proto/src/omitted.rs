@@ -72,7 +72,8 @@ impl Omits {
 }
 
 impl Omitted {
-    fn is_unlisted(&self) -> bool {
+    /// True for what is not in the list of its tree.
+    pub fn is_unlisted(&self) -> bool {
         matches!(self.why, Why::Unlisted(_))
     }
 

@@ -504,7 +504,7 @@ impl Sending {
 /// The file is described: what to offer?
 fn described(mut common: Common, target: OpenedFile, cx: &mut Context<'_>) -> Result<Sending, Trouble> {
     common.omits(&target.omitted, cx);
-    if let Some(wish) = common.origin.to.as_mut().filter(|_| Omits::of(&target.omitted).hides()) {
+    if let Some(wish) = common.origin.to.as_mut().filter(|_| target.omitted.iter().any(Omitted::is_unlisted)) {
         // What the receiver has of that is not extra.
         wish.tree.extra = Extra::Keep;
     }

@@ -22,7 +22,7 @@ impl Program {
 
     /// As one whom permissions bind, also where it is root.
     pub fn start_bound(root: &Path) -> Self {
-        Self::start_as(bound_by_permissions(&server()), "127.0.0.1:0", root)
+        Self::start_as(bound_by_permissions(server()), "127.0.0.1:0", root)
     }
 
     fn start_as(mut command: Command, address: &str, root: &Path) -> Self {
@@ -65,29 +65,23 @@ fn server() -> Command {
 }
 
 /// The same command, for one whom permissions bind, also where it is root.
-pub fn bound_by_permissions(command: &Command) -> Command {
+pub fn bound_by_permissions(command: Command) -> Command {
     if !rustix::process::geteuid().is_root() {
-        let mut same = Command::new(command.get_program());
-        copy_into(command, &mut same);
-        return same;
+        return command;
     }
     let mut bound = Command::new("setpriv");
-    bound.args(["--bounding-set", "-dac_override,-dac_read_search", "--"]).arg(command.get_program());
-    copy_into(command, &mut bound);
-    bound
-}
-
-fn copy_into(command: &Command, other: &mut Command) {
-    other.args(command.get_args());
+    bound.args(["--bounding-set", "-dac_override,-dac_read_search", "--"]);
+    bound.arg(command.get_program()).args(command.get_args());
     if let Some(directory) = command.get_current_dir() {
-        other.current_dir(directory);
+        bound.current_dir(directory);
     }
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => other.env(name, value),
-            None => other.env_remove(name),
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
         };
     }
+    bound
 }
 
 impl Drop for Program {

@@ -5,7 +5,7 @@ use std::io;
 use deltasync_core::{Algorithm, ByteLen, Digest, Generation, Offset};
 use deltasync_proto::{
     Answer, Ask, Cutting, EntryKind, FaultKind, FileHandle, Omitted, OpenedFile, Place, Scope, StageHandle,
-    StorageFault, Why,
+    StorageFault,
 };
 
 use super::making::make_durable;
@@ -178,7 +178,7 @@ impl LocalStorage {
         let looks = root.stat(&place.path).ok().flatten().map(|is| Looks::of_stat(&is));
         let Some(tree) = self.tree(place, algorithm, scope, false)? else { return Ok(None) };
         // It could not become equal, or be found to be.
-        let unlisted = tree.omitted.iter().find(|omitted| matches!(omitted.why, Why::Unlisted(_)));
+        let unlisted = tree.omitted.iter().find(|omitted| omitted.is_unlisted());
         if let Some(Omitted { path, why }) = unlisted.filter(|_| !scope.headers_only) {
             return Err(fault(FaultKind::Denied, &below(&place.path, path)?, why));
         }

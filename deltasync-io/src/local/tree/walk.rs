@@ -87,17 +87,18 @@ pub(in crate::local) fn walk(
             open.pop();
             continue;
         };
-        if level.dir.is_none() {
-            match walk.directory(&level.path) {
-                Ok((_, dir)) => level.dir = Some(dir),
+        let dir = match &level.dir {
+            Some(dir) => dir,
+            None => match walk.directory(&level.path) {
+                Ok((_, dir)) => level.dir.insert(dir),
                 Err(fault) => {
                     walk.lost(&level.path, fault)?;
                     open.pop();
                     continue;
                 }
-            }
-        }
-        let Some(next) = walk.entry(level, name)? else { continue };
+            },
+        };
+        let Some(next) = walk.entry(&level.path, dir, name)? else { continue };
         if let Some(above) = open.len().checked_sub(HANDLES) {
             open[above].dir = None;
         }
@@ -165,16 +166,15 @@ impl Walk<'_> {
         }
     }
 
-    /// Lists one entry. The directory that it is, opened; one that cannot be is not listed.
-    fn entry(&mut self, level: &Level, name: Name) -> Result<Option<Level>, StorageFault> {
-        let path = match level.path.join(&name) {
+    /// Lists one entry of a directory. The directory that it is, opened; one that cannot be is not listed.
+    fn entry(&mut self, parent: &RelPath, dir: &Dir, name: Name) -> Result<Option<Level>, StorageFault> {
+        let path = match parent.join(&name) {
             Ok(path) => path,
             Err(error) => {
-                self.omits(&level.path, Why::NotKept(format!("{name}: {error}")));
+                self.omits(parent, Why::NotKept(format!("{name}: {error}")));
                 return Ok(None);
             }
         };
-        let Some(dir) = &level.dir else { return Ok(None) };
         let is = match dir.stat(&name) {
             Ok(Some(is)) => is,
             // It has gone since its name was read.
